@@ -1,0 +1,18 @@
+//! Bytes that both sides of the ring agree on: no allocation, no logic, no std.
+//!
+//! * [`wire`]: how a struct becomes bytes, checked at compile time
+//! * [`flow`]: the five-tuple
+//! * [`config`]: what user space tells the programs
+//! * [`limits`]: map sizes and array lengths, each with its reason
+//! * [`event`]: what the programs tell user space
+#![no_std]
+
+pub mod config;
+pub mod event;
+pub mod flow;
+pub mod limits;
+pub mod wire;
+
+/// Number of this layout. Written into every recording and compared when one is opened.
+/// Raise it with every change of a struct below.
+pub const ABI: u32 = 1;

@@ -1,0 +1,45 @@
+//! Sizes of maps and arrays, each with its reason.
+
+/// Slots of the namespace table, indexed by inode number. Inode numbers are handed out in
+/// sequence (`fs/proc/generic.c`, `proc_alloc_inum`), so 16,384 slots hold the 250 pods of a full
+/// node without two in one slot, but for a node with very long-lived and very young pods: a slot
+/// that two would share is marked, and then a hash map decides.
+pub const NETNS_SLOTS: u32 = 16_384;
+/// Namespaces in the hash map behind shared slots.
+pub const NETNS_MAX: u32 = 4_096;
+/// Addresses followed at once: 250 pods with an IPv4 and an IPv6 address each, times four.
+pub const ADDRESSES_MAX: u32 = 2_048;
+/// 64-bit words of the bit table in front of the address map: 8,192 bits, so that 500 addresses
+/// let 6 % of foreign packets through to the exact look-up.
+pub const ADDRESS_BITS_WORDS: u32 = 128;
+/// Translated five-tuples remembered so that an answer is known before conntrack saw it.
+pub const FLOWS_MAX: u32 = 65_536;
+/// 64-bit words of the bit table in front of the flow map (1 Mi bits).
+pub const FLOW_BITS_WORDS: u32 = 16_384;
+/// Rows of the table "this flow at this place": the counts of what was not sent one by one.
+pub const PLACES_MAX: u32 = 16_384;
+/// Rows of the drop table.
+pub const DROPS_MAX: u32 = 8_192;
+/// Ring bytes. 4 MiB hold about 13,000 records, which is 100 ms at 130,000 records a second; its
+/// pages count in the process's resident memory.
+pub const RING_BYTES: u32 = 4 << 20;
+/// Pending ring bytes at which a program wakes user space; below, its timer collects them. A
+/// wake-up per record costs 1 to 3 us, one per 128 KiB about 0.25 us (measured).
+pub const WAKE_BYTES: u64 = 128 << 10;
+/// Return addresses kept of a drop: `nf_hook_slow` to `__netif_receive_skb_core` takes 12.
+pub const DROP_STACK: usize = 20;
+/// Return addresses kept of a route look-up: enough to reach `ip_route_input_slow` or
+/// `ip_route_output_key_hash_rcu`, and the receive path above a nested one.
+pub const LOOKUP_STACK: usize = 16;
+/// Records let through at once for one flow at one place, before only counts go on.
+pub const BURST: u32 = 24;
+/// Nanoseconds after which one flow at one place earns one more record (100 a second).
+pub const REFILL_NS: u64 = 10_000_000;
+/// The same for one row of the drop table.
+pub const DROP_BURST: u32 = 16;
+/// Nanoseconds for one more record of a drop row (20 a second).
+pub const DROP_REFILL_NS: u64 = 50_000_000;
+/// Tests in one filter.
+pub const FILTER_TESTS: usize = 16;
+/// Clauses (alternatives) in one filter.
+pub const FILTER_CLAUSES: usize = 16;

@@ -1,0 +1,3 @@
+//! netprobe's BPF programs.
+#![no_std]
+#![no_main]

@@ -1,0 +1,2 @@
+//! Parse, run, print the error and advice, exit code.
+fn main() {}

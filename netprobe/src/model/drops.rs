@@ -1,0 +1,62 @@
+//! Who loses packets, why and where: rows of exact counts.
+
+use std::sync::Arc;
+
+use super::{identity::Pod, sighting::Side};
+
+/// One row of `drops`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropRow {
+    /// Whose packets, where an address or the namespace tells.
+    pub pod: Option<Arc<Pod>>,
+    /// Where: the node's namespace or a pod's.
+    pub side: Side,
+    /// Device, empty where there was none.
+    pub device: Arc<str>,
+    /// The kernel's drop reason.
+    pub reason: Arc<str>,
+    /// Function that freed the packet.
+    pub site: Arc<str>,
+    /// Drops since start: exact.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Drops since the last table.
+    pub fresh: u64,
+    /// Last one, `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+    /// Why it is noise of a healthy node, where it is.
+    pub noise: Option<&'static str>,
+    /// A flow it happened to, from the last sample.
+    pub example: Option<super::flow::Flow>,
+}
+
+/// What was lost of the recording itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// `CLOCK_MONOTONIC` nanoseconds when it was noticed.
+    pub mono_ns: u64,
+    /// How many since the last such word.
+    pub lost: u64,
+    /// Of what.
+    pub what: &'static str,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// `CLOCK_MONOTONIC` nanoseconds at start and end.
+    pub from_ns: u64,
+    /// End.
+    pub to_ns: u64,
+    /// Records read.
+    pub records: u64,
+    /// Records lost, of all kinds.
+    pub lost: u64,
+    /// Journeys seen.
+    pub journeys: u64,
+    /// Packets dropped in followed namespaces, noise left out.
+    pub dropped: u64,
+    /// Findings, by rule id.
+    pub findings: Vec<(&'static str, u64)>,
+}

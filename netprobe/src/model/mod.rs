@@ -1,0 +1,17 @@
+//! The nouns. Imports nothing from this crate.
+//!
+//! `Record` (bytes) → [`Packet`](packet::Packet) → [`Sighting`](sighting::Sighting) →
+//! [`Journey`](journey::Journey) → [`Finding`](finding::Finding); and the three inputs that are
+//! not packets: [`HostFacts`](facts::HostFacts), [`NodeFacts`](facts::NodeFacts),
+//! [`Inventory`](inventory::Inventory).
+
+pub mod drops;
+pub mod facts;
+pub mod finding;
+pub mod flow;
+pub mod identity;
+pub mod inventory;
+pub mod journey;
+pub mod known;
+pub mod packet;
+pub mod sighting;

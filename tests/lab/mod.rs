@@ -1,0 +1,1 @@
+//! Networks in namespaces, and netprobe run on them.

@@ -1,0 +1,2 @@
+//! Builds, tests and measures netprobe.
+fn main() {}
