@@ -182,6 +182,28 @@ crate::wire! {
         pub role: u32,
     }
 
+    /// An address that is followed, or belongs to a pod we know.
+    pub struct Owner {
+        /// Number of its pod, chosen by user space.
+        pub owner: u32,
+        /// 1 if packets from or to it are followed.
+        pub followed: u32,
+    }
+
+    /// What the CPU is receiving.
+    pub struct Receiving {
+        /// Address of the `sk_buff`.
+        pub skb: u64,
+        /// Namespace inode number.
+        pub netns: u32,
+        /// Device.
+        pub ifindex: u32,
+        /// 1 if it is followed.
+        pub followed: u32,
+        /// Zero.
+        pub _pad: u32,
+    }
+
     /// Key of the table "this flow at this place".
     pub struct PlaceKey {
         /// The flow, in the packet's own direction.
@@ -222,7 +244,7 @@ crate::wire! {
         pub ifindex: u32,
         /// Drop reason of this kernel.
         pub reason: u32,
-        /// Owner (`Address::owner`) of the source address, else of the destination, else 0.
+        /// Owner (`Owner::owner`) of the source address, else of the destination, else 0.
         pub owner: u32,
     }
 }

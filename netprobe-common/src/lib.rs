@@ -3,12 +3,14 @@
 //! * [`wire`]: how a struct becomes bytes, checked at compile time
 //! * [`flow`]: the five-tuple
 //! * [`config`]: what user space tells the programs
+//! * [`filter`]: the user's filter, evaluated
 //! * [`limits`]: map sizes and array lengths, each with its reason
 //! * [`event`]: what the programs tell user space
 #![no_std]
 
 pub mod config;
 pub mod event;
+pub mod filter;
 pub mod flow;
 pub mod limits;
 pub mod wire;

@@ -1,3 +1,25 @@
-//! netprobe's BPF programs.
+//! netprobe's BPF programs: one file per family of hooks.
+//!
+//! Every program reads as one sentence: `kernel/` reads, `follow` decides, `emit` writes and counts.
 #![no_std]
 #![no_main]
+
+mod drops;
+mod emit;
+mod follow;
+mod kernel;
+mod neighbours;
+mod path;
+mod routes;
+mod tcp;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// `bpf_get_stack` and friends are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

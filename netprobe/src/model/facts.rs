@@ -90,9 +90,7 @@ impl NamespaceFacts {
     /// The link's name, or `if7` where the index is not known (any more).
     #[must_use]
     pub fn device(&self, ifindex: u32) -> String {
-        self.links
-            .get(&ifindex)
-            .map_or_else(|| format!("if{ifindex}"), |l| l.name.clone())
+        self.links.get(&ifindex).map_or_else(|| format!("if{ifindex}"), |l| l.name.clone())
     }
 
     /// The link of that name.
@@ -330,16 +328,9 @@ impl Rule {
             words.push("not".to_owned());
         }
         let net = |n: &IpNet| {
-            if n.prefix_len() == n.max_prefix_len() {
-                n.addr().to_string()
-            } else {
-                n.to_string()
-            }
+            if n.prefix_len() == n.max_prefix_len() { n.addr().to_string() } else { n.to_string() }
         };
-        words.push(format!(
-            "from {}",
-            self.src.as_ref().map_or_else(|| "all".to_owned(), net)
-        ));
+        words.push(format!("from {}", self.src.as_ref().map_or_else(|| "all".to_owned(), net)));
         if let Some(dst) = &self.dst {
             words.push(format!("to {}", net(dst)));
         }
@@ -351,18 +342,10 @@ impl Rule {
             });
         }
         if !self.iif.is_empty() {
-            words.push(format!(
-                "iif {}{}",
-                self.iif,
-                if self.iif_detached { " [detached]" } else { "" }
-            ));
+            words.push(format!("iif {}{}", self.iif, if self.iif_detached { " [detached]" } else { "" }));
         }
         if !self.oif.is_empty() {
-            words.push(format!(
-                "oif {}{}",
-                self.oif,
-                if self.oif_detached { " [detached]" } else { "" }
-            ));
+            words.push(format!("oif {}{}", self.oif, if self.oif_detached { " [detached]" } else { "" }));
         }
         words.push(match self.action {
             RuleAction::Lookup => format!("lookup {}", table_name(self.table)),

@@ -81,30 +81,19 @@ impl Flow {
     /// The flow as the answer carries it.
     #[must_use]
     pub const fn reversed(&self) -> Self {
-        Self {
-            proto: self.proto,
-            src: self.dst,
-            dst: self.src,
-        }
+        Self { proto: self.proto, src: self.dst, dst: self.src }
     }
 
     /// One value for both directions.
     #[must_use]
     pub fn canonical(&self) -> Self {
-        if self.src <= self.dst {
-            *self
-        } else {
-            self.reversed()
-        }
+        if self.src <= self.dst { *self } else { self.reversed() }
     }
 
     /// The protocol has ports (TCP, UDP, SCTP, ...).
     #[must_use]
     pub const fn has_ports(&self) -> bool {
-        matches!(
-            self.proto,
-            Proto::Tcp | Proto::Udp | Proto::Other(132 | 136)
-        )
+        matches!(self.proto, Proto::Tcp | Proto::Udp | Proto::Other(132 | 136))
     }
 
     /// An IPv6 flow.
@@ -126,24 +115,14 @@ impl Flow {
     }
 
     fn end(&self, end: SocketAddr) -> String {
-        if self.has_ports() {
-            end.to_string()
-        } else {
-            end.ip().to_string()
-        }
+        if self.has_ports() { end.to_string() } else { end.ip().to_string() }
     }
 }
 
 impl fmt::Display for Flow {
     /// `10.0.0.1:5555 -> 10.0.0.2:80 tcp`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} -> {} {}",
-            self.source(),
-            self.destination(),
-            self.proto
-        )
+        write!(f, "{} -> {} {}", self.source(), self.destination(), self.proto)
     }
 }
 

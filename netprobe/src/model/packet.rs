@@ -77,18 +77,9 @@ impl TcpFlags {
 impl fmt::Display for TcpFlags {
     /// `SYN`, `SYN,ACK`, `RST`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [
-            (self.syn(), "SYN"),
-            (self.fin(), "FIN"),
-            (self.rst(), "RST"),
-            (self.psh(), "PSH"),
-            (self.ack(), "ACK"),
-        ];
-        let set: Vec<_> = names
-            .iter()
-            .filter(|(on, _)| *on)
-            .map(|(_, n)| *n)
-            .collect();
+        let names =
+            [(self.syn(), "SYN"), (self.fin(), "FIN"), (self.rst(), "RST"), (self.psh(), "PSH"), (self.ack(), "ACK")];
+        let set: Vec<_> = names.iter().filter(|(on, _)| *on).map(|(_, n)| *n).collect();
         f.write_str(&set.join(","))
     }
 }

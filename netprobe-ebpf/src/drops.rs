@@ -1,0 +1,88 @@
+//! Packets the kernel freed without delivering them, and the ICMP errors it sent about them.
+
+use aya_ebpf::{
+    EbpfContext, helpers::generated::bpf_get_stack, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
+use netprobe_common::{
+    config::DropKey,
+    event::{IcmpSend, SkbDrop},
+};
+
+use crate::{
+    emit::{count_drop, emit, now},
+    follow,
+    kernel::{config, device::Device, header::Slot, skb::Skb},
+};
+
+/// `skb:kfree_skb(skb, location, reason[, rx_sk])`, Linux >= 5.17.
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
+    let reason: u32 = if config!(has_drop_reason) != 0 { ctx.arg::<u64>(2) as u32 } else { 0 };
+    if reason < config!(first_drop_reason) {
+        return None;
+    }
+    let skb = Skb::new(ctx.arg(0));
+    let netns = skb.netns();
+    let role = follow::role(netns);
+    if role == 0 {
+        return None;
+    }
+    let headers = skb.headers(Slot::Drop)?;
+    if !follow::packet(role, skb, headers) {
+        return None;
+    }
+    let (now_ns, location) = (now(), ctx.arg(1));
+    let owner = follow::owner(&headers.flow.src).or_else(|| follow::owner(&headers.flow.dst));
+    let key = DropKey {
+        location,
+        netns,
+        ifindex: skb.device().map_or(0, Device::ifindex),
+        reason,
+        owner: owner.map_or(0, |o| o.owner),
+    };
+    let (seen, wanted) = count_drop(&key, skb.len(), now_ns);
+    if !wanted {
+        return None;
+    }
+    emit::<SkbDrop>(now_ns, |drop| {
+        skb.store(headers, netns, &mut drop.head);
+        skb.store_conntrack(&mut drop.ct);
+        drop.location = location;
+        drop.seen = seen;
+        drop.reason = reason;
+        drop.stack_len = stack(&ctx, &mut drop.stack);
+    });
+    Some(())
+}
+
+/// `icmp:icmp_send(skb, type, code)`.
+#[btf_tracepoint(function = "icmp_send")]
+pub(crate) fn icmp_send(ctx: BtfTracePointContext) -> Option<()> {
+    let skb = Skb::new(ctx.arg(0));
+    let netns = skb.netns();
+    let role = follow::role(netns);
+    if role == 0 {
+        return None;
+    }
+    let headers = skb.headers(Slot::Icmp)?;
+    if !follow::packet(role, skb, headers) {
+        return None;
+    }
+    emit::<IcmpSend>(now(), |icmp| {
+        skb.store(headers, netns, &mut icmp.head);
+        skb.store_conntrack(&mut icmp.ct);
+        icmp.icmp_type = ctx.arg::<u64>(1) as u32;
+        icmp.icmp_code = ctx.arg::<u64>(2) as u32;
+        icmp.stack_len = stack(&ctx, &mut icmp.stack);
+        icmp._pad = 0;
+    });
+    Some(())
+}
+
+/// Writes the kernel call stack, innermost first, and says how many words of it are in use.
+#[inline(always)]
+pub(crate) fn stack<const N: usize>(ctx: &BtfTracePointContext, to: &mut [u64; N]) -> u32 {
+    // SAFETY: the buffer is a whole array of the size given.
+    let bytes = unsafe { bpf_get_stack(ctx.as_ptr(), to.as_mut_ptr().cast(), size_of::<[u64; N]>() as u32, 0) };
+    if bytes > 0 { (bytes / 8) as u32 } else { 0 }
+}

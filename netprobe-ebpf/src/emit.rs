@@ -1,0 +1,121 @@
+//! The only writer of the ring, and of the tables of what was not written there.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::map,
+    maps::{PerCpuArray, PerCpuHashMap, RingBuf},
+};
+use netprobe_common::{
+    config::{Count, DropKey, PlaceKey, loss},
+    event::{Payload, Record},
+    limits::{BURST, DROP_BURST, DROP_REFILL_NS, DROPS_MAX, PLACES_MAX, REFILL_NS, RING_BYTES, WAKE_BYTES},
+};
+
+#[map]
+static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+/// What was lost, by kind.
+#[map]
+static LOST: PerCpuArray<[u64; loss::KINDS as usize]> = PerCpuArray::with_max_entries(1, 0);
+/// Every flow at every place: exact counts, and the credit for single records.
+#[map]
+static PLACES: PerCpuHashMap<PlaceKey, Count> = PerCpuHashMap::with_max_entries(PLACES_MAX, 0);
+/// Every kind of drop: exact counts, and the credit for samples.
+#[map]
+static DROPS: PerCpuHashMap<DropKey, Count> = PerCpuHashMap::with_max_entries(DROPS_MAX, 0);
+
+const AVAILABLE: u64 = 0;
+const NO_WAKEUP: u64 = 1;
+const FORCE_WAKEUP: u64 = 2;
+
+/// Writes one record. `fill` gets its place in the ring and writes every field.
+#[inline(always)]
+pub(crate) fn emit<P: Payload>(now_ns: u64, fill: impl FnOnce(&mut P)) {
+    let Some(mut entry) = RING.reserve::<Record<P>>(0) else {
+        lost(loss::RING_FULL);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reservation is as long as the record; `P` is `Wire`, so stale bytes in it are
+    // valid values until `fill` has written every field.
+    unsafe {
+        let header = &mut (*record).header;
+        header.kind = P::KIND;
+        header.cpu = bpf_get_smp_processor_id();
+        header.mono_ns = now_ns;
+        header.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        header._pad = 0;
+        fill(&mut (*record).payload);
+    }
+    let wake = if RING.query(AVAILABLE) >= WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP };
+    entry.submit(wake);
+}
+
+/// Counts one loss.
+#[inline(always)]
+pub(crate) fn lost(kind: u32) {
+    if let Some(counters) = LOST.get_ptr_mut(0) {
+        // SAFETY: a per-CPU entry, and `kind` is one of `loss`.
+        unsafe { (*counters)[kind as usize] += 1 };
+    }
+}
+
+/// Nanoseconds on `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Counts a packet (or look-up) at its place. Gives the number so far on this CPU, and whether
+/// it should be sent as a record too.
+#[inline(always)]
+pub(crate) fn count_place(key: &PlaceKey, bytes: u32, now_ns: u64, always: bool) -> (u64, bool) {
+    if let Some(count) = PLACES.get_ptr_mut(key) {
+        // SAFETY: a per-CPU value; only this CPU writes it.
+        let count = unsafe { &mut *count };
+        return add(count, bytes, now_ns, always, BURST, REFILL_NS);
+    }
+    if PLACES.insert(key, first(bytes, now_ns, BURST), 0).is_err() {
+        lost(loss::PLACES_FULL);
+    }
+    (1, true)
+}
+
+/// Counts a drop in its row, likewise.
+#[inline(always)]
+pub(crate) fn count_drop(key: &DropKey, bytes: u32, now_ns: u64) -> (u64, bool) {
+    if let Some(count) = DROPS.get_ptr_mut(key) {
+        // SAFETY: a per-CPU value; only this CPU writes it.
+        let count = unsafe { &mut *count };
+        return add(count, bytes, now_ns, false, DROP_BURST, DROP_REFILL_NS);
+    }
+    if DROPS.insert(key, first(bytes, now_ns, DROP_BURST), 0).is_err() {
+        lost(loss::DROPS_FULL);
+    }
+    (1, true)
+}
+
+#[inline(always)]
+fn first(bytes: u32, now_ns: u64, burst: u32) -> Count {
+    Count { packets: 1, bytes: u64::from(bytes), last_ns: now_ns, refill_ns: now_ns, credit: burst - 1, sent: 1 }
+}
+
+#[inline(always)]
+fn add(count: &mut Count, bytes: u32, now_ns: u64, always: bool, burst: u32, refill_ns: u64) -> (u64, bool) {
+    count.packets += 1;
+    count.bytes += u64::from(bytes);
+    count.last_ns = now_ns;
+    if count.credit == 0 {
+        let earned = now_ns.wrapping_sub(count.refill_ns) / refill_ns;
+        if earned != 0 {
+            count.credit = if earned > u64::from(burst) { burst } else { earned as u32 };
+            count.refill_ns = now_ns;
+        }
+    }
+    let send = always || count.credit != 0;
+    if send {
+        count.sent += 1;
+        count.credit = count.credit.saturating_sub(1);
+    }
+    (count.packets, send)
+}

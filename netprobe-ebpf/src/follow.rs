@@ -1,0 +1,198 @@
+//! What is ours: the only reader of the filter. The cheapest test comes first.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+};
+use netprobe_common::{
+    config::{Filter, MODE_ALL, NS_FOLLOWED, NS_SHARED, NetnsSlot, Owner, Receiving},
+    event::Conntrack,
+    filter,
+    flow::{FlowKey, spread},
+    limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
+};
+
+use crate::kernel::{CONFIG, config, conntrack, header::Headers, skb::Skb};
+
+/// Namespaces by the low bits of their inode number: one load instead of a hash.
+#[map]
+static NETNS: Array<NetnsSlot> = Array::with_max_entries(NETNS_SLOTS, 0);
+/// Namespaces that share a slot.
+#[map]
+static NETNS_SHARED: HashMap<u32, u32> = HashMap::with_max_entries(NETNS_MAX, 0);
+/// Addresses of the pods we know.
+#[map]
+static ADDRESSES: HashMap<[u8; 16], Owner> = HashMap::with_max_entries(ADDRESSES_MAX, 0);
+/// One bit per followed address, in front of `ADDRESSES`. Written by user space only.
+#[map]
+static ADDRESS_BITS: Array<[u64; ADDRESS_BITS_WORDS as usize]> = Array::with_max_entries(1, 0);
+/// Translated forms of followed flows, in canonical direction.
+#[map]
+static FLOWS: LruHashMap<FlowKey, u8> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+/// One byte per flow, in front of `FLOWS`: bytes, because plain stores of bytes cannot undo each
+/// other.
+#[map]
+static FLOW_MARKS: Array<[u8; FLOW_BITS_WORDS as usize * 8]> = Array::with_max_entries(1, 0);
+/// 1 while anything followed is on its way; user space clears it when nothing was for a while.
+#[map]
+static IN_FLIGHT: Array<u32> = Array::with_max_entries(1, 0);
+/// What each CPU is receiving.
+#[map]
+static RECEIVING: PerCpuArray<Receiving> = PerCpuArray::with_max_entries(1, 0);
+
+/// `NS_*` bits of a namespace, 0 for those that are none of ours.
+#[inline(always)]
+pub(crate) fn role(inum: u32) -> u32 {
+    let Some(slot) = NETNS.get(inum & (NETNS_SLOTS - 1)) else { return 0 };
+    if slot.inum == inum {
+        return slot.role;
+    }
+    if slot.role & NS_SHARED == 0 {
+        return 0;
+    }
+    // SAFETY: the value is a plain number that user space replaces whole.
+    unsafe { NETNS_SHARED.get(inum) }.copied().unwrap_or(0)
+}
+
+/// Whether everything in the namespaces we know is followed.
+#[inline(always)]
+pub(crate) fn all() -> bool {
+    config!(mode) & MODE_ALL != 0
+}
+
+/// Whether anything followed is on its way.
+#[inline(always)]
+pub(crate) fn in_flight() -> bool {
+    all() || IN_FLIGHT.get(0).is_some_and(|word| *word != 0)
+}
+
+#[inline(always)]
+fn set_in_flight() {
+    if let Some(word) = IN_FLIGHT.get_ptr_mut(0) {
+        // SAFETY: the map has the entry, and a word that two CPUs set to 1 at once is 1.
+        unsafe {
+            if *word == 0 {
+                *word = 1;
+            }
+        }
+    }
+}
+
+/// Whether an address is followed.
+#[inline(always)]
+pub(crate) fn address(ip: &[u8; 16]) -> bool {
+    let bit = spread(ip) % (ADDRESS_BITS_WORDS * 64);
+    let Some(bits) = ADDRESS_BITS.get(0) else { return false };
+    if bits[(bit / 64) as usize] >> (bit % 64) & 1 == 0 {
+        return false;
+    }
+    owner(ip).is_some_and(|owner| owner.followed != 0)
+}
+
+/// Whose address it is, where we know.
+#[inline(always)]
+pub(crate) fn owner(ip: &[u8; 16]) -> Option<Owner> {
+    // SAFETY: the value is two plain numbers that user space replaces whole.
+    unsafe { ADDRESSES.get(ip) }.copied()
+}
+
+#[inline(always)]
+fn flow_mark(key: &FlowKey) -> u32 {
+    let ports = u32::from(key.sport) << 16 | u32::from(key.dport);
+    (spread(&key.src) ^ spread(&key.dst).rotate_left(7) ^ ports.wrapping_mul(0x85eb_ca6b)) % (FLOW_BITS_WORDS * 8)
+}
+
+/// Whether it is a translated form of a followed flow. A function of its own, as the two below
+/// it: the key would not fit on a caller's stack.
+#[inline(never)]
+fn translated(flow: &FlowKey) -> bool {
+    let key = flow.canonical();
+    let Some(marks) = FLOW_MARKS.get(0) else { return false };
+    if marks[flow_mark(&key) as usize] == 0 {
+        return false;
+    }
+    // SAFETY: the value is not looked at.
+    unsafe { FLOWS.get(key) }.is_some()
+}
+
+/// Remembers both forms of a translated flow, so that its packets are known by either, also
+/// where conntrack has not seen them yet.
+#[inline(always)]
+pub(crate) fn remember(ct: &Conntrack) {
+    if all() || ct.entry == 0 || !conntrack::translates(ct) {
+        return;
+    }
+    remember_flow(&conntrack::flow(&ct.reply));
+    remember_flow(&conntrack::flow(&ct.original));
+}
+
+#[inline(never)]
+fn remember_flow(flow: &FlowKey) {
+    let key = flow.canonical();
+    if let Some(marks) = FLOW_MARKS.get_ptr_mut(0) {
+        // SAFETY: the index is below the array's length; a byte set twice is set.
+        unsafe { (*marks)[flow_mark(&key) as usize] = 1 };
+    }
+    // A flow that finds no room is followed by its addresses alone.
+    let _ = FLOWS.insert(key, 1, 0);
+}
+
+/// What this CPU is receiving.
+#[inline(always)]
+pub(crate) fn receiving() -> Option<*mut Receiving> {
+    RECEIVING.get_ptr_mut(0)
+}
+
+/// Whether the packet is followed: it is in a followed namespace, or has a followed address, or
+/// is a followed packet in another dress; and passes the user's filter.
+#[inline(always)]
+pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
+    let flow = &headers.flow;
+    if all() || role & NS_FOLLOWED != 0 || address(&flow.src) || address(&flow.dst) {
+        if !passes(headers) {
+            return false;
+        }
+    } else if !translated(flow) && !is_receiving(skb) {
+        return false;
+    }
+    set_in_flight();
+    true
+}
+
+/// Whether a question or a socket of `flow` is followed.
+#[inline(always)]
+pub(crate) fn flow(flow: &FlowKey) -> bool {
+    let ours = all() || address(&flow.src) || address(&flow.dst) || translated(flow);
+    if ours {
+        set_in_flight();
+    }
+    ours
+}
+
+/// Whether it is the followed packet that this CPU is receiving: after translation or
+/// encapsulation its headers do not tell any more.
+#[inline(always)]
+fn is_receiving(skb: Skb) -> bool {
+    let Some(now) = receiving() else { return false };
+    // SAFETY: a per-CPU entry; only this CPU writes it.
+    let now = unsafe { *now };
+    now.followed != 0 && now.skb == skb.address()
+}
+
+/// The user's filter, in either direction: whoever asks for port 53 wants the answers too.
+#[inline(always)]
+fn passes(headers: &Headers) -> bool {
+    let tests = config!(filter_tests);
+    if tests == 0 {
+        return true;
+    }
+    let clauses = config!(filter_clauses);
+    // SAFETY: `CONFIG` is a live static, frozen before the program was loaded.
+    let filter: &Filter = unsafe { &*(&raw const CONFIG.filter) };
+    let fits = |flow: &FlowKey, reversed| {
+        filter::passes(filter, tests, clauses, flow, reversed, headers.flags, headers.icmp_type)
+    };
+    fits(&headers.flow, false)
+        || fits(&headers.flow, true)
+        || (headers.inner.family != 0 && fits(&headers.inner, false))
+}

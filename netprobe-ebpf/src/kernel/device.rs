@@ -1,0 +1,49 @@
+//! `struct net_device` and `struct net`.
+
+use super::{offset, typed};
+use aya_ebpf::helpers::bpf_get_current_task_btf;
+
+/// A checked pointer to a `struct net_device`.
+#[derive(Clone, Copy)]
+pub(crate) struct Device(*const u8);
+
+impl Device {
+    /// Wraps a typed pointer; none where it is null.
+    #[inline(always)]
+    pub(crate) fn new(pointer: *const u8) -> Option<Self> {
+        if pointer.is_null() { None } else { Some(Self(pointer)) }
+    }
+
+    /// Interface index.
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> u32 {
+        typed(self.0, offset!(dev_ifindex))
+    }
+
+    /// Inode number of its namespace.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        inum(typed(self.0, offset!(dev_net)))
+    }
+}
+
+/// Inode number of a `struct net`, 0 for null.
+#[inline(always)]
+pub(crate) fn inum(net: *const u8) -> u32 {
+    if net.is_null() { 0 } else { typed(net, offset!(net_inum)) }
+}
+
+/// Inode number of the current task's network namespace; 0 where it has none (any more).
+#[inline(always)]
+pub(crate) fn task_netns() -> u32 {
+    // SAFETY: the helper has no preconditions and returns a typed pointer.
+    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
+    if task.is_null() {
+        return 0;
+    }
+    let proxy: *const u8 = typed(task, offset!(task_nsproxy));
+    if proxy.is_null() {
+        return 0;
+    }
+    inum(typed(proxy, offset!(nsproxy_net)))
+}

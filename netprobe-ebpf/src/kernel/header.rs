@@ -1,0 +1,250 @@
+//! Packet headers, read in two copies at most.
+
+use aya_ebpf::{macros::map, maps::PerCpuArray};
+use netprobe_common::{
+    event::PacketHead,
+    flow::{FlowKey, mapped},
+};
+use network_types::{ip::Ipv4Hdr, ip::Ipv6Hdr, tcp::TcpHdr};
+
+use super::probe;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// Extension headers looked through: a fourth one is not seen in the field, and each doubles
+/// what the verifier has to visit.
+const EXTENSIONS: usize = 3;
+
+/// An IPv4 header without options and the first 20 bytes behind it: one copy for most packets.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv4First {
+    ip: Ipv4Hdr,
+    l4: L4,
+}
+
+/// The first bytes behind the IP header.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct L4([u8; TcpHdr::LEN]);
+
+/// One place for headers per CPU and program. The 512-byte stack is too small for them; and a
+/// program never runs twice at once on a CPU, while two programs may (a softirq interrupts a task).
+#[map]
+static HEADERS: PerCpuArray<Headers> = PerCpuArray::with_max_entries(Slot::Last as u32, 0);
+
+/// Whose place in [`HEADERS`].
+#[derive(Clone, Copy)]
+pub(crate) enum Slot {
+    Receive,
+    Queue,
+    Transmit,
+    Consume,
+    Drop,
+    Icmp,
+    Reset,
+    Last,
+}
+
+/// What the headers say.
+#[derive(Clone, Copy)]
+pub(crate) struct Headers {
+    pub(crate) flow: FlowKey,
+    /// The flow of the packet that an ICMP error quotes; family 0 where it quotes none.
+    pub(crate) inner: FlowKey,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) ip_len: u32,
+    pub(crate) payload_len: u32,
+    pub(crate) window: u16,
+    pub(crate) frag: u16,
+    pub(crate) flags: u8,
+    pub(crate) ttl: u8,
+    pub(crate) icmp_type: u8,
+    pub(crate) icmp_code: u8,
+}
+
+impl Headers {
+    /// Reads the packet whose network header is at `ip`. What is no IP has family 0.
+    #[inline(never)]
+    pub(crate) fn read(slot: Slot, ip: u64, ether_type: u16) -> Option<&'static Self> {
+        let place = HEADERS.get_ptr_mut(slot as u32)?;
+        // SAFETY: a per-CPU entry that only this program uses; it does not run twice at once.
+        let headers = unsafe { &mut *place };
+        headers.clear(ether_type);
+        let first: Ipv4First = probe(ip, 0);
+        match first.ip.vihl >> 4 {
+            4 => headers.ipv4(ip, &first),
+            6 => headers.ipv6(ip),
+            _ => {}
+        }
+        Some(headers)
+    }
+
+    #[inline(always)]
+    fn clear(&mut self, ether_type: u16) {
+        self.flow = FlowKey { ether_type, ..FlowKey::EMPTY };
+        self.inner.family = 0;
+        (self.seq, self.ack, self.ip_len, self.payload_len) = (0, 0, 0, 0);
+        (self.window, self.frag) = (0, 0);
+        (self.flags, self.ttl, self.icmp_type, self.icmp_code) = (0, 0, 0, 0);
+    }
+
+    #[inline(always)]
+    fn ipv4(&mut self, address: u64, first: &Ipv4First) {
+        let ip = &first.ip;
+        let ihl = usize::from(ip.vihl & 15) * 4;
+        self.flow.family = 4;
+        self.flow.proto = ip.proto;
+        self.flow.src = mapped(ip.src_addr);
+        self.flow.dst = mapped(ip.dst_addr);
+        self.ttl = ip.ttl;
+        self.frag = u16::from_be_bytes(ip.frags);
+        self.ip_len = u32::from(u16::from_be_bytes(ip.tot_len));
+        // Only the first fragment has ports.
+        if self.frag & 0x1fff != 0 {
+            return;
+        }
+        let l4 = if ihl == Ipv4Hdr::LEN { first.l4 } else { probe(address, ihl) };
+        self.transport(&l4, address + ihl as u64, self.ip_len.wrapping_sub(ihl as u32));
+    }
+
+    #[inline(always)]
+    fn ipv6(&mut self, address: u64) {
+        let ip: Ipv6Hdr = probe(address, 0);
+        self.flow.family = 6;
+        self.flow.src = ip.src_addr;
+        self.flow.dst = ip.dst_addr;
+        self.ttl = ip.hop_limit;
+        let payload = u32::from(u16::from_be_bytes(ip.payload_len));
+        self.ip_len = payload + Ipv6Hdr::LEN as u32;
+        let mut next = ip.next_hdr;
+        let mut at = address + Ipv6Hdr::LEN as u64;
+        let mut skipped = 0u32;
+        for _ in 0..EXTENSIONS {
+            // Hop-by-hop, routing, destination options; fragment has its own length and offset.
+            if next != 0 && next != 43 && next != 60 && next != 44 {
+                break;
+            }
+            let extension: [u8; 4] = probe(at, 0);
+            let length = if next == 44 { 8 } else { u32::from(extension[1]) * 8 + 8 };
+            if next == 44 {
+                self.frag = u16::from_be_bytes([extension[2], extension[3]]) >> 3;
+            }
+            next = extension[0];
+            at += u64::from(length);
+            skipped += length;
+        }
+        self.flow.proto = next;
+        if self.frag & 0x1fff != 0 {
+            return;
+        }
+        let l4: L4 = probe(at, 0);
+        self.transport(&l4, at, payload.wrapping_sub(skipped));
+    }
+
+    #[inline(always)]
+    fn transport(&mut self, l4: &L4, address: u64, length: u32) {
+        let b = &l4.0;
+        match self.flow.proto {
+            TCP => {
+                self.ports(b);
+                self.seq = u32::from_be_bytes([b[4], b[5], b[6], b[7]]);
+                self.ack = u32::from_be_bytes([b[8], b[9], b[10], b[11]]);
+                self.flags = b[13];
+                self.window = u16::from_be_bytes([b[14], b[15]]);
+                self.payload_len = length.wrapping_sub(u32::from(b[12] >> 4) * 4);
+            }
+            UDP => {
+                self.ports(b);
+                self.payload_len = length.wrapping_sub(8);
+            }
+            ICMP => {
+                (self.icmp_type, self.icmp_code) = (b[0], b[1]);
+                match b[0] {
+                    0 | 8 => self.identifier(b),
+                    3 | 4 | 5 | 11 | 12 => quoted(address + 8, &mut self.inner),
+                    _ => {}
+                }
+            }
+            ICMPV6 => {
+                (self.icmp_type, self.icmp_code) = (b[0], b[1]);
+                match b[0] {
+                    128 | 129 => self.identifier(b),
+                    1..=4 => quoted(address + 8, &mut self.inner),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[inline(always)]
+    fn ports(&mut self, b: &[u8; TcpHdr::LEN]) {
+        self.flow.sport = u16::from_be_bytes([b[0], b[1]]);
+        self.flow.dport = u16::from_be_bytes([b[2], b[3]]);
+    }
+
+    /// The echo identifier stands for both ports, so that request and answer are one flow.
+    #[inline(always)]
+    fn identifier(&mut self, b: &[u8; TcpHdr::LEN]) {
+        self.flow.sport = u16::from_be_bytes([b[4], b[5]]);
+        self.flow.dport = self.flow.sport;
+    }
+
+    /// Writes them into a record.
+    #[inline(always)]
+    pub(crate) fn store(&self, head: &mut PacketHead) {
+        head.flow = self.flow;
+        head.tcp_seq = self.seq;
+        head.tcp_ack = self.ack;
+        head.tcp_window = self.window;
+        head.frag = self.frag;
+        head.tcp_flags = self.flags;
+        head.ttl = self.ttl;
+        head.icmp_type = self.icmp_type;
+        head.icmp_code = self.icmp_code;
+        head.payload_len = self.payload_len;
+        head.ip_len = self.ip_len;
+    }
+}
+
+/// The quoted packet's five-tuple, to `flow`.
+#[inline(never)]
+fn quoted(ip: u64, flow: &mut FlowKey) {
+    *flow = FlowKey::EMPTY;
+    let version: u8 = probe(ip, 0);
+    let l4 = match version >> 4 {
+        4 => {
+            let four: Ipv4Hdr = probe(ip, 0);
+            flow.family = 4;
+            flow.proto = four.proto;
+            flow.src = mapped(four.src_addr);
+            flow.dst = mapped(four.dst_addr);
+            usize::from(version & 15) * 4
+        }
+        6 => {
+            let six: Ipv6Hdr = probe(ip, 0);
+            flow.family = 6;
+            flow.proto = six.next_hdr;
+            flow.src = six.src_addr;
+            flow.dst = six.dst_addr;
+            Ipv6Hdr::LEN
+        }
+        _ => return,
+    };
+    let b: [u8; 8] = probe(ip, l4);
+    match flow.proto {
+        TCP | UDP => {
+            flow.sport = u16::from_be_bytes([b[0], b[1]]);
+            flow.dport = u16::from_be_bytes([b[2], b[3]]);
+        }
+        ICMP | ICMPV6 => {
+            flow.sport = u16::from_be_bytes([b[4], b[5]]);
+            flow.dport = flow.sport;
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,96 @@
+//! `struct sk_buff`.
+
+use netprobe_common::event::{Conntrack, PacketHead};
+
+use super::{
+    conntrack,
+    device::Device,
+    device::inum,
+    has,
+    header::{Headers, Slot},
+    offset, typed,
+};
+
+/// A checked pointer to a `struct sk_buff`.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(*const u8);
+
+impl Skb {
+    /// Wraps a tracepoint's argument.
+    #[inline(always)]
+    pub(crate) const fn new(pointer: *const u8) -> Self {
+        Self(pointer)
+    }
+
+    /// Its address, as a number.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The device it is on.
+    #[inline(always)]
+    pub(crate) fn device(self) -> Option<Device> {
+        Device::new(typed(self.0, offset!(skb_dev)))
+    }
+
+    /// Namespace of its device, else of its socket, else 0.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        match self.device() {
+            Some(device) => device.netns(),
+            None => self.socket_netns(),
+        }
+    }
+
+    #[inline(always)]
+    fn socket_netns(self) -> u32 {
+        let sock: *const u8 = typed(self.0, offset!(skb_sk));
+        if sock.is_null() { 0 } else { inum(typed(sock, offset!(sk_net))) }
+    }
+
+    /// `skb->len`.
+    #[inline(always)]
+    pub(crate) fn len(self) -> u32 {
+        typed(self.0, offset!(skb_len))
+    }
+
+    #[inline(always)]
+    fn ether_type(self) -> u16 {
+        u16::from_be(typed(self.0, offset!(skb_protocol)))
+    }
+
+    /// Headers at the network header: valid from the IP layer on, and at egress.
+    #[inline(always)]
+    pub(crate) fn headers(self, slot: Slot) -> Option<&'static Headers> {
+        let head: u64 = typed(self.0, offset!(skb_head));
+        let network: u16 = typed(self.0, offset!(skb_network_header));
+        Headers::read(slot, head + u64::from(network), self.ether_type())
+    }
+
+    /// Headers at `skb->data`: at receive the network header is not set yet.
+    #[inline(always)]
+    pub(crate) fn received_headers(self) -> Option<&'static Headers> {
+        Headers::read(Slot::Receive, typed(self.0, offset!(skb_data)), self.ether_type())
+    }
+
+    /// Writes what every packet event has into a record.
+    #[inline(always)]
+    pub(crate) fn store(self, headers: &Headers, netns: u32, head: &mut PacketHead) {
+        headers.store(head);
+        head.skb = self.address();
+        head.netns = netns;
+        head.ifindex = self.device().map_or(0, Device::ifindex);
+        head.in_ifindex = typed(self.0, offset!(skb_iif));
+        head.mark = typed(self.0, offset!(skb_mark));
+        head.hash = typed(self.0, offset!(skb_hash));
+        head.len = self.len();
+    }
+
+    /// Writes its conntrack entry into a record, and says whether the entry translates.
+    #[inline(always)]
+    pub(crate) fn store_conntrack(self, to: &mut Conntrack) {
+        let nfct: u64 = if has!(skb_nfct) { typed(self.0, offset!(skb_nfct)) } else { 0 };
+        conntrack::store(nfct, to);
+    }
+}

@@ -1,0 +1,61 @@
+//! `struct sock`.
+
+use netprobe_common::{event::SocketView, flow::mapped};
+
+use super::{device::inum, has, offset, probe_into, typed};
+
+/// A checked pointer to a `struct sock`.
+#[derive(Clone, Copy)]
+pub(crate) struct Sock(*const u8);
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+impl Sock {
+    /// Wraps a tracepoint's argument; none where it is null.
+    #[inline(always)]
+    pub(crate) fn new(pointer: *const u8) -> Option<Self> {
+        if pointer.is_null() { None } else { Some(Self(pointer)) }
+    }
+
+    /// Namespace inode number.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        inum(typed(self.0, offset!(sk_net)))
+    }
+
+    /// `sk_err`.
+    #[inline(always)]
+    pub(crate) fn error(self) -> u32 {
+        typed(self.0, offset!(sk_err))
+    }
+
+    /// Addresses, ports, namespace and state.
+    #[inline(always)]
+    pub(crate) fn view(self) -> SocketView {
+        let mut view: SocketView = netprobe_common::wire::zeroed();
+        let family: u16 = typed(self.0, offset!(sk_family));
+        view.netns = self.netns();
+        view.state = u32::from(typed::<u8>(self.0, offset!(sk_state)));
+        view.flow.proto = 6;
+        view.flow.sport = typed(self.0, offset!(sk_num));
+        view.flow.dport = u16::from_be(typed(self.0, offset!(sk_dport)));
+        if family == AF_INET6 && has!(sk_daddr6) {
+            probe_into(&raw mut view.flow.src, self.0 as u64, offset!(sk_saddr6));
+            probe_into(&raw mut view.flow.dst, self.0 as u64, offset!(sk_daddr6));
+            // A v6 socket that talks IPv4 carries mapped addresses: it is an IPv4 flow.
+            view.flow.family = if mapped_prefix(&view.flow.dst) { 4 } else { 6 };
+        } else if family == AF_INET {
+            view.flow.family = 4;
+            view.flow.src = mapped(typed::<u32>(self.0, offset!(sk_saddr)).to_ne_bytes());
+            view.flow.dst = mapped(typed::<u32>(self.0, offset!(sk_daddr)).to_ne_bytes());
+        }
+        view
+    }
+}
+
+#[inline(always)]
+fn mapped_prefix(address: &[u8; 16]) -> bool {
+    let (high, low) = netprobe_common::flow::words(address);
+    high == 0 && (low as u32) == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+}

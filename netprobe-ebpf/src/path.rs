@@ -1,0 +1,118 @@
+//! Packets crossing devices, and arriving.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use netprobe_common::{
+    config::{PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
+    event::Hop,
+};
+
+use crate::{
+    emit::{count_place, emit, now},
+    follow,
+    kernel::{
+        config,
+        device::Device,
+        header::{Headers, Slot},
+        skb::Skb,
+    },
+};
+
+/// SYN, FIN and RST: they begin and end connections, so none is left to chance.
+const TELLING_FLAGS: u8 = 0x07;
+
+/// `net:netif_receive_skb(skb)`.
+#[btf_tracepoint(function = "netif_receive_skb")]
+pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
+    let skb = Skb::new(ctx.arg(0));
+    let device = skb.device()?;
+    let netns = device.netns();
+    let role = follow::role(netns);
+    if role == 0 {
+        return None;
+    }
+    let receiving = follow::receiving()?;
+    // SAFETY: a per-CPU entry; only this CPU writes it.
+    let receiving = unsafe { &mut *receiving };
+    receiving.skb = skb.address();
+    receiving.netns = netns;
+    receiving.ifindex = device.ifindex();
+    receiving.followed = 0;
+    if !follow::in_flight() {
+        return None;
+    }
+    let headers = skb.received_headers()?;
+    if !follow::packet(role, skb, headers) {
+        return None;
+    }
+    receiving.followed = 1;
+    send(skb, headers, netns, PLACE_RECEIVE, 0);
+    Some(())
+}
+
+/// `net:net_dev_queue(skb)`.
+#[btf_tracepoint(function = "net_dev_queue")]
+pub(crate) fn net_dev_queue(ctx: BtfTracePointContext) -> Option<()> {
+    leaving(Skb::new(ctx.arg(0)), PLACE_QUEUE, Slot::Queue)
+}
+
+/// `net:net_dev_start_xmit(skb, dev)`.
+#[btf_tracepoint(function = "net_dev_start_xmit")]
+pub(crate) fn net_dev_start_xmit(ctx: BtfTracePointContext) -> Option<()> {
+    leaving(Skb::new(ctx.arg(0)), PLACE_TRANSMIT, Slot::Transmit)
+}
+
+#[inline(always)]
+fn leaving(skb: Skb, place: u32, slot: Slot) -> Option<()> {
+    let netns = skb.device()?.netns();
+    let role = follow::role(netns);
+    if role == 0 || (role & netprobe_common::config::NS_FOLLOWED == 0 && !follow::in_flight()) {
+        return None;
+    }
+    let headers = skb.headers(slot)?;
+    if follow::packet(role, skb, headers) {
+        send(skb, headers, netns, place, 0);
+    }
+    Some(())
+}
+
+/// `skb:consume_skb(skb[, location])`: a packet ended its way well, or a SYN met a full queue.
+#[btf_tracepoint(function = "consume_skb")]
+pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
+    if !follow::in_flight() {
+        return None;
+    }
+    let skb = Skb::new(ctx.arg(0));
+    let netns = skb.device()?.netns();
+    let role = follow::role(netns);
+    if role == 0 {
+        return None;
+    }
+    let headers = skb.headers(Slot::Consume)?;
+    if follow::packet(role, skb, headers) {
+        let location = if config!(has_consume_location) != 0 { ctx.arg(1) } else { 0 };
+        send(skb, headers, netns, PLACE_CONSUME, location);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn send(skb: Skb, headers: &Headers, netns: u32, place: u32, location: u64) {
+    let now_ns = now();
+    let ifindex = skb.device().map_or(0, Device::ifindex);
+    let key = PlaceKey { flow: headers.flow, netns, ifindex, place, detail: 0 };
+    let telling = headers.flags & TELLING_FLAGS != 0 && place != PLACE_CONSUME;
+    let (seen, wanted) = count_place(&key, skb.len(), now_ns, telling);
+    if !wanted {
+        return;
+    }
+    emit::<Hop>(now_ns, |hop| {
+        skb.store(headers, netns, &mut hop.head);
+        skb.store_conntrack(&mut hop.ct);
+        hop.place = place;
+        hop.has_inner = u32::from(headers.inner.family != 0);
+        hop.seen = seen;
+        hop.inner = headers.inner;
+        hop.location = location;
+        follow::remember(&hop.ct);
+    });
+}
