@@ -158,7 +158,7 @@ fn build_linker(root: &Path) -> Result<()> {
 }
 
 /// Programs that only `cargo xtask ci` calls, each with the version that its configuration is written for.
-const CHECKERS: &[(&str, &str, &str)] = &[("cargo-deny", "cargo-deny", "0.18.4"), ("typos-cli", "typos", "1.36.2")];
+const CHECKERS: &[(&str, &str, &str)] = &[("cargo-deny", "cargo-deny", "0.20.2"), ("typos-cli", "typos", "1.52.0")];
 
 /// Builds what is missing of [`CHECKERS`].
 pub(crate) fn ensure_checkers(root: &Path) -> Result<()> {

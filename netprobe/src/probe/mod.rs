@@ -1,1 +1,8 @@
-//! TODO
+//! The kernel: what it can show, the programs that show it, and their ring and tables.
+
+pub mod attach;
+pub mod btf;
+pub mod catalog;
+pub mod host;
+pub mod offsets;
+pub mod tables;

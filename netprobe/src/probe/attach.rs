@@ -1,0 +1,227 @@
+//! Loads the programs this kernel can run and attaches them; says what is missing.
+
+use std::{net::IpAddr, os::fd::AsRawFd};
+
+use anyhow::{Context, Result, anyhow};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, RingBuf},
+    programs::BtfTracePoint,
+};
+use bytes::Bytes;
+use netprobe_common::{
+    config::{Config, MODE_DROPS, NS_SHARED, NetnsSlot, Owner},
+    flow::{mapped, spread},
+    limits::{ADDRESS_BITS_WORDS, NETNS_SLOTS},
+};
+
+use super::{
+    btf::KernelBtf,
+    catalog::{Need, PROBES, Probe},
+    tables::PodOf,
+};
+
+/// The object that `build.rs` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netprobe.bpf.o"));
+
+/// A program and, where it does not run, why.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Its row.
+    pub probe: &'static Probe,
+    /// Why it does not run here.
+    pub obstacle: Option<String>,
+}
+
+/// The attached programs. Dropping it, or dying, detaches them all: nothing is pinned.
+pub struct Attached {
+    pub(super) ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    /// Every row of the catalogue, with what became of it.
+    pub status: Vec<Status>,
+    slots: Vec<u32>,
+}
+
+/// What each row of the catalogue can do on this kernel, without loading anything.
+#[must_use]
+pub fn survey(btf: &KernelBtf) -> Vec<Status> {
+    let row =
+        |probe: &'static Probe| Status { probe, obstacle: probe.obstacle(btf.tracepoint(probe.program).as_deref()) };
+    PROBES.iter().map(row).collect()
+}
+
+impl Attached {
+    /// Loads and attaches what `config`'s mode needs and the kernel has.
+    ///
+    /// # Errors
+    ///
+    /// When the object cannot be loaded at all (privileges, memory), or `kfree_skb` cannot.
+    pub fn new(config: &Config, btf: &KernelBtf) -> Result<Self> {
+        let mut ebpf = load(config)?;
+        let kernel = Btf::from_sys_fs().context("read the kernel's BTF")?;
+        let drops_only = config.mode & MODE_DROPS != 0;
+        let mut status = survey(btf);
+        status.retain(|s| s.probe.need == Need::Always || !drops_only);
+        for row in status.iter_mut().filter(|row| row.obstacle.is_none()) {
+            if let Err(error) = attach(&mut ebpf, row.probe.program, &kernel) {
+                if row.probe.need == Need::Always {
+                    return Err(error);
+                }
+                log::warn!("{error:#}");
+                row.obstacle = Some(format!("cannot show {}: {error:#}", row.probe.shows));
+            }
+        }
+        let ring = ebpf.take_map("RING").ok_or_else(|| anyhow!("the object has no map RING"))?;
+        Ok(Self { ebpf, ring: RingBuf::try_from(ring)?, status, slots: Vec::new() })
+    }
+
+    /// Descriptor that becomes readable when a program wakes us.
+    #[must_use]
+    pub fn ring_fd(&self) -> i32 {
+        self.ring.as_raw_fd()
+    }
+
+    /// Takes up to `most` records out of the ring.
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes)) -> usize {
+        for taken in 0..most {
+            let Some(item) = self.ring.next() else { return taken };
+            take(Bytes::copy_from_slice(&item));
+        }
+        most
+    }
+
+    /// Says which namespaces are whose, as `(inode number, NS_* bits)`; replaces what was said before.
+    ///
+    /// # Errors
+    ///
+    /// When a map refuses.
+    pub fn set_namespaces(&mut self, roles: &[(u32, u32)]) -> Result<()> {
+        let mut slots: std::collections::BTreeMap<u32, NetnsSlot> = std::collections::BTreeMap::new();
+        let mut shared = Vec::new();
+        for &(inum, role) in roles {
+            let index = inum & (NETNS_SLOTS - 1);
+            let slot = slots.entry(index).or_insert(NetnsSlot { inum, role });
+            if slot.inum != inum {
+                slot.role |= NS_SHARED;
+                shared.push((inum, role));
+            }
+        }
+        // The first tenant of a shared slot is found by its number; only the others ask the map.
+        if !shared.is_empty() {
+            let map = self.ebpf.map_mut("NETNS_SHARED").ok_or_else(|| anyhow!("no map NETNS_SHARED"))?;
+            let mut map: HashMap<_, u32, u32> = HashMap::try_from(map)?;
+            for (inum, role) in shared {
+                map.insert(inum, role, 0)?;
+            }
+        }
+        let map = self.ebpf.map_mut("NETNS").ok_or_else(|| anyhow!("no map NETNS"))?;
+        let mut map: Array<_, PodOf<NetnsSlot>> = Array::try_from(map)?;
+        for (index, slot) in &slots {
+            map.set(*index, PodOf(*slot), 0)?;
+        }
+        for index in self.slots.iter().filter(|index| !slots.contains_key(index)) {
+            map.set(*index, PodOf(NetnsSlot { inum: 0, role: 0 }), 0)?;
+        }
+        self.slots = slots.into_keys().collect();
+        Ok(())
+    }
+
+    /// Says whose addresses are whose, as `(address, owner, followed)`; replaces what was said before.
+    ///
+    /// # Errors
+    ///
+    /// When a map refuses.
+    pub fn set_addresses(&mut self, addresses: &[(IpAddr, u32, bool)]) -> Result<()> {
+        let mut bits = [0u64; ADDRESS_BITS_WORDS as usize];
+        let map = self.ebpf.map_mut("ADDRESSES").ok_or_else(|| anyhow!("no map ADDRESSES"))?;
+        let mut map: HashMap<_, [u8; 16], PodOf<Owner>> = HashMap::try_from(map)?;
+        let wanted: std::collections::BTreeSet<[u8; 16]> = addresses.iter().map(|(ip, ..)| wire_address(*ip)).collect();
+        let old: Vec<[u8; 16]> = map.keys().flatten().filter(|key| !wanted.contains(key)).collect();
+        for key in old {
+            map.remove(&key)?;
+        }
+        for &(ip, owner, followed) in addresses {
+            let key = wire_address(ip);
+            map.insert(key, PodOf(Owner { owner, followed: u32::from(followed) }), 0)?;
+            if followed {
+                let bit = spread(&key) % (ADDRESS_BITS_WORDS * 64);
+                bits[(bit / 64) as usize] |= 1 << (bit % 64);
+            }
+        }
+        let map = self.ebpf.map_mut("ADDRESS_BITS").ok_or_else(|| anyhow!("no map ADDRESS_BITS"))?;
+        let mut map: Array<_, PodOf<[u64; ADDRESS_BITS_WORDS as usize]>> = Array::try_from(map)?;
+        map.set(0, PodOf(bits), 0)?;
+        Ok(())
+    }
+
+    /// Tells the programs that nothing followed is on its way: until the next sign they look at
+    /// the namespace of a packet and no further.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn rest(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut("IN_FLIGHT").ok_or_else(|| anyhow!("no map IN_FLIGHT"))?;
+        let mut map: Array<_, u32> = Array::try_from(map)?;
+        map.set(0, 0, 0)?;
+        Ok(())
+    }
+}
+
+fn load(config: &Config) -> Result<Ebpf> {
+    let config = PodOf(*config);
+    let mut loader = EbpfLoader::new();
+    // No CO-RE in the object: its offsets are data.
+    loader.btf(None).override_global("CONFIG", &config, true);
+    if config.0.mode & MODE_DROPS != 0 {
+        for map in ["PLACES", "FLOWS", "FLOW_MARKS"] {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    loader.load(OBJECT).context("load the BPF object")
+}
+
+fn attach(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<()> {
+    let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
+    let program: &mut BtfTracePoint = program.try_into().with_context(|| format!("program {name}"))?;
+    program.load(name, btf).with_context(|| format!("load {name}"))?;
+    program.attach().with_context(|| format!("attach {name}"))?;
+    Ok(())
+}
+
+/// The sixteen bytes of an address as the wire carries it.
+#[must_use]
+pub const fn wire_address(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_row_has_its_program_and_every_program_its_row() {
+        let object = aya_obj_names(OBJECT);
+        let rows: BTreeSet<String> = PROBES.iter().map(|p| p.program.to_owned()).collect();
+        assert_eq!(object, rows);
+    }
+
+    /// Programs of the object: sections are named `tp_btf/<tracepoint>`.
+    fn aya_obj_names(object: &[u8]) -> BTreeSet<String> {
+        let prefix = b"\0tp_btf/";
+        let mut names = BTreeSet::new();
+        for at in 0..object.len() - prefix.len() {
+            if &object[at..at + prefix.len()] == prefix {
+                let rest = &object[at + prefix.len()..];
+                let end = rest.iter().position(|b| *b == 0).expect("a section name ends");
+                names.insert(String::from_utf8_lossy(&rest[..end]).into_owned());
+            }
+        }
+        names
+    }
+}

@@ -1,0 +1,208 @@
+//! The running kernel's own description of its types (BTF).
+
+use std::{
+    fs,
+    io::Write,
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use btf_rs::{Backend, Btf, BtfType, Type};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// Where the kernel shows its BTF.
+pub const SYS_BTF: &str = "/sys/kernel/btf";
+/// Modules whose types we read, where they are not built in.
+const MODULES: &[&str] = &["nf_conntrack"];
+
+/// BTF of the kernel and of the modules we need.
+pub struct KernelBtf {
+    parts: Vec<Btf>,
+    /// Keeps the copies alive that the parsers map.
+    _copies: Vec<OwnedFd>,
+}
+
+/// A member of a struct.
+struct Field {
+    bit_offset: u32,
+    type_id: u32,
+}
+
+impl KernelBtf {
+    /// Reads the BTF at `path` (a file; its folder holds those of the modules), by default the
+    /// running kernel's.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing (a kernel without `CONFIG_DEBUG_INFO_BTF`) or is no BTF.
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        let path = path.map_or_else(|| Path::new(SYS_BTF).join("vmlinux"), PathBuf::from);
+        if !path.exists() {
+            bail!(
+                "this kernel has no BTF ({} is missing): netprobe needs a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+                path.display()
+            );
+        }
+        let (base, copy) = map(&path).with_context(|| format!("read the kernel's BTF from {}", path.display()))?;
+        let mut btf = Self { parts: vec![base], _copies: vec![copy] };
+        for module in MODULES {
+            let path = path.with_file_name(module);
+            if path.exists() {
+                let split = Btf::from_split_file(&path, &btf.parts[0])
+                    .with_context(|| format!("read the BTF of module {module} from {}", path.display()))?;
+                btf.parts.push(split);
+            }
+        }
+        Ok(btf)
+    }
+
+    /// Byte offset of `struct.member[index].member`; `None` where this kernel has no such field.
+    #[must_use]
+    pub fn offset(&self, path: &str) -> Option<u32> {
+        let (root, rest) = path.split_once('.')?;
+        self.parts.iter().find_map(|btf| {
+            let types = btf.resolve_types_by_name(root).ok()?;
+            let start = types.into_iter().find(|t| matches!(t, Type::Struct(_) | Type::Union(_)))?;
+            member_path(btf, start, rest)
+        })
+    }
+
+    /// Types of a tracepoint's arguments, without the first (`void *__data`); `None` where this
+    /// kernel has no such tracepoint.
+    #[must_use]
+    pub fn tracepoint(&self, name: &str) -> Option<Vec<String>> {
+        self.parts.iter().find_map(|btf| {
+            let proto = prototype(btf, &format!("__traceiter_{name}"))
+                .or_else(|| prototype(btf, &format!("__bpf_trace_{name}")))
+                .or_else(|| typedef_prototype(btf, &format!("btf_trace_{name}")))?;
+            let types = proto.parameters.iter().skip(1);
+            Some(types.map(|p| p.get_type_id().map_or_else(|| "?".to_owned(), |id| type_name(btf, id))).collect())
+        })
+    }
+
+    /// Members of an enum by their numbers.
+    #[must_use]
+    pub fn enum_members(&self, name: &str) -> Vec<(u32, String)> {
+        for btf in &self.parts {
+            for found in btf.resolve_types_by_name(name).unwrap_or_default() {
+                if let Type::Enum(e) = found {
+                    return e.members.iter().map(|m| (m.val(), btf.resolve_name(m).unwrap_or_default())).collect();
+                }
+            }
+        }
+        Vec::new()
+    }
+}
+
+/// Copies `path` to memory and maps the copy: files of sysfs cannot be mapped before Linux 6.16,
+/// and the parser that reads them whole takes five times the memory.
+fn map(path: &Path) -> Result<(Btf, OwnedFd)> {
+    let bytes = fs::read(path)?;
+    let copy = memfd_create("btf", MFdFlags::MFD_CLOEXEC)?;
+    let mut file = fs::File::from(copy);
+    file.write_all(&bytes)?;
+    let btf = Btf::from_file_with_backend(format!("/proc/self/fd/{}", file.as_raw_fd()), Backend::Mmap)?;
+    Ok((btf, OwnedFd::from(file)))
+}
+
+fn strip(btf: &Btf, mut id: u32) -> Option<(u32, Type)> {
+    loop {
+        let found = btf.resolve_type_by_id(id).ok()?;
+        id = match &found {
+            Type::Typedef(t) => t.get_type_id()?,
+            Type::Const(t) | Type::Volatile(t) | Type::Restrict(t) => t.get_type_id()?,
+            Type::TypeTag(t) => t.get_type_id()?,
+            _ => return Some((id, found)),
+        };
+    }
+}
+
+fn size(btf: &Btf, id: u32) -> Option<u32> {
+    let bytes = match strip(btf, id)?.1 {
+        Type::Int(t) => t.size(),
+        Type::Struct(t) | Type::Union(t) => t.size(),
+        Type::Ptr(_) => 8,
+        Type::Enum(t) => t.size(),
+        Type::Enum64(t) => t.size(),
+        Type::Array(t) => return Some(size(btf, t.get_type_id()?)? * u32::try_from(t.len()).ok()?),
+        _ => return None,
+    };
+    u32::try_from(bytes).ok()
+}
+
+/// Finds `name` in `of`, through anonymous structs and unions.
+fn member(btf: &Btf, of: &Type, name: &str) -> Option<Field> {
+    let (Type::Struct(composite) | Type::Union(composite)) = of else { return None };
+    for m in &composite.members {
+        let type_id = m.get_type_id()?;
+        let own = btf.resolve_name(m).unwrap_or_default();
+        if own == name {
+            return Some(Field { bit_offset: m.bit_offset(), type_id });
+        }
+        if own.is_empty()
+            && let Some((_, inner)) = strip(btf, type_id)
+            && let Some(found) = member(btf, &inner, name)
+        {
+            return Some(Field { bit_offset: found.bit_offset + m.bit_offset(), ..found });
+        }
+    }
+    None
+}
+
+fn member_path(btf: &Btf, start: Type, path: &str) -> Option<u32> {
+    let (mut at, mut bits) = (start, 0);
+    for part in path.split('.') {
+        let (name, index) = match part.split_once('[') {
+            Some((name, index)) => (name, index.trim_end_matches(']').parse::<u32>().ok()?),
+            None => (part, 0),
+        };
+        let field = member(btf, &at, name)?;
+        bits += field.bit_offset;
+        let (_, mut inner) = strip(btf, field.type_id)?;
+        if part.contains('[') {
+            let Type::Array(array) = &inner else { return None };
+            let element = array.get_type_id()?;
+            bits += index * size(btf, element)? * 8;
+            inner = strip(btf, element)?.1;
+        }
+        at = inner;
+    }
+    // A bit field has no byte offset that a load could use.
+    bits.is_multiple_of(8).then_some(bits / 8)
+}
+
+fn prototype(btf: &Btf, function: &str) -> Option<btf_rs::FuncProto> {
+    btf.resolve_types_by_name(function).ok()?.into_iter().find_map(|t| {
+        let Type::Func(f) = t else { return None };
+        match btf.resolve_type_by_id(f.get_type_id()?).ok()? {
+            Type::FuncProto(p) => Some(p),
+            _ => None,
+        }
+    })
+}
+
+fn typedef_prototype(btf: &Btf, name: &str) -> Option<btf_rs::FuncProto> {
+    btf.resolve_types_by_name(name).ok()?.into_iter().find_map(|t| {
+        let Type::Typedef(typedef) = t else { return None };
+        let Type::Ptr(pointer) = btf.resolve_type_by_id(typedef.get_type_id()?).ok()? else { return None };
+        match btf.resolve_type_by_id(pointer.get_type_id()?).ok()? {
+            Type::FuncProto(p) => Some(p),
+            _ => None,
+        }
+    })
+}
+
+fn type_name(btf: &Btf, id: u32) -> String {
+    if id == 0 {
+        return "void".to_owned();
+    }
+    match btf.resolve_type_by_id(id) {
+        Ok(Type::Ptr(p)) => format!("{}*", p.get_type_id().map_or_else(|| "void".to_owned(), |id| type_name(btf, id))),
+        Ok(Type::Const(c)) => {
+            format!("const {}", c.get_type_id().map_or_else(|| "void".to_owned(), |id| type_name(btf, id)))
+        }
+        Ok(t) => t.as_btf_type().and_then(|t| btf.resolve_name(t).ok()).unwrap_or_else(|| t.name().to_owned()),
+        Err(error) => error.to_string(),
+    }
+}
