@@ -1,2 +1,86 @@
-//! Builds, tests and measures netprobe.
-fn main() {}
+//! Builds, tests and measures netprobe: `cargo xtask <verb>`.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod abi;
+mod build;
+mod ci;
+mod demo;
+mod docs;
+#[cfg(test)]
+mod house;
+mod layers;
+mod setup;
+mod shell;
+mod source;
+mod test;
+#[path = "../../netprobe/build/toolchain.rs"]
+#[allow(dead_code, reason = "netprobe/build.rs uses the rest")]
+mod toolchain;
+
+/// Builds, tests and measures netprobe.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what the build and the tests need and this machine lacks (Debian 12, as root).
+    Setup,
+    /// Build target/release/netprobe with its BPF programs inside.
+    Build,
+    /// Break a small network in namespaces of its own and show what netprobe says (as root).
+    Demo {
+        /// Name of the demo and options of `netprobe demo`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_value = "wrong-nic")]
+        arguments: Vec<String>,
+    },
+    /// Run every check and every test (as root).
+    Test {
+        /// Arguments for the tests with a kernel, such as a story's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run what must pass before a merge: `test`, dependencies, spelling, and a tree left as it was.
+    Ci,
+    /// Check that data flows one way through the modules of netprobe.
+    Layers,
+    /// Check that the layout of records did not change without a new ABI number.
+    Abi {
+        /// Record the present layout under the present number.
+        #[arg(long)]
+        accept: bool,
+    },
+    /// Write the pages of docs/ that are made from the source.
+    Docs {
+        /// Write nothing; fail where a page is not what it would be.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    let root = root();
+    match Cli::parse().verb {
+        Verb::Setup => setup::run(&root),
+        Verb::Build => build::release(&root).map(drop),
+        Verb::Demo { arguments } => demo::run(&root, &arguments),
+        Verb::Test { arguments } => test::run(&root, &arguments),
+        Verb::Ci => ci::run(&root),
+        Verb::Layers => layers::run(&root),
+        Verb::Abi { accept } => abi::run(&root, accept),
+        Verb::Docs { check } => docs::run(&root, check),
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
+}

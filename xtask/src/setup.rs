@@ -1,0 +1,177 @@
+//! Makes a fresh Debian 12 able to build and test netprobe.
+//!
+//! The machine itself is asked what it has, each time: no stamp can be wrong, and asking takes a few milliseconds.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    shell::{ask, cargo, is_root, run as execute, say, text, which},
+    toolchain::{self, Toolchain},
+};
+
+/// Programs that tests, demos and measurements call, and the Debian packages that hold them.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("bpftool", "bpftool"),
+    ("bpftrace", "bpftrace"),
+    ("cc", "gcc"),
+    ("conntrack", "conntrack"),
+    ("ethtool", "ethtool"),
+    ("git", "git"),
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
+    ("nft", "nftables"),
+    ("nsenter", "util-linux"),
+    ("python3", "python3"),
+    ("sysctl", "procps"),
+    ("tcpdump", "tcpdump"),
+];
+
+/// A compiler with a prebuilt core for BPF: no nightly and no rust-src.
+const COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
+
+/// What bpf-linker is built with. The LLVM must not be older than the compiler's.
+const LINKER: &[&str] = &["gcc", "libc6-dev", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
+const LINKER_VERSION: &str = "0.13.0";
+const LLVM: &str = "/usr/lib/llvm-22";
+
+/// Installs what is missing; says so if nothing is.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    if !ensure(root)? {
+        say("setup", "nothing to do");
+    }
+    Ok(())
+}
+
+/// Installs what is missing, one line a step. Returns whether anything was.
+pub(crate) fn ensure(root: &Path) -> Result<bool> {
+    let linker = !has_linker(root);
+    let mut packages: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| which(program).is_none()).map(|p| p.1).collect();
+    if Toolchain::find().is_err() {
+        packages.extend(COMPILER);
+    }
+    if linker {
+        packages.extend(LINKER);
+    }
+    packages.sort_unstable();
+    packages.dedup();
+    let packages = missing(&packages)?;
+    if !packages.is_empty() {
+        install(&packages)?;
+    }
+    if linker {
+        build_linker(root)?;
+    }
+    let compiler = Toolchain::find().map_err(|why| anyhow::anyhow!("still no compiler for BPF: {why}"))?;
+    let done = linker || !packages.is_empty();
+    if done {
+        say("setup", &format!("BPF programs will be built by {}", compiler.source));
+    }
+    Ok(done)
+}
+
+/// A linker that runs, and, where it is ours, in the version we want.
+fn has_linker(root: &Path) -> bool {
+    let Ok(linker) = toolchain::linker(root) else { return false };
+    let Ok(version) = ask(Command::new(&linker).arg("--version")) else { return false };
+    !linker.starts_with(toolchain::tools(root)) || version.trim().ends_with(LINKER_VERSION)
+}
+
+/// Those of `packages` that are not installed.
+fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
+    if packages.is_empty() {
+        return Ok(vec![]);
+    }
+    // dpkg-query fails if it knows nothing of a package, and still prints the others.
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat", "${db:Status-Status} ${Package}\n"])
+        .args(packages)
+        .output()
+        .with_context(|| by_hand("this is no Debian (there is no dpkg-query)", packages))?;
+    let known = String::from_utf8_lossy(&output.stdout);
+    let installed = |package: &str| known.lines().any(|line| line.strip_prefix("installed ") == Some(package));
+    Ok(packages.iter().copied().filter(|package| !installed(package)).collect())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if !is_root() {
+        bail!(by_hand("cannot install packages without root", packages));
+    }
+    say("setup", &format!("installing {}", packages.join(" ")));
+    let lists = fs::read_dir("/var/lib/apt/lists").is_ok_and(|mut folder| {
+        folder.any(|file| file.is_ok_and(|f| f.file_name().to_string_lossy().ends_with("_Packages")))
+    });
+    if lists && execute(&mut apt_install(packages)).is_ok() {
+        return Ok(());
+    }
+    say("setup", "reading Debian's lists of packages");
+    // One dead source among many makes this fail; whether that matters shows in the next step.
+    if let Err(failed) = execute(apt().arg("update")) {
+        say("setup", &format!("{failed:#}"));
+    }
+    execute(&mut apt_install(packages)).with_context(|| by_hand("apt-get could not install what is missing", packages))
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "-q",
+        "-o",
+        "Acquire::Retries=3",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "-o",
+        "Dpkg::Use-Pty=0",
+    ]);
+    command
+}
+
+fn apt_install(packages: &[&str]) -> Command {
+    let mut command = apt();
+    command.args(["install", "-y", "--no-install-recommends"]).args(packages);
+    command
+}
+
+fn by_hand(problem: &str, packages: &[&str]) -> String {
+    format!(
+        "{problem}; run `apt-get install {}` as root on Debian 12, or install by hand the like of it and bpf-linker \
+         {LINKER_VERSION}",
+        packages.join(" ")
+    )
+}
+
+fn build_linker(root: &Path) -> Result<()> {
+    let tools = toolchain::tools(root);
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = cargo(root);
+    command
+        .env("LLVM_PREFIX", LLVM)
+        .env("PATH", format!("{LLVM}/bin:{path}"))
+        .env("RUSTFLAGS", format!("-L native={LLVM}/lib"))
+        .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--quiet", "--force"])
+        .args(["--no-default-features", "--features", "llvm-22", "--root"])
+        .arg(&tools);
+    say("setup", &format!("building bpf-linker {LINKER_VERSION} into {} (about a minute)", tools.display()));
+    execute(&mut command).with_context(|| format!("cannot build bpf-linker; the command was `{}`", text(&command)))
+}
+
+/// Programs that only `cargo xtask ci` calls, each with the version that its configuration is written for.
+const CHECKERS: &[(&str, &str, &str)] = &[("cargo-deny", "cargo-deny", "0.20.2"), ("typos-cli", "typos", "1.52.0")];
+
+/// Builds what is missing of [`CHECKERS`].
+pub(crate) fn ensure_checkers(root: &Path) -> Result<()> {
+    let tools = toolchain::tools(root);
+    for (package, program, version) in CHECKERS {
+        let there = ask(Command::new(tools.join("bin").join(program)).arg("--version"));
+        if there.is_ok_and(|said| said.trim().ends_with(version)) {
+            continue;
+        }
+        say("setup", &format!("building {package} {version} into {} (some minutes)", tools.display()));
+        execute(
+            cargo(root).args(["install", package, "--version", version, "--locked", "--quiet", "--root"]).arg(&tools),
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Every check and every test.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    abi, build, docs, layers, setup,
+    shell::{cargo, is_root, run as execute, say},
+};
+
+/// Sets up, then runs all steps, also after one failed, the tests with a kernel last. `arguments` go to these.
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
+    if !is_root() {
+        bail!(
+            "the tests with a kernel make network namespaces and load BPF programs; run `cargo xtask test` as root, \
+             or `cargo test --package netprobe` for those without"
+        );
+    }
+    setup::ensure(root)?;
+    let mut failed = vec![];
+    let mut step = |name: &'static str, run: &mut dyn FnMut() -> Result<()>| {
+        say("test", name);
+        if let Err(error) = run() {
+            eprintln!("{error:#}");
+            failed.push(name);
+        }
+    };
+    step("format", &mut || execute(cargo(root).args(["fmt", "--all", "--check"])));
+    step("layers", &mut || layers::run(root));
+    step("abi", &mut || abi::run(root, false));
+    step("lints", &mut || lints(root));
+    step("lints of the BPF programs", &mut || lints_of_programs(root));
+    step("docs", &mut || docs::run(root, true));
+    step("unit tests", &mut || {
+        execute(
+            cargo(root)
+                .args(["test", "--locked", "--workspace"])
+                .args(["--exclude", "netprobe-tests"])
+                .args(["--exclude", "netprobe-ebpf"]),
+        )
+    });
+    step("stories", &mut || stories(root, arguments));
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn lints(root: &Path) -> Result<()> {
+    execute(cargo(root).args(["clippy", "--locked", "--all-targets", "--", "--deny", "warnings"]))
+}
+
+/// Clippy has no core for BPF where the compiler is the system's, so it reads the programs as if for this machine.
+fn lints_of_programs(root: &Path) -> Result<()> {
+    execute(cargo(root).env("RUSTC_BOOTSTRAP", "aya_ebpf,netprobe_bpf").env("CARGO_PROFILE_DEV_PANIC", "abort").args([
+        "clippy",
+        "--locked",
+        "--package",
+        "netprobe-ebpf",
+        "--",
+        "--deny",
+        "warnings",
+    ]))
+}
+
+/// The tests with a kernel and the recorded runs. One at a time: each counts packets and programs of the machine.
+fn stories(root: &Path, arguments: &[String]) -> Result<()> {
+    let netprobe = build::release(root)?;
+    execute(
+        cargo(root)
+            .env("NETPROBE_BIN", netprobe)
+            // What needs root and has none must fail here, not be skipped.
+            .env("CI", "true")
+            .args(["test", "--locked", "--package", "netprobe-tests", "--", "--test-threads=1"])
+            .args(arguments),
+    )
+}
