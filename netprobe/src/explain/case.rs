@@ -163,7 +163,8 @@ impl<'a> Case<'a> {
     #[must_use]
     pub fn answered(&self) -> bool {
         self.journey.steps.iter().any(|s| {
-            !s.forward && matches!(s.sighting.packet.what, What::Hop { .. } | What::Dropped { .. } | What::IcmpSent { .. })
+            !s.forward
+                && matches!(s.sighting.packet.what, What::Hop { .. } | What::Dropped { .. } | What::IcmpSent { .. })
         })
     }
 
@@ -194,7 +195,11 @@ impl<'a> Case<'a> {
         self.journey.pod.as_ref().map_or_else(
             || {
                 let source = self.journey.flow.src.ip();
-                if self.facts.node().is_some_and(|n| n.owns(source)) { "this node".to_owned() } else { source.to_string() }
+                if self.facts.node().is_some_and(|n| n.owns(source)) {
+                    "this node".to_owned()
+                } else {
+                    source.to_string()
+                }
             },
             |pod| pod.to_string(),
         )
@@ -221,7 +226,8 @@ impl<'a> Case<'a> {
     #[must_use]
     pub fn clock(&self, mono_ns: u64) -> String {
         let wall = i128::from(mono_ns) + i128::from(self.host.wall_offset_ns);
-        jiff::Timestamp::from_nanosecond(wall).map_or_else(|_| "?".to_owned(), |t| t.strftime("%H:%M:%S UTC").to_string())
+        jiff::Timestamp::from_nanosecond(wall)
+            .map_or_else(|_| "?".to_owned(), |t| t.strftime("%H:%M:%S UTC").to_string())
     }
 
     /// The last change in a namespace that fits.

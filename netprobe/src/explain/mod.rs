@@ -5,6 +5,7 @@
 
 mod case;
 mod draft;
+pub mod expected;
 mod findings;
 pub mod intent;
 pub mod noise;

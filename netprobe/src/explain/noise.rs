@@ -11,7 +11,8 @@ pub fn of(reason: &str, site: &str, head: Option<&Head>, forward: bool) -> Optio
         let head = head?;
         let flow = head.flow?;
         // A socket that was closed meanwhile: the end of a connection, or an answer nobody waits for.
-        let late = reason == "NO_SOCKET" && ((flow.has_ports() && !forward) || (head.flags.0 != 0 && !head.flags.opens()));
+        let late =
+            reason == "NO_SOCKET" && ((flow.has_ports() && !forward) || (head.flags.0 != 0 && !head.flags.opens()));
         late.then_some("a packet came after its socket was closed")
     })
 }

@@ -38,7 +38,9 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     }
     Some(
         draft
-            .fix(format!("repair {next_hop}, or what lies between it and {device} (VLAN, security group, cable, elastic NIC)"))
+            .fix(format!(
+                "repair {next_hop}, or what lies between it and {device} (VLAN, security group, cable, elastic NIC)"
+            ))
             .fix(format!("watch it: {ip} neigh show dev {device}; tcpdump -ni {device} arp or icmp6")),
     )
 }

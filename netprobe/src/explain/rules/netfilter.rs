@@ -40,7 +40,8 @@ const FAMILIES: &[(&str, &str)] = &[
 /// The verdict's hook and family, `None` where no netfilter frame is on the stack.
 pub(super) fn verdict(site: &str, stack: &[Arc<str>], v6: bool) -> Option<Netfilter> {
     let frames = || std::iter::once(site).chain(stack.iter().map(|f| base(f)));
-    let entered = frames().any(|f| f.starts_with("nf_") || f.starts_with("nft_") || f.starts_with("ipt_") || f.starts_with("ip6t_"));
+    let entered = frames()
+        .any(|f| f.starts_with("nf_") || f.starts_with("nft_") || f.starts_with("ipt_") || f.starts_with("ip6t_"));
     if !entered {
         return None;
     }
@@ -82,14 +83,22 @@ mod tests {
 
     #[test]
     fn tells_forward_from_prerouting_below_it() {
-        let frames = stack(&["nft_do_chain_ipv4", "nf_hook_slow", "ip_forward", "ip_rcv_finish", "ip_rcv", "__netif_receive_skb_one_core"]);
+        let frames = stack(&[
+            "nft_do_chain_ipv4",
+            "nf_hook_slow",
+            "ip_forward",
+            "ip_rcv_finish",
+            "ip_rcv",
+            "__netif_receive_skb_one_core",
+        ]);
         let found = verdict("nft_do_chain", &frames, false).expect("netfilter is on the stack");
         assert_eq!((found.hook.as_str(), found.family.as_deref()), ("forward", Some("ip")));
     }
 
     #[test]
     fn tells_the_netdev_hooks() {
-        let frames = stack(&["nft_do_chain_netdev", "nf_hook_slow", "__dev_queue_xmit", "ip_finish_output2", "ip_forward"]);
+        let frames =
+            stack(&["nft_do_chain_netdev", "nf_hook_slow", "__dev_queue_xmit", "ip_finish_output2", "ip_forward"]);
         assert_eq!(verdict("nft_do_chain", &frames, false).expect("netfilter").hook, "egress");
         let frames = stack(&["nft_do_chain_netdev", "nf_hook_slow", "__netif_receive_skb_core.constprop.0"]);
         assert_eq!(verdict("nft_do_chain", &frames, false).expect("netfilter").hook, "ingress");

@@ -5,13 +5,17 @@ use crate::{
     model::{
         finding::{Confidence, RouteTaken},
         flow::Proto,
+        journey::Step,
         packet::{Place, What},
         sighting::Side,
     },
 };
 
-pub(super) const RULE: Rule =
-    Rule { id: "no-reply", means: "the packet left this node as it should and nothing came back: the loss is outside", check };
+pub(super) const RULE: Rule = Rule {
+    id: "no-reply",
+    means: "the packet left this node as it should and nothing came back: the loss is outside",
+    check,
+};
 
 /// How long an ICMP echo waits for its answer, nanoseconds; TCP waits for its own first
 /// retransmission (1 s, RFC 6298).
@@ -23,8 +27,10 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         return None;
     }
     let flow = case.journey.flow;
-    let sent = case.hops().filter(|(s, place, _)| s.forward && *place == Place::Transmit && s.sighting.device == exit.sighting.device);
-    let (first_ns, tries) = (sent.clone().map(|(s, ..)| s.sighting.packet.mono_ns).min()?, sent.count() as u64);
+    let leaves = |s: &&Step, place| s.forward && place == Place::Transmit && s.sighting.device == exit.sighting.device;
+    let sent: Vec<u64> =
+        case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
+    let (first_ns, tries) = (*sent.first()?, sent.len());
     let (what, ready_ns) = match flow.proto {
         Proto::Tcp => ("SYN", unanswered_syn(case)?),
         Proto::Icmp | Proto::Icmpv6 => ("echo request", first_ns + ECHO_WAIT_NS),
@@ -36,7 +42,8 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         _ => flow.src.ip(),
     };
     let route = route(case);
-    let by = route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
+    let by =
+        route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
     let claim = format!(
         "the {what} of {} to {} left this node by {device}{by} with source {source}, and nothing came back: it is lost outside this node",
         case.who(),

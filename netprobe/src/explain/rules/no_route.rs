@@ -2,12 +2,7 @@
 
 use crate::{
     explain::{Case, Draft, Rule, case::MISS, intent},
-    model::{
-        facts::NamespaceFacts,
-        finding::Confidence,
-        packet::LookupRole,
-        sighting::Side,
-    },
+    model::{facts::NamespaceFacts, finding::Confidence, packet::LookupRole, sighting::Side},
 };
 
 pub(super) const RULE: Rule = Rule { id: "no-route", means: "no routing table has a route to the destination", check };
@@ -23,7 +18,8 @@ fn dropped(case: &Case<'_>) -> Option<Draft> {
     let dst = drop.head.flow?.dst.ip();
     let what = if drop.step.forward { "the packet" } else { "the answer" };
     let place = case.place(sighting);
-    let claim = format!("{place} dropped {what} of {} to {}: no route to {dst} in any table", case.who(), case.whither());
+    let claim =
+        format!("{place} dropped {what} of {} to {}: no route to {dst} in any table", case.who(), case.whither());
     let mut draft = case.about_drop(&drop, claim);
     for miss in case.lookups().filter(|l| MISS.contains(&l.err) && l.role == LookupRole::Input) {
         let text = format!("route look-up in table {}: no route", crate::model::facts::table_name(miss.table));

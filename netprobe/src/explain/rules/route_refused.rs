@@ -8,15 +8,21 @@ use crate::{
     model::{facts::table_name, sighting::Side},
 };
 
-pub(super) const BLACKHOLE: Rule =
-    Rule { id: "route-blackhole", means: "a blackhole route covers the destination", check: |case| check(case, "blackhole", -22) };
+pub(super) const BLACKHOLE: Rule = Rule {
+    id: "route-blackhole",
+    means: "a blackhole route covers the destination",
+    check: |case| check(case, "blackhole", -22),
+};
 pub(super) const UNREACHABLE: Rule = Rule {
     id: "route-unreachable",
     means: "an unreachable route covers the destination",
     check: |case| check(case, "unreachable", -113),
 };
-pub(super) const PROHIBIT: Rule =
-    Rule { id: "route-prohibit", means: "a prohibit route covers the destination", check: |case| check(case, "prohibit", -13) };
+pub(super) const PROHIBIT: Rule = Rule {
+    id: "route-prohibit",
+    means: "a prohibit route covers the destination",
+    check: |case| check(case, "prohibit", -13),
+};
 
 fn check(case: &Case<'_>, kind: &str, err: i32) -> Option<Draft> {
     let lookup = case.lookups().find(|l| l.err == err && is_decision(l))?;
@@ -28,7 +34,12 @@ fn check(case: &Case<'_>, kind: &str, err: i32) -> Option<Draft> {
     let prefix = route.map_or_else(|| flow.dst.ip().to_string(), |r| r.dst.to_string());
     let place = case.place(sighting);
     let what = if drop.is_some() { "dropped the packet of" } else { "refused" };
-    let claim = format!("{place} {what} {} to {}: table {table} has {} {kind} route for {prefix}", case.who(), case.whither(), article(kind));
+    let claim = format!(
+        "{place} {what} {} to {}: table {table} has {} {kind} route for {prefix}",
+        case.who(),
+        case.whither(),
+        article(kind)
+    );
     let mut draft = match &drop {
         Some(drop) => case.about_drop(drop, claim),
         None => Draft::new(case, sighting.side, None, claim),
@@ -68,7 +79,9 @@ mod tests {
 
     #[test]
     fn tells_the_three_kinds_apart() {
-        for (rule, err, kind) in [(&BLACKHOLE, -22, "a blackhole"), (&UNREACHABLE, -113, "an unreachable"), (&PROHIBIT, -13, "a prohibit")] {
+        for (rule, err, kind) in
+            [(&BLACKHOLE, -22, "a blackhole"), (&UNREACHABLE, -113, "an unreachable"), (&PROHIBIT, -13, "a prohibit")]
+        {
             let scene = scene(err);
             let draft = (rule.check)(&scene.case()).expect("the look-up says so");
             assert!(draft.claim.contains(&format!("table 2 has {kind} route for 10.20.0.4")), "{}", draft.claim);

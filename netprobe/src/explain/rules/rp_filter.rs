@@ -34,9 +34,11 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         draft = draft.proof(drop.mono_ns(), text);
     }
     draft.expected_device = expected;
-    Some(draft.fix("make the path symmetric: let the network send this traffic to the device that the route back names").fix(
-        format!("or loosen the filter: sysctl -w {own}=2 {all}=2"),
-    ))
+    Some(
+        draft
+            .fix("make the path symmetric: let the network send this traffic to the device that the route back names")
+            .fix(format!("or loosen the filter: sysctl -w {own}=2 {all}=2")),
+    )
 }
 
 /// The device of the way back: as the kernel's own reverse look-up said, else as the node's

@@ -2,8 +2,11 @@
 
 use crate::explain::{Case, Draft, Drop, Rule};
 
-pub(super) const RULE: Rule =
-    Rule { id: "unexplained-drop", means: "the kernel dropped the packet for a reason that no rule explains yet", check };
+pub(super) const RULE: Rule = Rule {
+    id: "unexplained-drop",
+    means: "the kernel dropped the packet for a reason that no rule explains yet",
+    check,
+};
 
 /// How long it waits, nanoseconds: what a better rule needs (the answer, the neighbour's failure)
 /// follows the drop within a few milliseconds.
@@ -26,7 +29,8 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     if !callers.is_empty() {
         draft = draft.proof(drop.mono_ns(), format!("called by {}", callers.join(" < ")));
     }
-    draft = draft.fix(format!("see what the kernel means by it: grep -rn {} include/net/dropreason-core.h", drop.reason));
+    draft =
+        draft.fix(format!("see what the kernel means by it: grep -rn {} include/net/dropreason-core.h", drop.reason));
     draft.ready_ns = drop.mono_ns() + WAIT_NS;
     Some(draft)
 }
