@@ -1,6 +1,9 @@
 //! The commands: one file each, and the options they share.
 
-use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ErrorKind},
+};
 
 pub mod check;
 pub mod completions;
@@ -63,7 +66,7 @@ pub enum Command {
 pub fn parse() -> Cli {
     match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => match one_line(&error) {
+        Err(error) => match complaint(&error, std::env::args().nth(1).as_deref()) {
             Some(text) => {
                 eprintln!("{text}");
                 std::process::exit(error::EXIT_ERROR.into())
@@ -74,38 +77,38 @@ pub fn parse() -> Cli {
 }
 
 /// What clap complains of in one line, and a second one that says where to read more; `None`
-/// where it does not complain.
-fn one_line(error: &clap::Error) -> Option<String> {
+/// where it does not complain. `word` is the first one of the command line.
+fn complaint(error: &clap::Error, word: Option<&str>) -> Option<String> {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     if matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion) {
         return None;
     }
     let text = error.render().to_string();
-    let complaint: Vec<_> = text
+    let said: Vec<_> = text
         .lines()
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .map(str::trim)
+        .take_while(|line| !["Usage:", "For more information", "tip:"].iter().any(|end| line.starts_with(end)))
         .filter(|line| !line.is_empty())
         .collect();
-    let complaint = complaint.join(" ");
-    let complaint = complaint.strip_prefix("error: ").unwrap_or(&complaint);
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("netprobe");
-    let command = usage
-        .split(' ')
-        .take(2)
-        .filter(|word| *word == "netprobe" || Cli::command().find_subcommand(word).is_some())
-        .collect::<Vec<_>>()
-        .join(" ");
-    Some(format!("netprobe: {}\n  try: {command} --help", crate::render::escape(complaint)))
+    let said = said.join(" ");
+    let meant = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue]
+        .into_iter()
+        .find_map(|kind| error.get(kind))
+        .map(|meant| format!(": is {meant} meant?"))
+        .unwrap_or_default();
+    let command = word.filter(|word| Cli::command().find_subcommand(word).is_some());
+    let command = command.map(|command| format!("{command} ")).unwrap_or_default();
+    let said = crate::render::escape(said.strip_prefix("error: ").unwrap_or(&said)).into_owned();
+    Some(format!("netprobe: {said}{meant}\n  try: netprobe {command}--help"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn complaint(args: &[&str]) -> String {
+    fn said(args: &[&str]) -> String {
         let error = Cli::try_parse_from(args).expect_err("the command line makes no sense");
-        one_line(&error).expect("it is a complaint")
+        complaint(&error, args.get(1).copied()).expect("it is a complaint")
     }
 
     #[test]
@@ -116,14 +119,13 @@ mod tests {
     #[test]
     fn a_usage_error_is_one_line_and_a_hint() {
         assert_eq!(
-            complaint(&["netprobe", "trace", "--all", "--for", "10"]),
+            said(&["netprobe", "trace", "--all", "--for", "10"]),
             "netprobe: invalid value '10' for '--for <DURATION>': `10` is no duration: write 10s, 2m or 1h30m\n  \
-             try: netprobe --help"
+             try: netprobe trace --help"
         );
         assert_eq!(
-            complaint(&["netprobe", "trace", "--pdo", "x"]),
-            "netprobe: unexpected argument '--pdo' found tip: a similar argument exists: '--pod'\n  \
-             try: netprobe trace --help"
+            said(&["netprobe", "trace", "--contianer", "x"]),
+            "netprobe: unexpected argument '--contianer' found: is --container meant?\n  try: netprobe trace --help"
         );
     }
 

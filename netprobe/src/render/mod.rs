@@ -18,6 +18,8 @@ mod clock;
 mod escape;
 mod event;
 mod json;
+#[cfg(test)]
+mod samples;
 mod schema;
 mod text;
 
