@@ -66,10 +66,7 @@ pub fn run(args: &DropsArgs) -> anyhow::Result<()> {
         record: &args.record,
         ready: &args.ready,
     };
-    let show = if args.watch {
-        super::run::Show::DropsLive(std::io::stdout().is_terminal())
-    } else {
-        super::run::Show::Drops
-    };
+    let show =
+        if args.watch { super::run::Show::DropsLive(std::io::stdout().is_terminal()) } else { super::run::Show::Drops };
     super::run::run(&request, &args.until, show)
 }

@@ -106,7 +106,8 @@ impl Live {
         let drops_only = request.command == "drops";
         let (parts, followed) = Parts::gather(request, &target, &inventory, drops_only, config)?;
         let node = parts.host.node.clone();
-        let recorder = request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request)).transpose()?;
+        let recorder =
+            request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request)).transpose()?;
         let renderer = request.output.renderer(&parts.host);
         let now_ns = host::mono_ns();
         let decoder = Decoder::new(parts.host, parts.symbols);
@@ -228,7 +229,9 @@ impl Live {
             renamed |= event.changes_names();
             self.pipeline.take(Input::Facts(event));
         }
-        if renamed && let Ok(followed) = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node) {
+        if renamed
+            && let Ok(followed) = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node)
+        {
             self.follow(&followed)?;
         }
         Ok(())
@@ -288,7 +291,9 @@ impl Live {
         let addresses: Vec<(IpAddr, u32, bool)> = owners
             .iter()
             .map(|(ip, owner)| (*ip, *owner, followed.addresses.contains(ip)))
-            .chain(followed.addresses.iter().filter(|ip| !owners.iter().any(|(o, _)| o == *ip)).map(|ip| (*ip, 0, true)))
+            .chain(
+                followed.addresses.iter().filter(|ip| !owners.iter().any(|(o, _)| o == *ip)).map(|ip| (*ip, 0, true)),
+            )
             .collect();
         self.attached.set_addresses(&addresses)?;
         self.attached.set_namespaces(&roles)

@@ -84,7 +84,9 @@ fn feed(
     for frame in reader {
         let input = match frame {
             Ok(Frame::Record(bytes)) => Input::Record(bytes),
-            Ok(Frame::FactsEvent(bytes)) => Input::Facts(serde_json::from_slice(&bytes).context("a change of the node")?),
+            Ok(Frame::FactsEvent(bytes)) => {
+                Input::Facts(serde_json::from_slice(&bytes).context("a change of the node")?)
+            }
             Ok(Frame::Inventory(inventory)) => Input::Inventory(*inventory),
             Ok(Frame::Symbol(symbol)) => {
                 pipeline.decoder().symbols().learn(symbol.address, &symbol.name);
