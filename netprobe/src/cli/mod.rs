@@ -11,6 +11,7 @@ pub mod demo;
 pub mod drops;
 pub mod error;
 pub mod expect;
+pub mod filter;
 pub mod output;
 pub mod replay;
 pub mod select;
