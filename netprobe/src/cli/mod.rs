@@ -12,6 +12,7 @@ pub mod drops;
 pub mod error;
 pub mod expect;
 pub mod live;
+pub mod filter;
 pub mod output;
 pub mod replay;
 pub mod run;
