@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::{self, Write as _},
     path::Path,
     sync::{
         Arc,
@@ -15,43 +16,72 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::output::Output;
+use crate::render::{Format, escape};
+
 pub mod namespace;
 pub mod network;
 pub mod scenes;
 mod stage;
 pub mod traffic;
 
+const EXAMPLES: &str = "\
+Examples:
+  netprobe demo
+      the names of all demos, and what happens in them
+  netprobe demo wrong-nic
+      a policy table loses its route: who did it, and what to do";
+
+/// Options of `netprobe demo`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DemoArgs {
+    /// Which one; without it they are listed
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// How to show it.
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// How names of a demo's namespaces begin; its pid follows.
 const PREFIX: &str = "npdemo";
 
 /// How a demo is shown.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+struct Options {
     /// `trace -o json`; what goes on beside it is then told on stderr.
-    pub json: bool,
-    /// Colours.
-    pub color: bool,
+    json: bool,
+    colour: bool,
 }
 
 /// The demos' names and what happens in them, a line each.
-#[must_use]
-pub fn list() -> String {
+fn list() -> String {
     scenes::SCENES.iter().fold(String::new(), |mut text, scene| {
         let _ = writeln!(text, "{:15} {}", scene.name, scene.sentence);
         text
     })
 }
 
-/// Plays the demo `name` and cleans up after it, also on Ctrl-C.
+/// Lists the demos, or plays the one that is named and cleans up after it, also on Ctrl-C.
 ///
 /// # Errors
 ///
 /// There is no such demo; the network cannot be built; trace fails, or does not find the fault.
-pub fn run(name: &str, options: Options) -> Result<()> {
+pub fn run(args: &DemoArgs) -> Result<()> {
+    let DemoArgs { name, output } = args;
+    let Some(name) = name else {
+        return io::stdout().write_all(list().as_bytes()).context("list the demos");
+    };
+    play(name, Options { json: matches!(output.format, Format::Json), colour: output.colour() })
+}
+
+fn play(name: &str, options: Options) -> Result<()> {
     let Some(scene) = scenes::find(name) else {
         let closest = scenes::SCENES.iter().map(|s| s.name).min_by_key(|s| strsim::damerau_levenshtein(s, name));
-        let name = name.escape_debug();
-        bail!("no demo `{name}`: is {} meant? `netprobe demo --list` lists them", closest.unwrap_or("wrong-nic"));
+        let name = escape(name);
+        bail!("no demo `{name}`: is {} meant? `netprobe demo` lists them", closest.unwrap_or("wrong-nic"));
     };
     sweep();
     let interrupted = watch_signals()?;
@@ -107,8 +137,8 @@ mod tests {
 
     #[test]
     fn an_unknown_demo_names_the_closest() {
-        let error = run("wrong-nick", Options::default()).expect_err("there is no such demo").to_string();
-        assert_eq!(error, "no demo `wrong-nick`: is wrong-nic meant? `netprobe demo --list` lists them");
+        let error = play("wrong-nick", Options::default()).expect_err("there is no such demo").to_string();
+        assert_eq!(error, "no demo `wrong-nick`: is wrong-nic meant? `netprobe demo` lists them");
     }
 
     #[test]

@@ -134,10 +134,10 @@ impl Stage<'_> {
         let pod = format!("{KUBE_NAMESPACE}/{}", PODS[0].name);
         let inventory = network.inventory()?;
         let format = if self.options.json { "json" } else { "text" };
-        let color = if self.options.color { "always" } else { "never" };
+        let colour = if self.options.colour { "always" } else { "never" };
         let mut command = Command::new(own_path()?);
         // A limit, should this process be killed meanwhile.
-        command.args(["trace", "--pod", &pod, "--no-kube", "-o", format, "--color", color, "--for", "60s"]);
+        command.args(["trace", "--pod", &pod, "--no-kube", "-o", format, "--color", colour, "--for", "60s"]);
         command.arg("--inventory").arg(inventory).arg("--ready-file").arg(&ready);
         self.say("trace", &format!("on the node: netprobe trace --pod {pod}"));
         let mut trace = Trace::start(network.on("node")?, &mut command, scene.expect)?;
