@@ -15,3 +15,4 @@ pub mod journey;
 pub mod known;
 pub mod packet;
 pub mod sighting;
+pub mod symbols;

@@ -57,3 +57,10 @@ fn wall_offset_ns() -> Result<i64> {
     let wall = nanoseconds(clock_gettime(ClockId::CLOCK_REALTIME).context("read the wall clock")?);
     Ok(i64::try_from(wall)? - i64::try_from(mono_ns())?)
 }
+
+/// Reads the kernel's functions; empty where the kernel hides their addresses.
+#[must_use]
+pub fn symbols() -> crate::model::symbols::Symbols {
+    let text = fs::read("/proc/kallsyms").unwrap_or_default();
+    crate::model::symbols::Symbols::parse(&String::from_utf8_lossy(&text))
+}
