@@ -153,7 +153,8 @@ impl Journeys {
     /// the packet this CPU is receiving, in another dress (encapsulated).
     fn known(&self, flow: &Flow, head: &Head, ct: Option<&Conntrack>, cpu: u32) -> Option<u64> {
         let by_entry = |ct: &Conntrack| self.index.find(&ct.original).or_else(|| self.index.find(&ct.reply));
-        let in_hand = || self.receiving.get(&cpu).filter(|(skb, _)| *skb == head.skb && head.skb != 0).map(|(_, id)| *id);
+        let in_hand =
+            || self.receiving.get(&cpu).filter(|(skb, _)| *skb == head.skb && head.skb != 0).map(|(_, id)| *id);
         self.index.find(flow).or_else(|| ct.and_then(by_entry)).or_else(in_hand)
     }
 
@@ -309,7 +310,8 @@ impl Journeys {
         }
         if journey.steps.len() >= SIGHTINGS_MAX {
             // The beginning tells how it should go and the end how it goes: the middle goes.
-            let middle = journey.steps.iter().skip(SIGHTINGS_MAX / 4).position(|s| !is_telling(&s.sighting.packet.what));
+            let middle =
+                journey.steps.iter().skip(SIGHTINGS_MAX / 4).position(|s| !is_telling(&s.sighting.packet.what));
             let at = middle.map_or(SIGHTINGS_MAX / 4, |at| at + SIGHTINGS_MAX / 4);
             journey.steps.remove(at);
             journey.omitted += 1;

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn a_reverse_path_lookup_is_kept_apart_from_the_forward_one_above_it() {
-        let frames = stack(&["__fib_validate_source", "fib_validate_source", "ip_route_input_slow", "ip_rcv_finish_core"]);
+        let frames =
+            stack(&["__fib_validate_source", "fib_validate_source", "ip_route_input_slow", "ip_rcv_finish_core"]);
         assert_eq!(role(&frames, 1), LookupRole::ReversePath);
         assert_eq!(role(&frames[2..], 7), LookupRole::Input);
     }

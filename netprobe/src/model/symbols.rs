@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn an_address_is_named_by_the_function_before_it() {
-        let text = "0000000000001000 T ip_rcv\n0000000000002000 d some_data\n0000000000003000 t nft_do_chain\t[nf_tables]\n";
+        let text =
+            "0000000000001000 T ip_rcv\n0000000000002000 d some_data\n0000000000003000 t nft_do_chain\t[nf_tables]\n";
         let mut symbols = Symbols::parse(text);
         assert_eq!(&*symbols.name(0x1010), "ip_rcv");
         assert_eq!(&*symbols.name(0x2fff), "ip_rcv");

@@ -1,0 +1,280 @@
+//! A journey and all that is known beside it: what a rule looks at.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{Draft, noise};
+use crate::{
+    correlate::Journeys,
+    model::{
+        facts::{Author, Change, HostFacts, Link, NamespaceFacts, NamespaceKind, NodeFacts},
+        flow::Flow,
+        inventory::Inventory,
+        journey::{Journey, Step},
+        packet::{Head, LookupRole, Place, What},
+        sighting::{Side, Sighting},
+    },
+};
+
+/// What the user says should be so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Expectations {
+    /// Followed pods leave the node by this device.
+    pub device: Option<String>,
+}
+
+/// A journey and all that is known beside it.
+pub struct Case<'a> {
+    /// The journey.
+    pub journey: &'a Journey,
+    /// All journeys: the same pod's and its neighbours' other flows.
+    pub journeys: &'a Journeys,
+    /// The node.
+    pub facts: &'a NodeFacts,
+    /// The cluster.
+    pub inventory: &'a Inventory,
+    /// The kernel and the clock.
+    pub host: &'a HostFacts,
+    /// What the user says should be so.
+    pub expect: &'a Expectations,
+    /// Now, `CLOCK_MONOTONIC` nanoseconds.
+    pub now_ns: u64,
+}
+
+/// A dropped packet of the journey.
+#[derive(Clone, Copy)]
+pub struct Drop<'a> {
+    /// Where it stands.
+    pub step: &'a Step,
+    /// The packet.
+    pub head: &'a Head,
+    /// The kernel's reason.
+    pub reason: &'a Arc<str>,
+    /// Function that freed it.
+    pub site: &'a str,
+    /// Callers, innermost first.
+    pub stack: &'a [Arc<str>],
+}
+
+impl Drop<'_> {
+    /// The sighting.
+    #[must_use]
+    pub fn sighting(&self) -> &Sighting {
+        &self.step.sighting
+    }
+
+    /// When, `CLOCK_MONOTONIC` nanoseconds.
+    #[must_use]
+    pub fn mono_ns(&self) -> u64 {
+        self.step.sighting.packet.mono_ns
+    }
+
+    /// The device's name, where it was on one.
+    #[must_use]
+    pub fn device(&self) -> Option<String> {
+        let name = &self.step.sighting.device;
+        (!name.is_empty()).then(|| name.to_string())
+    }
+}
+
+/// A route look-up of the journey.
+#[derive(Clone, Copy)]
+pub struct Lookup<'a> {
+    /// Where it stands.
+    pub step: &'a Step,
+    /// Table.
+    pub table: u32,
+    /// 0 or a negative errno.
+    pub err: i32,
+    /// Device of the route, 0 on a miss.
+    pub out_ifindex: u32,
+    /// Gateway.
+    pub gateway: Option<IpAddr>,
+    /// Firewall mark.
+    pub mark: u32,
+    /// What for.
+    pub role: LookupRole,
+}
+
+/// "No match in this table" of IPv4 and IPv6 (`EAGAIN`, `ENETUNREACH`).
+pub const MISS: [i32; 2] = [-11, -101];
+
+impl<'a> Case<'a> {
+    /// Steps of the journey, oldest first.
+    pub fn steps(&self) -> impl DoubleEndedIterator<Item = &'a Step> + use<'a> {
+        self.journey.steps.iter()
+    }
+
+    /// Dropped packets, noise of a healthy node left out.
+    pub fn drops(&self) -> impl DoubleEndedIterator<Item = Drop<'a>> + use<'a> {
+        self.journey.steps.iter().filter_map(|step| match &step.sighting.packet.what {
+            What::Dropped { head, reason, site, stack, .. } => {
+                let drop = Drop { step, head, reason, site: base(site), stack };
+                noise::of(reason, drop.site, Some(head), step.forward).is_none().then_some(drop)
+            }
+            _ => None,
+        })
+    }
+
+    /// Look-ups for the journey's packets, reverse-path ones included.
+    pub fn lookups(&self) -> impl DoubleEndedIterator<Item = Lookup<'a>> + use<'a> {
+        self.journey.steps.iter().filter_map(|step| match step.sighting.packet.what {
+            What::Lookup { table, err, out_ifindex, gateway, mark, role, .. } => {
+                Some(Lookup { step, table, err, out_ifindex, gateway, mark, role })
+            }
+            _ => None,
+        })
+    }
+
+    /// The last look-up that decided where a packet goes, in `netns`, in that direction, at or
+    /// before `until_ns`.
+    #[must_use]
+    pub fn decision(&self, netns: u32, forward: bool, until_ns: u64) -> Option<Lookup<'a>> {
+        self.lookups().rev().find(|l| {
+            l.step.forward == forward
+                && l.role != LookupRole::ReversePath
+                && l.step.sighting.packet.netns == netns
+                && l.step.sighting.packet.mono_ns <= until_ns
+        })
+    }
+
+    /// Packets at devices.
+    pub fn hops(&self) -> impl DoubleEndedIterator<Item = (&'a Step, Place, &'a Head)> + use<'a> {
+        self.journey.steps.iter().filter_map(|step| match &step.sighting.packet.what {
+            What::Hop { place, head, inner: None, .. } => Some((step, *place, head)),
+            _ => None,
+        })
+    }
+
+    /// Where the flow's packets leave the node: the first and the last uplink that transmitted
+    /// one. They differ where a tunnel lies in between.
+    #[must_use]
+    pub fn exits(&self) -> Option<(&'a Step, &'a Step)> {
+        let mut exits = self.hops().filter(|(step, place, _)| {
+            step.forward
+                && *place == Place::Transmit
+                && step.sighting.side == Side::Node
+                && self.is_uplink(step.sighting.packet.ifindex)
+        });
+        let first = exits.next()?.0;
+        Some((first, exits.next_back().map_or(first, |(step, ..)| step)))
+    }
+
+    /// Anything of the answer was seen on the node or in the pod.
+    #[must_use]
+    pub fn answered(&self) -> bool {
+        self.journey.steps.iter().any(|s| {
+            !s.forward
+                && matches!(s.sighting.packet.what, What::Hop { .. } | What::Dropped { .. } | What::IcmpSent { .. })
+        })
+    }
+
+    /// The node's device leads out of the node: it is neither a pod's, nor `lo`, nor a bridge.
+    #[must_use]
+    pub fn is_uplink(&self, ifindex: u32) -> bool {
+        self.facts.node().and_then(|n| n.links.get(&ifindex)).is_some_and(|link| self.leads_out(link))
+    }
+
+    /// The same, of a link.
+    #[must_use]
+    pub fn leads_out(&self, link: &Link) -> bool {
+        let to_pod = link.peer_netns.is_some_and(|n| {
+            self.facts.namespaces.get(&n).is_some_and(|ns| ns.kind == NamespaceKind::Pod) && link.kind == "veth"
+        });
+        !to_pod && link.name != "lo" && link.kind != "bridge"
+    }
+
+    /// Facts of the namespace a sighting was in.
+    #[must_use]
+    pub fn namespace(&self, inum: u32) -> Option<&'a NamespaceFacts> {
+        self.facts.namespaces.get(&inum)
+    }
+
+    /// Whose traffic, in words.
+    #[must_use]
+    pub fn who(&self) -> String {
+        self.journey.pod.as_ref().map_or_else(
+            || {
+                let source = self.journey.flow.src.ip();
+                if self.facts.node().is_some_and(|n| n.owns(source)) {
+                    "this node".to_owned()
+                } else {
+                    source.to_string()
+                }
+            },
+            |pod| pod.to_string(),
+        )
+    }
+
+    /// The flow's destination, in words: with the pod's name where it is one of ours.
+    #[must_use]
+    pub fn whither(&self) -> String {
+        let target = self.journey.flow.destination();
+        let pod = self.journey.steps.iter().filter(|s| s.forward).find_map(|s| s.sighting.destination.yes());
+        pod.map_or_else(|| target.clone(), |pod| format!("{target} ({pod})"))
+    }
+
+    /// Where, in words: "the node" or the pod.
+    #[must_use]
+    pub fn place(&self, sighting: &Sighting) -> String {
+        match sighting.side {
+            Side::Pod => sighting.namespace_of.yes().map_or_else(|| "the pod".to_owned(), ToString::to_string),
+            _ => "the node".to_owned(),
+        }
+    }
+
+    /// A time as people read it on a clock: `14:03:22 UTC`.
+    #[must_use]
+    pub fn clock(&self, mono_ns: u64) -> String {
+        let wall = i128::from(mono_ns) + i128::from(self.host.wall_offset_ns);
+        jiff::Timestamp::from_nanosecond(wall)
+            .map_or_else(|_| "?".to_owned(), |t| t.strftime("%H:%M:%S UTC").to_string())
+    }
+
+    /// The last change in a namespace that fits.
+    pub fn last_change(&self, netns: u32, fits: impl Fn(&Change) -> bool) -> Option<&'a Change> {
+        self.facts.journal.iter().rev().find(|c| c.netns == netns && fits(c))
+    }
+
+    /// The last forward packet's destination that routing saw: after DNAT.
+    #[must_use]
+    pub fn routed_flow(&self) -> Flow {
+        let from_pod = self.journey.flow.src;
+        let translated = self.journey.translated.iter().rev().find(|f| f.src == from_pod);
+        translated.copied().unwrap_or(self.journey.flow)
+    }
+
+    /// Starts a draft about a dropped packet.
+    #[must_use]
+    pub fn about_drop(&self, drop: &Drop<'_>, claim: String) -> Draft {
+        let mut draft = Draft::new(self, drop.sighting().side, drop.device(), claim).proof(
+            drop.mono_ns(),
+            format!(
+                "kfree_skb {} in {}{}",
+                drop.reason,
+                drop.site,
+                drop.device().map_or_else(String::new, |d| format!(" on {d}"))
+            ),
+        );
+        draft.reason = Some(Arc::clone(drop.reason));
+        let same = |d: &Drop<'_>| d.reason == drop.reason && d.site == drop.site;
+        draft.count = self.drops().filter(same).count() as u64;
+        draft.last_ns = self.drops().filter(same).map(|d| d.mono_ns()).max().unwrap_or(draft.last_ns);
+        draft
+    }
+}
+
+/// The function without what the compiler appended (`.constprop.0`).
+#[must_use]
+pub fn base(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
+
+/// Who made a change, in words.
+#[must_use]
+pub fn author(by: &Author) -> String {
+    match (&by.process, by.port_id) {
+        (Some((pid, name)), _) => format!("by {name} (pid {pid})"),
+        (None, 0) => "by the kernel".to_owned(),
+        (None, port) => format!("by netlink port {port} (its process is gone)"),
+    }
+}

@@ -1,0 +1,138 @@
+//! Findings made so far: one per fault, however many journeys have it.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::{Case, Draft, rules::RULES};
+use crate::model::finding::{Confidence, Finding};
+
+/// What judging a journey gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing new.
+    Nothing,
+    /// A finding was made or has changed.
+    Found(Arc<Finding>),
+    /// A rule would speak, but waits for something not to come until then (`CLOCK_MONOTONIC` ns).
+    Wait(u64),
+}
+
+/// All findings of a run.
+#[derive(Default)]
+pub struct Findings {
+    by_key: HashMap<String, Arc<Finding>>,
+    /// What each journey has: key of the finding, precedence of its rule, how often.
+    of_journey: HashMap<u64, (String, usize, u64)>,
+    made: u64,
+    /// Records were lost: nothing is `stated` any more.
+    lossy: bool,
+}
+
+impl Findings {
+    /// Notes that records were lost: what is concluded from now on cannot be `stated`.
+    pub const fn note_loss(&mut self) {
+        self.lossy = true;
+    }
+
+    /// All findings, in the order they were made.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Finding>> {
+        let mut all: Vec<_> = self.by_key.values().cloned().collect();
+        all.sort_unstable_by_key(|f| f.id[1..].parse::<u64>().unwrap_or(u64::MAX));
+        all
+    }
+
+    /// The finding a journey has.
+    #[must_use]
+    pub fn of(&self, journey: u64) -> Option<&Arc<Finding>> {
+        self.of_journey.get(&journey).and_then(|(key, ..)| self.by_key.get(key))
+    }
+
+    /// Forgets which finding an ended journey had; the finding stays.
+    pub fn forget(&mut self, journey: u64) {
+        self.of_journey.remove(&journey);
+    }
+
+    /// Judges a journey. `last_call` is the end of the run: what waits is told now.
+    pub fn judge(&mut self, case: &Case<'_>, last_call: bool) -> Verdict {
+        let spoken = RULES.iter().enumerate().find_map(|(rank, rule)| Some((rank, rule.id, (rule.check)(case)?)));
+        let Some((rank, id, draft)) = spoken else { return Verdict::Nothing };
+        let journey = case.journey.id;
+        if self.of_journey.get(&journey).is_some_and(|(_, best, _)| *best < rank) {
+            return Verdict::Nothing;
+        }
+        if draft.ready_ns > case.now_ns && !last_call {
+            return Verdict::Wait(draft.ready_ns);
+        }
+        self.take(case, rank, id, draft)
+    }
+
+    fn take(&mut self, case: &Case<'_>, rank: usize, rule: &'static str, draft: Draft) -> Verdict {
+        let journey = case.journey.id;
+        let pod = case.journey.pod.as_ref().map_or_else(String::new, ToString::to_string);
+        let key = format!("{rule}|{pod}|{:?}|{}|{}", draft.side, draft.device.as_deref().unwrap_or(""), draft.detail);
+        let before = self.of_journey.insert(journey, (key.clone(), rank, draft.count));
+        let mut fresh = draft.count;
+        let mut id = None;
+        if let Some((old_key, _, old_count)) = before {
+            if old_key == key {
+                fresh = draft.count.saturating_sub(old_count);
+            } else if !self.of_journey.values().any(|(k, ..)| *k == old_key) {
+                // Only this journey had the old cause: it was this fault, told less well.
+                id = self.by_key.remove(&old_key).map(|old| old.id.clone());
+            }
+        }
+        let finding = match self.by_key.get(&key) {
+            Some(old) if fresh == 0 && draft.confidence <= old.confidence => return Verdict::Nothing,
+            Some(old) => self.merged(old, draft, fresh),
+            None => self.first(case, rule, key.clone(), id, draft),
+        };
+        let finding = Arc::new(finding);
+        self.by_key.insert(key, Arc::clone(&finding));
+        Verdict::Found(finding)
+    }
+
+    fn merged(&self, old: &Finding, draft: Draft, fresh: u64) -> Finding {
+        let better = draft.confidence > old.confidence && !self.lossy;
+        let mut finding = Finding { count: old.count + fresh, last_ns: old.last_ns.max(draft.last_ns), ..old.clone() };
+        if better {
+            finding.confidence = draft.confidence;
+            finding.claim = draft.claim;
+            finding.since = draft.since;
+            finding.fix = draft.fix;
+            finding.evidence = draft.evidence;
+            finding.expected_device = draft.expected_device;
+        }
+        finding
+    }
+
+    fn first(&mut self, case: &Case<'_>, rule: &'static str, key: String, id: Option<String>, draft: Draft) -> Finding {
+        let id = id.unwrap_or_else(|| {
+            self.made += 1;
+            format!("f{}", self.made)
+        });
+        let confidence = if self.lossy { draft.confidence.min(Confidence::Likely) } else { draft.confidence };
+        Finding {
+            id,
+            rule,
+            confidence,
+            pod: case.journey.pod.clone(),
+            flow: Some(draft.flow),
+            side: draft.side,
+            device: draft.device,
+            expected_device: draft.expected_device,
+            route: draft.route,
+            reason: draft.reason,
+            netfilter: draft.netfilter,
+            count: draft.count,
+            first_ns: draft.evidence.first().map_or(case.journey.first_ns, |e| e.mono_ns),
+            last_ns: draft.last_ns,
+            claim: draft.claim,
+            since: draft.since,
+            fix: draft.fix,
+            evidence: draft.evidence,
+            key,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Drops of a healthy node: never findings, shown folded.
+
+use crate::model::packet::Head;
+
+/// Why a drop is noise, or `None`. `head` is missing where only counts are known; `forward` says
+/// whether the packet goes with its flow.
+#[must_use]
+pub fn of(reason: &str, site: &str, head: Option<&Head>, forward: bool) -> Option<&'static str> {
+    let listed = NOISE.iter().find(|(r, s, _)| *r == reason && (s.is_empty() || *s == site)).map(|(.., why)| *why);
+    listed.or_else(|| {
+        let head = head?;
+        let flow = head.flow?;
+        // A socket that was closed meanwhile: the end of a connection, or an answer nobody waits for.
+        let late =
+            reason == "NO_SOCKET" && ((flow.has_ports() && !forward) || (head.flags.0 != 0 && !head.flags.opens()));
+        late.then_some("a packet came after its socket was closed")
+    })
+}
+
+/// Reason, site (empty for any) and why it is noise.
+const NOISE: &[(&str, &str, &str)] = &[
+    ("QUEUE_PURGE", "", "a socket or queue was closed with packets in it"),
+    ("NOT_SPECIFIED", "tcp_v4_rcv", "the last segments of a connection that is closing"),
+    ("NOT_SPECIFIED", "tcp_v6_rcv", "the last segments of a connection that is closing"),
+    ("NOT_SPECIFIED", "ip6_mc_input", "multicast nobody joined (MLD)"),
+    ("NOT_SPECIFIED", "ip_rcv_finish_core", "multicast nobody joined (IGMP)"),
+    ("NO_SOCKET", "ping_rcv", "a copy of an ICMP message that no ping socket waits for"),
+    ("TCP_OLD_DATA", "", "a segment that had arrived already"),
+    ("TCP_OLD_SEQUENCE", "", "a segment that had arrived already"),
+    ("TCP_OLD_ACK", "", "an acknowledgement that had arrived already"),
+    ("TCP_TOO_OLD_ACK", "", "an acknowledgement that had arrived already"),
+    ("TCP_OFOMERGE", "", "segments merged in the out-of-order queue"),
+    ("TCP_CLOSE", "", "a segment for a connection that is closing"),
+    ("TCP_RESET", "", "the connection was reset"),
+    ("TCP_FASTOPEN", "", "the SYN of a fast-open connection"),
+    ("DUP_FRAG", "", "a fragment that had arrived already"),
+    ("UNICAST_IN_L2_MULTICAST", "", "a unicast packet in a multicast frame"),
+    ("OTHERHOST", "", "a frame for another host"),
+    ("IPV6_NDISC_NS_OTHERHOST", "", "a neighbour solicitation for another host"),
+    ("PACKET_SOCK_ERROR", "", "a packet socket's own queue"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_the_background_of_a_healthy_node() {
+        assert!(of("QUEUE_PURGE", "sk_stream_kill_queues", None, true).is_some());
+        assert!(of("NOT_SPECIFIED", "tcp_v4_rcv", None, true).is_some());
+    }
+
+    #[test]
+    fn does_not_swallow_a_real_drop() {
+        assert_eq!(of("NETFILTER_DROP", "nft_do_chain", None, true), None);
+        assert_eq!(of("NOT_SPECIFIED", "ip_error", None, true), None);
+        assert_eq!(of("NO_SOCKET", "tcp_v4_rcv", None, true), None);
+    }
+}

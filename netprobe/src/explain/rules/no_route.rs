@@ -1,0 +1,125 @@
+//! No table has a route: on the node the packet is dropped, in the pod there is no packet at all.
+
+use crate::{
+    explain::{Case, Draft, Rule, case::MISS, intent},
+    model::{facts::NamespaceFacts, finding::Confidence, packet::LookupRole, sighting::Side},
+};
+
+pub(super) const RULE: Rule = Rule { id: "no-route", means: "no routing table has a route to the destination", check };
+
+fn check(case: &Case<'_>) -> Option<Draft> {
+    dropped(case).or_else(|| never_sent(case))
+}
+
+/// The node (or a pod that forwards) had the packet in its hands and no way for it.
+fn dropped(case: &Case<'_>) -> Option<Draft> {
+    let drop = case.drops().find(|d| matches!(&**d.reason, "IP_INNOROUTES" | "IP_OUTNOROUTES"))?;
+    let sighting = drop.sighting();
+    let dst = drop.head.flow?.dst.ip();
+    let what = if drop.step.forward { "the packet" } else { "the answer" };
+    let place = case.place(sighting);
+    let claim =
+        format!("{place} dropped {what} of {} to {}: no route to {dst} in any table", case.who(), case.whither());
+    let mut draft = case.about_drop(&drop, claim);
+    for miss in case.lookups().filter(|l| MISS.contains(&l.err) && l.role == LookupRole::Input) {
+        let text = format!("route look-up in table {}: no route", crate::model::facts::table_name(miss.table));
+        draft = draft.proof(miss.step.sighting.packet.mono_ns, text);
+    }
+    draft = journal(case, draft, sighting.packet.netns);
+    Some(advise(draft, case.namespace(sighting.packet.netns), sighting.side, dst))
+}
+
+/// A process in a namespace asked for a way and got ENETUNREACH: no packet exists.
+fn never_sent(case: &Case<'_>) -> Option<Draft> {
+    if case.hops().next().is_some() {
+        return None;
+    }
+    let miss = case.lookups().next_back().filter(|l| MISS.contains(&l.err) && l.role == LookupRole::Output)?;
+    let sighting = &miss.step.sighting;
+    let facts = case.namespace(sighting.packet.netns)?;
+    let flow = case.journey.flow;
+    let dst = flow.dst.ip();
+    // Programs try IPv6 addresses where there is no IPv6, to find out: that is no fault.
+    let speaks = facts.addresses.iter().any(|a| a.net.addr().is_ipv6() == dst.is_ipv6() && !is_local(a.net.addr()));
+    if !speaks || is_local(dst) || dst.is_multicast() || intent::has_route(facts, &flow) {
+        return None;
+    }
+    let place = case.place(sighting);
+    let claim =
+        format!("{place} has no route to {dst}: connect() or send() failed with ENETUNREACH, and no packet was sent");
+    let mut draft = Draft::new(case, sighting.side, None, claim)
+        .detail(if dst.is_ipv6() { "output 6" } else { "output 4" })
+        .confidence(Confidence::Stated);
+    draft = draft.proof(
+        sighting.packet.mono_ns,
+        format!("route look-up in table {}: no route", crate::model::facts::table_name(miss.table)),
+    );
+    draft = draft.proof(sighting.packet.mono_ns, format!("no rule of {place} leads to a table with a route to {dst}"));
+    draft = journal(case, draft, sighting.packet.netns);
+    Some(advise(draft, Some(facts), sighting.side, dst))
+}
+
+fn journal(case: &Case<'_>, mut draft: Draft, netns: u32) -> Draft {
+    let flow = case.routed_flow();
+    if let Some((text, fix)) = intent::lost_route(case, netns, &flow, None) {
+        draft.since = Some(text);
+        draft = draft.fix(fix);
+    }
+    draft
+}
+
+fn advise(mut draft: Draft, facts: Option<&NamespaceFacts>, side: Side, dst: std::net::IpAddr) -> Draft {
+    let family = if dst.is_ipv6() { "ip -6" } else { "ip" };
+    let device = facts.and_then(|f| f.links.values().find(|l| l.name != "lo")).map_or("DEV", |l| l.name.as_str());
+    if draft.fix.is_empty() {
+        draft = draft.fix(match side {
+            Side::Pod => format!("in the pod: {family} route add default via GATEWAY dev {device} (recreate the pod, so that its CNI sets it up again)"),
+            _ => format!("{family} route add {dst} via GATEWAY dev DEV (or the default route that is missing)"),
+        });
+    }
+    draft.fix(format!("{family} rule show; {family} route show table all"))
+}
+
+/// Loopback and link-local: not meant to lead anywhere.
+fn is_local(ip: std::net::IpAddr) -> bool {
+    match ip {
+        std::net::IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        std::net::IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Scene, drop_of, in_pod, lookup, syn};
+    use super::*;
+
+    #[test]
+    fn tells_the_node_that_has_no_way() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, lookup(254, -11, 0, LookupRole::Input), "");
+        scene.step(2, drop_of(syn(), "IP_INNOROUTES", "ip_error", &[]), "vpod1");
+        let draft = check(&scene.case()).expect("the kernel says so");
+        assert_eq!(
+            draft.claim,
+            "the node dropped the packet of shop/web-0 to 10.20.0.4:3306: no route to 10.20.0.4 in any table"
+        );
+    }
+
+    #[test]
+    fn tells_the_pod_that_could_not_even_send() {
+        let mut scene = Scene::pod_to_db();
+        scene.pod().routes.clear();
+        scene.step(1, in_pod(lookup(254, -11, 0, LookupRole::Output)), "");
+        let draft = check(&scene.case()).expect("there is no route");
+        assert_eq!(draft.side, Side::Pod);
+        assert!(draft.claim.starts_with("shop/web-0 has no route to 10.20.0.4"), "{}", draft.claim);
+    }
+
+    #[test]
+    fn stays_silent_when_a_later_table_has_the_route() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, in_pod(lookup(255, -11, 0, LookupRole::Output)), "");
+        scene.step(2, in_pod(lookup(254, 0, 2, LookupRole::Output)), "");
+        assert_eq!(check(&scene.case()), None);
+    }
+}

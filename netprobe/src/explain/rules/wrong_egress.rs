@@ -1,0 +1,348 @@
+//! The packet left by another device than the rules meant for it.
+//!
+//! There is no drop to see: the proof is the kernel's own look-ups, the device that transmitted
+//! the packet, and what the node's rules, tables, neighbours or journal say it should have been.
+
+use crate::{
+    explain::{
+        Case, Draft, Rule,
+        case::MISS,
+        expected::{self, Expected},
+        intent,
+    },
+    facts::policy::{self, Outcome},
+    model::{
+        facts::{NamespaceFacts, NamespaceKind, Rule as IpRule, RuleAction, What as Changed, table_name},
+        finding::{Confidence, RouteTaken},
+        flow::Flow,
+        journey::Step,
+        packet::{LookupRole, Place, What},
+        sighting::Side,
+    },
+};
+
+pub(super) const RULE: Rule =
+    Rule { id: "wrong-egress", means: "the packet left the node by another device than the rules meant for it", check };
+
+/// How the packet left.
+struct Exit<'a> {
+    node: &'a NamespaceFacts,
+    step: &'a Step,
+    device: &'a str,
+    flow: Flow,
+    route: RouteTaken,
+    mark: u32,
+}
+
+fn check(case: &Case<'_>) -> Option<Draft> {
+    let exit = exit(case)?;
+    asserted(case, &exit).or_else(|| empty_table(case, &exit)).or_else(|| missing_rule(case, &exit))
+}
+
+fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
+    let (step, _) = case.exits()?;
+    let node = case.facts.node()?;
+    let flow = case.routed_flow();
+    let decision = case.decision(node.inum, true, step.sighting.packet.mono_ns).filter(|l| l.err == 0)?;
+    let route = RouteTaken {
+        table: decision.table,
+        rule: intent::rule_for(node, &flow, decision.table, decision.mark),
+        gateway: decision.gateway,
+    };
+    Some(Exit { node, step, device: &step.sighting.device, flow, route, mark: decision.mark })
+}
+
+/// The user said which device it should be.
+fn asserted(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
+    let device = case.expect.device.as_ref().filter(|d| *d != exit.device)?;
+    let claim = format!("{} leaves this node by {}, not by {device} as asked (--expect-dev)", case.who(), exit.device);
+    let expected = Expected {
+        device: device.clone(),
+        gateway: None,
+        why: format!("--expect-dev {device}"),
+        confidence: Confidence::Stated,
+    };
+    let fix = format!(
+        "see which rule and table decided: ip route get {} from {} iif DEV",
+        exit.flow.dst.ip(),
+        exit.flow.src.ip()
+    );
+    Some(draft(case, exit, &expected, claim).fix(fix).detail("asserted"))
+}
+
+/// A rule picks this traffic out for a table, and the table has no route for it: the packet fell
+/// through to another.
+fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
+    let (rule, empty) = fallen_through(case, exit)?;
+    let expected = expected::of_table(case, &exit.flow, rule.table, exit.device)?;
+    // A table that serves other destinations may well have no route for this one.
+    if !empty && expected.confidence != Confidence::Stated {
+        return None;
+    }
+    let table = table_name(rule.table);
+    let lack = if empty { "is empty" } else { "has no route to it" };
+    let state = device_state(exit.node, &expected.device);
+    let claim = format!(
+        "{} leaves this node by {}; policy rule {} ({}) sends it to table {table} ({}), which {lack}{state}",
+        case.who(),
+        exit.device,
+        rule.preference,
+        rule.text(),
+        expected.device,
+    );
+    let lost = intent::lost_route(case, exit.node.inum, &exit.flow, Some(rule.table));
+    let mut draft = draft(case, exit, &expected, claim).detail(format!("table {}", rule.table));
+    for miss in misses(case, exit, rule.table) {
+        draft = draft.proof(miss, format!("route look-up in table {table}: no route"));
+    }
+    draft.evidence.sort_by_key(|e| e.mono_ns);
+    draft.since = expected::device_lost(case, exit.node, &expected.device)
+        .or_else(|| lost.as_ref().map(|(text, _)| text.clone()));
+    let ip = if exit.flow.is_v6() { "ip -6" } else { "ip" };
+    if !state.is_empty() {
+        draft = draft.fix(format!(
+            "bring {} back (ip link set {} up; re-attach the NIC), then restore table {table}",
+            expected.device, expected.device
+        ));
+    }
+    let gateway = expected.gateway.map_or_else(|| "GATEWAY".to_owned(), |g| g.to_string());
+    let command = lost.map_or_else(
+        || format!("{ip} route add default via {gateway} dev {} table {table}", expected.device),
+        |(_, command)| command,
+    );
+    Some(draft.fix(command).fix(format!("restart the daemon that owns table {table} (CNI, ipamd), so that it stays")))
+}
+
+/// The rule whose table was asked and had nothing, before the table that decided.
+fn fallen_through<'a>(case: &Case<'_>, exit: &Exit<'a>) -> Option<(&'a IpRule, bool)> {
+    let iif = came_in_by(case, exit.node.inum);
+    let decision = intent::decide(exit.node, &exit.flow, iif.as_deref(), exit.mark);
+    let asked_elsewhere = |table: u32| {
+        // The kernel's word stands above the tables as we know them now.
+        table == exit.route.table
+            || case
+                .lookups()
+                .any(|l| l.table == table && l.err == 0 && l.step.forward && l.role != LookupRole::ReversePath)
+    };
+    decision.steps.iter().find_map(|step| match step.outcome {
+        Outcome::NoRoute { empty } if step.rule.is_selective() && !asked_elsewhere(step.rule.table) => {
+            Some((step.rule, empty))
+        }
+        _ => None,
+    })
+}
+
+fn came_in_by(case: &Case<'_>, node: u32) -> Option<String> {
+    let received =
+        case.hops().find(|(s, place, _)| s.forward && *place == Place::Receive && s.sighting.packet.netns == node);
+    received.map(|(s, ..)| s.sighting.device.to_string())
+}
+
+/// When that table was asked for this journey and had nothing.
+fn misses(case: &Case<'_>, exit: &Exit<'_>, table: u32) -> Option<u64> {
+    let until = exit.step.sighting.packet.mono_ns;
+    case.lookups()
+        .rev()
+        .find(|l| {
+            l.table == table
+                && MISS.contains(&l.err)
+                && l.step.forward
+                && l.role != LookupRole::ReversePath
+                && l.step.sighting.packet.mono_ns <= until
+        })
+        .map(|l| l.step.sighting.packet.mono_ns)
+}
+
+fn device_state(node: &NamespaceFacts, device: &str) -> String {
+    match node.link(device) {
+        None => format!(": {device} does not exist on this node"),
+        Some(link) if !link.up => format!(": {device} is down"),
+        Some(link) if !link.carrier => format!(": {device} has no carrier"),
+        Some(_) => String::new(),
+    }
+}
+
+/// Every other pod of this node has a rule of its own, this one has none: and its packets get no
+/// answer, or the answers come in by the device of the others.
+fn missing_rule(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
+    let src = exit.flow.src.ip();
+    let own = |r: &&IpRule| r.src.is_some_and(|n| n.prefix_len() > 0 && n.contains(&src)) && r.v6 == src.is_ipv6();
+    if exit.node.rules.iter().any(|r| own(&r)) {
+        return None;
+    }
+    let deleted = case
+        .last_change(exit.node.inum, |c| matches!(&c.what, Changed::RuleDeleted(r) | Changed::RuleAdded(r) if own(&r)));
+    let gone = deleted.and_then(|c| match &c.what {
+        Changed::RuleDeleted(rule) => Some((c, rule)),
+        _ => None,
+    });
+    let (model, whose) = match gone {
+        Some((_, rule)) => (rule, None),
+        None => neighbours_rule(case, exit, src).map(|(rule, pod)| (rule, Some(pod)))?,
+    };
+    let route = policy::lookup(exit.node, model.table, exit.flow.dst.ip())?;
+    let hop = route.next_hops.first()?;
+    let device = exit.node.device(hop.ifindex);
+    if device == exit.device || (gone.is_none() && !suffers(case, &device)) {
+        return None;
+    }
+    let table = table_name(model.table);
+    let why = whose.as_ref().map_or_else(
+        || format!("rule {} ({}) was there", model.preference, model.text()),
+        |pod| format!("rule {} ({}) does that for {pod}; every other pod has one", model.preference, model.text()),
+    );
+    let confidence = if gone.is_some() { Confidence::Stated } else { Confidence::Likely };
+    let expected = Expected { device: device.clone(), gateway: hop.gateway, why, confidence };
+    let claim = format!(
+        "{} leaves this node by {}: its policy rule is missing (from {src} lookup {table}), and table {table} ({device}) is never asked",
+        case.who(),
+        exit.device
+    );
+    let mut draft = draft(case, exit, &expected, claim).detail("rule");
+    draft.since = gone.map(|(c, r)| {
+        format!(
+            "{} rule {} ({}) was deleted {}",
+            case.clock(c.mono_ns),
+            r.preference,
+            r.text(),
+            crate::explain::case::author(&c.by)
+        )
+    });
+    let ip = if exit.flow.is_v6() { "ip -6" } else { "ip" };
+    Some(
+        draft
+            .fix(format!("{ip} rule add from {src} lookup {table} pref {}", model.preference))
+            .fix("restart the CNI's agent, so that it stays"),
+    )
+}
+
+/// A rule that another pod of this node has for itself; only if every other pod has one.
+fn neighbours_rule<'a>(case: &Case<'_>, exit: &Exit<'a>, src: std::net::IpAddr) -> Option<(&'a IpRule, String)> {
+    let mut found = None;
+    for ns in case.facts.namespaces.values().filter(|n| n.kind == NamespaceKind::Pod) {
+        let mut ips = ns
+            .addresses
+            .iter()
+            .map(|a| a.net.addr())
+            .filter(|ip| ip.is_ipv6() == src.is_ipv6() && is_global(*ip))
+            .peekable();
+        if ips.peek().is_none() || ns.owns(src) {
+            continue;
+        }
+        let rule = ips.find_map(|ip| exit.node.rules.iter().find(|r| is_own_rule(r, ip)).map(|r| (r, ip)))?;
+        let pod = case.inventory.pods.iter().find(|p| p.ips.contains(&rule.1));
+        let name = pod.map_or_else(|| rule.1.to_string(), |p| format!("{}/{}", p.namespace, p.name));
+        found.get_or_insert((rule.0, name));
+    }
+    found
+}
+
+fn is_own_rule(rule: &IpRule, ip: std::net::IpAddr) -> bool {
+    let single = rule.src.is_some_and(|n| n.prefix_len() == n.max_prefix_len() && n.addr() == ip);
+    single && rule.action == RuleAction::Lookup && !matches!(rule.table, 253..=255)
+}
+
+fn is_global(ip: std::net::IpAddr) -> bool {
+    match ip {
+        std::net::IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        std::net::IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    }
+}
+
+/// Its packets were sent again without an answer, or answers come in by the other device.
+fn suffers(case: &Case<'_>, device: &str) -> bool {
+    let again = case.steps().any(|s| matches!(s.sighting.packet.what, What::Retransmit { .. }));
+    let elsewhere = case.hops().any(|(s, place, _)| {
+        !s.forward && place == Place::Receive && s.sighting.side == Side::Node && &*s.sighting.device == device
+    });
+    (again && !case.answered()) || elsewhere
+}
+
+/// What every form of this fault shares.
+fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim: String) -> Draft {
+    let packet = &exit.step.sighting.packet;
+    let via = exit.route.gateway.map_or_else(String::new, |g| format!("via {g} "));
+    let mut draft = Draft::new(case, Side::Node, Some(exit.device.to_owned()), claim)
+        .confidence(expected.confidence)
+        .proof(
+            packet.mono_ns,
+            format!("route look-up in table {}: {via}dev {}", table_name(exit.route.table), exit.device),
+        )
+        .proof(packet.mono_ns, format!("net_dev_start_xmit on {}, expected {}", exit.device, expected.device))
+        .proof(packet.mono_ns, expected.why.clone());
+    let sent = case
+        .hops()
+        .filter(|(s, place, _)| s.forward && *place == Place::Transmit && &*s.sighting.device == exit.device);
+    draft.count = sent.count() as u64;
+    draft.expected_device = Some(expected.device.clone());
+    draft.route = Some(exit.route.clone());
+    draft
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Scene, hop, lookup, lookup_via, retransmit, syn};
+    use super::*;
+
+    fn scene() -> Scene {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, hop(Place::Receive, syn()), "vpod1");
+        scene.step(2, lookup(2, -11, 0, LookupRole::Input), "");
+        scene.step(3, lookup_via(254, Scene::ETH0, "10.32.0.1", LookupRole::Input), "");
+        scene.step(4, hop(Place::Transmit, syn()), "eth0");
+        scene
+    }
+
+    #[test]
+    fn names_the_rule_whose_table_is_empty_and_the_nic_it_was_for() {
+        let mut scene = scene();
+        scene.node().routes.retain(|r| r.table != 2);
+        let draft = check(&scene.case()).expect("table 2 is empty");
+        assert_eq!(
+            draft.claim,
+            "shop/web-0 leaves this node by eth0; policy rule 1536 (from 10.9.0.29 lookup 2) sends it to table 2 (eth1), \
+             which is empty"
+        );
+        assert_eq!((draft.device.as_deref(), draft.expected_device.as_deref()), (Some("eth0"), Some("eth1")));
+    }
+
+    #[test]
+    fn names_a_nic_that_is_gone() {
+        let mut scene = scene();
+        scene.node().routes.retain(|r| r.table != 2);
+        scene.node().links.remove(&Scene::ETH1);
+        scene.node().addresses.retain(|a| a.ifindex != Scene::ETH1);
+        let draft = check(&scene.case()).expect("table 2 is empty");
+        assert!(draft.claim.ends_with("which is empty: eth1 does not exist on this node"), "{}", draft.claim);
+        assert_eq!(draft.confidence, Confidence::Possible);
+    }
+
+    #[test]
+    fn names_a_rule_that_only_this_pod_lacks_once_its_packets_are_lost() {
+        let mut scene = scene();
+        scene.forget_step(1);
+        scene.node().rules.retain(|r| r.src.is_none_or(|n| n.addr().to_string() != "10.9.0.29"));
+        assert_eq!(check(&scene.case()), None, "nothing says that it suffers");
+        scene.step(1_000, retransmit("SYN_SENT"), "");
+        let draft = check(&scene.case()).expect("the rule is missing");
+        assert!(draft.claim.contains("its policy rule is missing (from 10.9.0.29 lookup 2)"), "{}", draft.claim);
+        assert_eq!(draft.fix[0], "ip rule add from 10.9.0.29 lookup 2 pref 1536");
+    }
+
+    #[test]
+    fn stays_silent_when_the_table_decided() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, hop(Place::Receive, syn()), "vpod1");
+        scene.step(2, lookup_via(2, Scene::ETH1, "10.96.0.1", LookupRole::Input), "");
+        scene.step(3, hop(Place::Transmit, syn()), "eth1");
+        assert_eq!(check(&scene.case()), None);
+    }
+
+    #[test]
+    fn says_what_the_user_asked_for() {
+        let mut scene = scene();
+        scene.expect.device = Some("eth1".to_owned());
+        let draft = check(&scene.case()).expect("it left by eth0");
+        assert_eq!(draft.claim, "shop/web-0 leaves this node by eth0, not by eth1 as asked (--expect-dev)");
+    }
+}
