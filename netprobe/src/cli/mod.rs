@@ -1,1 +1,153 @@
-//! TODO
+//! The commands: one file each, and the options they share.
+
+use clap::{
+    CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ErrorKind},
+};
+
+pub mod check;
+pub mod completions;
+pub mod demo;
+pub mod drops;
+pub mod error;
+pub mod expect;
+pub mod output;
+pub mod replay;
+pub mod select;
+pub mod trace;
+pub mod until;
+
+/// Says why a pod's traffic leaves by the wrong NIC, or vanishes
+#[derive(Debug, Parser)]
+#[command(name = "netprobe", version, arg_required_else_help = true, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// Print the JSON schema of `-o json`, then exit
+    #[arg(long, exclusive = true)]
+    pub schema: bool,
+
+    /// What to do; absent only with `--schema`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  netprobe trace --pod shop/web-0
+      everything that happens to one pod's packets, and what is wrong with it
+  netprobe drops --watch
+      who loses packets, why and where, kept current
+  netprobe demo
+      see it on a small broken network; needs no cluster
+
+Needs root, or CAP_BPF + CAP_PERFMON + CAP_NET_ADMIN. `netprobe check` says what
+this kernel can show. NETPROBE_LOG=debug says more on stderr.
+Exit codes: 0 fine, 2 error or usage.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Follow a pod's packets through this node, and say what is wrong
+    Trace(trace::TraceArgs),
+    /// Count who loses packets, why and where
+    Drops(drops::DropsArgs),
+    /// Say what this kernel, these privileges and this node let netprobe see
+    Check(check::CheckArgs),
+    /// Show a run recorded with `trace --record` again, on any machine, without root
+    Replay(replay::ReplayArgs),
+    /// Build a small network, break it one way, show what trace says, clean up
+    Demo(demo::DemoArgs),
+    /// Print a shell's completion script
+    Completions(completions::CompletionsArgs),
+}
+
+/// The command line of this process. Ends the process where it asks for help or makes no sense:
+/// one line on stderr, exit code 2.
+#[must_use]
+pub fn parse() -> Cli {
+    match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => match complaint(&error, std::env::args().nth(1).as_deref()) {
+            Some(text) => {
+                eprintln!("{text}");
+                std::process::exit(error::EXIT_ERROR.into())
+            }
+            None => error.exit(),
+        },
+    }
+}
+
+/// What clap complains of in one line, and a second one that says where to read more; `None`
+/// where it does not complain. `word` is the first one of the command line.
+fn complaint(error: &clap::Error, word: Option<&str>) -> Option<String> {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    if matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion) {
+        return None;
+    }
+    let text = error.render().to_string();
+    let said: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !["Usage:", "For more information", "tip:"].iter().any(|end| line.starts_with(end)))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let said = said.join(" ");
+    let meant = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue]
+        .into_iter()
+        .find_map(|kind| error.get(kind))
+        .map(|meant| format!(": is {meant} meant?"))
+        .unwrap_or_default();
+    let command = word.filter(|word| Cli::command().find_subcommand(word).is_some());
+    let command = command.map(|command| format!("{command} ")).unwrap_or_default();
+    let said = crate::render::escape(said.strip_prefix("error: ").unwrap_or(&said)).into_owned();
+    Some(format!("netprobe: {said}{meant}\n  try: netprobe {command}--help"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(args: &[&str]) -> String {
+        let error = Cli::try_parse_from(args).expect_err("the command line makes no sense");
+        complaint(&error, args.get(1).copied()).expect("it is a complaint")
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line_and_a_hint() {
+        assert_eq!(
+            said(&["netprobe", "trace", "--all", "--for", "10"]),
+            "netprobe: invalid value '10' for '--for <DURATION>': `10` is no duration: write 10s, 2m or 1h30m\n  \
+             try: netprobe trace --help"
+        );
+        assert_eq!(
+            said(&["netprobe", "trace", "--contianer", "x"]),
+            "netprobe: unexpected argument '--contianer' found: is --container meant?\n  try: netprobe trace --help"
+        );
+    }
+
+    #[test]
+    fn filter_words_and_options_may_mix() {
+        let args = ["netprobe", "trace", "--pod", "web-0", "tcp", "and", "port", "80", "-o", "json", "--for", "2m"];
+        let Some(Command::Trace(args)) = Cli::try_parse_from(args).expect("it is right").command else {
+            panic!("it is trace")
+        };
+        assert_eq!(args.filter, ["tcp", "and", "port", "80"]);
+        assert_eq!(args.until.duration, Some(std::time::Duration::from_secs(120)));
+        assert_eq!(args.output.format, crate::render::Format::Json);
+    }
+
+    #[test]
+    fn every_command_has_help_with_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{} has no examples", command.get_name());
+            for line in help.lines() {
+                assert!(line.chars().count() <= 100, "{line}");
+            }
+        }
+    }
+}

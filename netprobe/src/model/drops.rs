@@ -31,6 +31,17 @@ pub struct DropRow {
     pub example: Option<super::flow::Flow>,
 }
 
+/// Rows at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DropTable {
+    /// `CLOCK_MONOTONIC` nanoseconds when it was read.
+    pub mono_ns: u64,
+    /// Nanoseconds since the table before it (or since start): what `DropRow::fresh` is about.
+    pub interval_ns: u64,
+    /// The rows, in the order in which they are to be shown.
+    pub rows: Vec<DropRow>,
+}
+
 /// What was lost of the recording itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {

@@ -1,0 +1,49 @@
+//! `netprobe drops`
+
+use super::{
+    output::{Output, Ready, Record},
+    select::Select,
+    until::Until,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  netprobe drops --for 10s
+      what this node drops in ten seconds
+  netprobe drops --watch
+      the same, kept current until Ctrl-C
+  netprobe drops --watch --pod shop/web-0 udp port 53
+      one pod's lost DNS packets";
+
+/// Options of `netprobe drops`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DropsArgs {
+    /// Which packets, in tcpdump's language; evaluated in the kernel
+    #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub filter: Vec<String>,
+
+    /// Show the table every second, in place where stdout is a terminal
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Whose packets; all where nobody is named.
+    #[command(flatten)]
+    pub select: Select,
+
+    /// When to end.
+    #[command(flatten)]
+    pub until: Until,
+
+    /// How to show it.
+    #[command(flatten)]
+    pub output: Output,
+
+    /// Where to keep it.
+    #[command(flatten)]
+    pub record: Record,
+
+    /// Readiness and the kernel's types.
+    #[command(flatten)]
+    pub ready: Ready,
+}

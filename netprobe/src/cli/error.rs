@@ -1,0 +1,97 @@
+//! What the user is told of a failure, and the exit codes.
+
+use std::{
+    io::{self, ErrorKind},
+    process::ExitCode,
+};
+
+use crate::render::escape;
+
+/// Nothing went wrong.
+pub const EXIT_OK: u8 = 0;
+/// A finding (`why`).
+pub const EXIT_FINDING: u8 = 1;
+/// An error, or a command line that makes no sense.
+pub const EXIT_ERROR: u8 = 2;
+
+/// What the user can do about a failure, where we know.
+#[must_use]
+pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    use nix::errno::Errno;
+
+    let os = error.chain().find_map(|cause| {
+        cause.downcast_ref::<io::Error>().map(io::Error::kind).or_else(|| {
+            let errno = *cause.downcast_ref::<Errno>()?;
+            Some(io::Error::from(errno).kind())
+        })
+    })?;
+    let text = format!("{error:#}");
+    match os {
+        ErrorKind::PermissionDenied => Some("run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"),
+        ErrorKind::NotFound if text.contains("/sys/kernel/btf") => Some("the kernel needs CONFIG_DEBUG_INFO_BTF=y"),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("make room, or name a file on another disk"),
+        _ => None,
+    }
+}
+
+/// The reader of our output has gone away: no failure.
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe))
+}
+
+/// The lines on stderr for a failure: what, and what to do.
+#[must_use]
+pub fn lines(error: &anyhow::Error) -> String {
+    let what = format!("netprobe: {}", escape(&format!("{error:#}")));
+    match advice(error) {
+        Some(advice) => format!("{what}\n  try: {advice}"),
+        None => what,
+    }
+}
+
+/// Ends a run: quietly where all went well or the reader has gone, else with one line on stderr.
+#[must_use]
+pub fn exit(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::from(EXIT_OK),
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(EXIT_OK),
+        Err(error) => {
+            eprintln!("{}", lines(&error));
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    fn failed(kind: ErrorKind, doing: &'static str) -> anyhow::Error {
+        Err::<(), _>(io::Error::from(kind)).context(doing).expect_err("it is an error")
+    }
+
+    #[test]
+    fn a_missing_privilege_says_which() {
+        assert_eq!(
+            lines(&failed(ErrorKind::PermissionDenied, "load kfree_skb")),
+            "netprobe: load kfree_skb: permission denied\n  \
+             try: run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+        );
+    }
+
+    #[test]
+    fn advice_is_given_only_where_it_fits() {
+        assert_eq!(advice(&failed(ErrorKind::NotFound, "open pods.json")), None);
+        assert!(advice(&failed(ErrorKind::NotFound, "read /sys/kernel/btf/vmlinux")).is_some());
+        assert_eq!(advice(&anyhow::anyhow!("no pod `web-9`")), None);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        assert!(is_broken_pipe(&failed(ErrorKind::BrokenPipe, "write")));
+        assert!(!is_broken_pipe(&failed(ErrorKind::StorageFull, "write")));
+    }
+}

@@ -1,0 +1,52 @@
+//! `netprobe trace`
+
+use super::{
+    expect::Expect,
+    output::{Output, Ready, Record},
+    select::Select,
+    until::Until,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  netprobe trace --pod shop/web-0
+      everything that happens to one pod's packets
+  netprobe trace --pod web-0 tcp and port 3306 and host 10.176.46.4
+      only its connections to one database
+  netprobe trace -n shop -l app=web --until-finding -o json
+      wait for the first thing that is wrong, for a program
+  netprobe trace --netns blue --record /tmp/run.npr --for 30s
+      without Kubernetes; keep it for `netprobe replay`";
+
+/// Options of `netprobe trace`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TraceArgs {
+    /// Which packets, in tcpdump's language; evaluated in the kernel
+    #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub filter: Vec<String>,
+
+    /// Whose packets.
+    #[command(flatten)]
+    pub select: Select,
+
+    /// What to expect of them.
+    #[command(flatten)]
+    pub expect: Expect,
+
+    /// When to end.
+    #[command(flatten)]
+    pub until: Until,
+
+    /// How to show it.
+    #[command(flatten)]
+    pub output: Output,
+
+    /// Where to keep it.
+    #[command(flatten)]
+    pub record: Record,
+
+    /// Readiness and the kernel's types.
+    #[command(flatten)]
+    pub ready: Ready,
+}

@@ -1,0 +1,48 @@
+//! When a run ends.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+/// When to end; Ctrl-C and SIGTERM always do.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "End")]
+pub struct Until {
+    /// End after this time (500ms, 10s, 2m, 1h30m)
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// End after this many packets shown (`drops`: tables)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// End with the first finding
+    #[arg(long)]
+    pub until_finding: bool,
+}
+
+/// A time that is not zero, with its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: write 10s, 2m or 1h30m");
+    let duration: SignedDuration = text.parse().map_err(|_| wrong())?;
+    match Duration::try_from(duration) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(format!("`{text}` is no time to wait: give at least 1ms")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit_and_a_length() {
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["10", "", "soon", "0s", "-5s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A packet as an object: what happened, field by field, and in words.
+
+use std::{net::IpAddr, sync::Arc};
+
+use serde::Serialize;
+
+use super::object::{At, FlowRef, PodRef};
+use crate::{
+    model::{
+        flow::Flow,
+        journey::Step,
+        packet::{Conntrack, Head, LookupRole, Place, What},
+    },
+    render::event::words,
+};
+
+#[derive(Serialize)]
+pub(super) struct Packet<'a> {
+    journey: u64,
+    /// It goes with the journey's flow, or is the answer.
+    forward: bool,
+    at: At<'a>,
+    pod: Option<PodRef<'a>>,
+    cpu: u32,
+    pid: u32,
+    text: String,
+    #[serde(flatten)]
+    event: Event<'a>,
+}
+
+impl<'a> Packet<'a> {
+    pub(super) fn new(step: &'a Step, journey: u64) -> Self {
+        let sighting = &step.sighting;
+        let words = words(sighting);
+        let text = if words.label.is_empty() { words.text } else { format!("{}, {}", words.text, words.label) };
+        Self {
+            journey,
+            forward: step.forward,
+            at: At::new(sighting.side, Some(&sighting.device)),
+            pod: sighting.namespace_of.yes().map(|pod| PodRef::new(pod)),
+            cpu: sighting.packet.cpu,
+            pid: sighting.packet.pid,
+            text,
+            event: Event::new(&sighting.packet.what),
+        }
+    }
+}
+
+/// What was read of the packet.
+#[derive(Serialize)]
+struct HeadRef {
+    flow: Option<FlowRef>,
+    ether_type: u16,
+    skb: String,
+    mark: u32,
+    length: u32,
+    ttl: u8,
+    payload: u32,
+    flags: Option<String>,
+    seq: Option<u32>,
+    ack: Option<u32>,
+    icmp: Option<(u8, u8)>,
+}
+
+impl HeadRef {
+    fn new(head: &Head) -> Self {
+        let tcp = head.flow.is_some_and(|flow| flow.proto == crate::model::flow::Proto::Tcp);
+        Self {
+            flow: head.flow.as_ref().map(FlowRef::new),
+            ether_type: head.ether_type,
+            skb: format!("{:#x}", head.skb),
+            mark: head.mark,
+            length: head.len,
+            ttl: head.ttl,
+            payload: head.payload,
+            flags: tcp.then(|| head.flags.to_string()),
+            seq: tcp.then_some(head.seq),
+            ack: tcp.then_some(head.ack),
+            icmp: head.icmp,
+        }
+    }
+}
+
+/// The connection as conntrack has it.
+#[derive(Serialize)]
+struct ConntrackRef {
+    original: FlowRef,
+    reply: FlowRef,
+    snat: bool,
+    dnat: bool,
+    zone: u32,
+}
+
+impl ConntrackRef {
+    fn new(ct: &Conntrack) -> Self {
+        Self {
+            original: FlowRef::new(&ct.original),
+            reply: FlowRef::new(&ct.reply),
+            snat: ct.snat(),
+            dnat: ct.dnat(),
+            zone: ct.zone,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Event<'a> {
+    Hop {
+        place: Place,
+        packet: HeadRef,
+        conntrack: Option<ConntrackRef>,
+        about: Option<FlowRef>,
+        seen: u64,
+    },
+    Drop {
+        reason: &'a str,
+        site: &'a str,
+        stack: &'a [Arc<str>],
+        packet: HeadRef,
+        conntrack: Option<ConntrackRef>,
+        seen: u64,
+    },
+    Lookup {
+        table: u32,
+        role: LookupRole,
+        error: i32,
+        gateway: Option<IpAddr>,
+        mark: u32,
+        inferred: bool,
+        flow: FlowRef,
+    },
+    Retransmit {
+        flow: FlowRef,
+        state: &'a str,
+    },
+    Reset {
+        flow: FlowRef,
+        sent: bool,
+        socket: bool,
+        reason: Option<&'a str>,
+        state: &'a str,
+    },
+    State {
+        flow: FlowRef,
+        old: &'a str,
+        new: &'a str,
+        error: u32,
+        comm: &'a str,
+    },
+    Neighbour {
+        ip: IpAddr,
+        mac: Option<&'a str>,
+        new_mac: Option<&'a str>,
+        failed: bool,
+        waiting: bool,
+    },
+    IcmpSent {
+        icmp: (u8, u8),
+        stack: &'a [Arc<str>],
+        packet: HeadRef,
+        conntrack: Option<ConntrackRef>,
+    },
+}
+
+impl<'a> Event<'a> {
+    fn new(what: &'a What) -> Self {
+        let flow_of = |flow: &Flow| FlowRef::new(flow);
+        let ct_of = |ct: &Option<Conntrack>| ct.as_ref().map(ConntrackRef::new);
+        match what {
+            What::Hop { place, head, ct, inner, seen } => Self::Hop {
+                place: *place,
+                packet: HeadRef::new(head),
+                conntrack: ct_of(ct),
+                about: inner.as_ref().map(FlowRef::new),
+                seen: *seen,
+            },
+            What::Dropped { head, ct, reason, site, stack, seen } => {
+                Self::Drop { reason, site, stack, packet: HeadRef::new(head), conntrack: ct_of(ct), seen: *seen }
+            }
+            What::Lookup { flow, skb: _, table, err, in_ifindex: _, out_ifindex: _, gateway, mark, role, inferred } => {
+                Self::Lookup {
+                    table: *table,
+                    role: *role,
+                    error: *err,
+                    gateway: *gateway,
+                    mark: *mark,
+                    inferred: *inferred,
+                    flow: flow_of(flow),
+                }
+            }
+            What::Retransmit { flow, state } => Self::Retransmit { flow: flow_of(flow), state },
+            What::Reset { flow, sent, socket, reason, state } => Self::Reset {
+                flow: flow_of(flow),
+                sent: *sent,
+                socket: *socket,
+                reason: Some(reason.as_ref()).filter(|reason| !reason.is_empty()),
+                state,
+            },
+            What::State { flow, old, new, err, comm } => {
+                Self::State { flow: flow_of(flow), old, new, error: *err, comm }
+            }
+            What::Neighbour { ip, mac, new_mac, failed, waiting } => Self::Neighbour {
+                ip: *ip,
+                mac: Some(mac.as_str()).filter(|mac| !mac.is_empty()),
+                new_mac: new_mac.as_deref(),
+                failed: *failed,
+                waiting: *waiting,
+            },
+            What::IcmpSent { head, ct, icmp, stack } => {
+                Self::IcmpSent { icmp: *icmp, stack, packet: HeadRef::new(head), conntrack: ct_of(ct) }
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One JSON object a line. `schema.json` says what is in them; a test holds the two together.
+
+use std::{
+    io::{self, BufWriter, Write},
+    sync::Arc,
+};
+
+use serde::Serialize;
+
+use super::{Clock, Render};
+use crate::model::{
+    drops::{DropTable, Loss, Summary},
+    finding::Finding,
+    journey::{Journey, Step},
+};
+
+mod event;
+mod object;
+#[cfg(test)]
+mod tests;
+
+/// Renders for programs.
+pub(super) struct Json {
+    out: BufWriter<Box<dyn Write>>,
+    clock: Clock,
+}
+
+impl Json {
+    pub(super) fn new(out: Box<dyn Write>, clock: Clock) -> Self {
+        Self { out: BufWriter::new(out), clock }
+    }
+
+    /// One object, one line.
+    fn object(&mut self, kind: &'static str, mono_ns: u64, body: impl Serialize) -> io::Result<()> {
+        let time = self.clock.rfc3339(mono_ns);
+        let object = object::Object { kind, time: &time, node: self.clock.node(), body };
+        serde_json::to_writer(&mut self.out, &object)?;
+        self.out.write_all(b"\n")
+    }
+}
+
+impl Render for Json {
+    fn packet(&mut self, step: &Step, journey: &Journey) -> io::Result<()> {
+        let body = event::Packet::new(step, journey.id);
+        self.object("packet", step.sighting.packet.mono_ns, body)
+    }
+
+    fn journey(&mut self, journey: &Journey, from_step: usize, findings: &[Arc<Finding>]) -> io::Result<()> {
+        for step in journey.steps.iter().skip(from_step) {
+            self.packet(step, journey)?;
+        }
+        let body = object::JourneyBody::new(journey, findings, &self.clock);
+        self.object("journey", journey.last_ns, body)
+    }
+
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        let body = object::FindingBody::new(finding, &self.clock);
+        self.object("finding", finding.last_ns, body)?;
+        self.flush()
+    }
+
+    fn drops(&mut self, table: &DropTable, _live: bool) -> io::Result<()> {
+        let body = object::DropsBody::new(table, &self.clock);
+        self.object("drops", table.mono_ns, body)?;
+        self.flush()
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        self.object("loss", loss.mono_ns, object::LossBody { lost: loss.lost, what: loss.what })?;
+        self.flush()
+    }
+
+    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        let body = object::SummaryBody::new(summary, &self.clock);
+        self.object("summary", summary.to_ns, body)?;
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

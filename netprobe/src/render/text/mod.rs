@@ -1,0 +1,264 @@
+//! The output for people.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufWriter, Write},
+    sync::Arc,
+};
+
+use textwrap::{Options, WordSplitter};
+
+use super::{Clock, Render, Setup, clock::elapsed, escape};
+use crate::model::{
+    drops::{DropTable, Loss, Summary},
+    finding::{Evidence, Finding},
+    journey::{Journey, Step},
+};
+
+mod path;
+mod style;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use style::{Styles, paint};
+
+/// Findings whose text is remembered, so that a repetition is told in one line.
+const REMEMBERED: usize = 1024;
+
+/// Renders for people.
+pub(super) struct Text {
+    out: BufWriter<Box<dyn Write>>,
+    clock: Clock,
+    columns: usize,
+    screen_lines: Option<usize>,
+    styles: Styles,
+    /// Journey whose lines came last: another one needs its header first.
+    current: Option<u64>,
+    /// What was said of each finding, without its count.
+    said: HashMap<String, Finding>,
+}
+
+impl Text {
+    pub(super) fn new(out: Box<dyn Write>, setup: Setup) -> Self {
+        Self {
+            out: BufWriter::new(out),
+            clock: setup.clock,
+            columns: setup.columns.max(40),
+            screen_lines: setup.lines,
+            styles: Styles::new(setup.colour),
+            current: None,
+            said: HashMap::new(),
+        }
+    }
+
+    fn steps(&mut self, journey: &Journey, lines: Vec<path::Line>, findings: &[Arc<Finding>]) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        if self.current != Some(journey.id) {
+            let header = path::header(journey);
+            self.wrapped(&escape(&header), "", "  ", self.styles.header)?;
+            self.current = Some(journey.id);
+        }
+        let mut marks = marks(findings);
+        for line in lines {
+            let mark = marks.iter().position(|mark| mark.fits(&line)).map(|index| marks.remove(index));
+            self.step(&line, mark)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, line: &path::Line, mark: Option<Mark<'_>>) -> io::Result<()> {
+        let time = format!("{:<10}", elapsed(line.since_ns));
+        let topic = format!("{:<7}", line.topic);
+        let style = if line.topic == "drop" { self.styles.bad } else { anstyle::Style::new() };
+        let text = escape(&line.text);
+        let indent = " ".repeat(21);
+        let first = format!("    {}{}", paint(self.styles.dim, &time), paint(style, &topic));
+        let mut rows = wrap(&text, self.columns, 21, 21).into_iter();
+        let row = rows.next().unwrap_or_default();
+        let mark = mark.map(|mark| mark.text()).unwrap_or_default();
+        let used = 21 + textwrap::core::display_width(&row) + textwrap::core::display_width(&mark);
+        let gap = if mark.is_empty() { 0 } else { self.columns.saturating_sub(used).max(1) };
+        writeln!(self.out, "{first}{}{}{}", paint(style, &row), " ".repeat(gap), paint(self.styles.bad, &mark))?;
+        for row in rows {
+            writeln!(self.out, "{indent}{}", paint(style, &row))?;
+        }
+        Ok(())
+    }
+
+    /// `text` after `first`, wrapped, the next lines after `next`.
+    fn wrapped(&mut self, text: &str, first: &str, next: &str, style: anstyle::Style) -> io::Result<()> {
+        for (index, row) in wrap(text, self.columns, first.len(), next.len()).iter().enumerate() {
+            let indent = if index == 0 { first } else { next };
+            writeln!(self.out, "{indent}{}", paint(style, row))?;
+        }
+        Ok(())
+    }
+
+    fn evidence(&mut self, evidence: &Evidence) -> io::Result<()> {
+        let text = format!("{}  {}", self.clock.time_of_day(evidence.mono_ns), escape(&evidence.text));
+        self.wrapped(&text, "  seen    ", &" ".repeat(24), self.styles.dim)
+    }
+
+    fn whole_finding(&mut self, finding: &Finding) -> io::Result<()> {
+        let title = format!("{} ({}): ", finding.rule, finding.confidence);
+        let rows = wrap(&escape(&finding.claim), self.columns, title.len(), 2);
+        for (index, row) in rows.iter().enumerate() {
+            if index == 0 {
+                let style = self.styles.finding(finding.confidence);
+                writeln!(self.out, "{}{row}", paint(style, &title))?;
+            } else {
+                writeln!(self.out, "  {row}")?;
+            }
+        }
+        let hanging = " ".repeat(10);
+        if let Some(since) = &finding.since {
+            self.wrapped(&escape(since), "  since   ", &hanging, anstyle::Style::new())?;
+        }
+        for fix in &finding.fix {
+            self.wrapped(&escape(fix), "  fix     ", &hanging, self.styles.fix)?;
+        }
+        for evidence in &finding.evidence {
+            self.evidence(evidence)?;
+        }
+        Ok(())
+    }
+}
+
+impl Render for Text {
+    fn packet(&mut self, step: &Step, journey: &Journey) -> io::Result<()> {
+        let place = journey.steps.iter().rposition(|other| Arc::ptr_eq(&other.sighting, &step.sighting));
+        let Some(index) = place else { return Ok(()) };
+        let mut lines = path::lines(journey, index);
+        lines.truncate(lines.len() - path::lines(journey, index + 1).len());
+        self.steps(journey, lines, &[])
+    }
+
+    fn journey(&mut self, journey: &Journey, from_step: usize, findings: &[Arc<Finding>]) -> io::Result<()> {
+        self.steps(journey, path::lines(journey, from_step), findings)
+    }
+
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        self.current = None;
+        let bare = Finding { count: 0, first_ns: 0, last_ns: 0, flow: None, evidence: Vec::new(), ..finding.clone() };
+        if self.said.get(&finding.id) == Some(&bare) {
+            let last = self.clock.time_of_day(finding.last_ns);
+            let text = format!("{} times so far, last at {last} ({})", finding.count, escape(&finding.claim));
+            self.wrapped(&text, &format!("{}: ", finding.rule), "  ", self.styles.dim)?;
+        } else {
+            self.whole_finding(finding)?;
+            if self.said.len() >= REMEMBERED {
+                self.said.clear();
+            }
+            self.said.insert(finding.id.clone(), bare);
+        }
+        self.flush()
+    }
+
+    fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()> {
+        // Only a terminal is too narrow for a table: a file or a pipe gets every word.
+        let table_columns = self.screen_lines.map_or(usize::MAX, |_| self.columns);
+        let mut lines = table::lines(table, table_columns, self.columns);
+        let heading = format!("{}  drops since start", self.clock.time_of_day(table.mono_ns));
+        if live {
+            // One line for the heading and one for the cursor.
+            if let Some(room) = self.screen_lines.map(|lines| lines.saturating_sub(2).max(2))
+                && lines.len() > room
+            {
+                let hidden = lines.len() - (room - 1);
+                lines.truncate(room - 1);
+                lines.push(format!("({hidden} lines more: make the terminal higher, or pipe the output)"));
+            }
+            // Home; each line clears to its end; then all below.
+            write!(self.out, "\x1b[H{}\x1b[K\r\n", paint(self.styles.dim, &heading))?;
+            for line in &lines {
+                write!(self.out, "{line}\x1b[K\r\n")?;
+            }
+            write!(self.out, "\x1b[J")?;
+        } else {
+            writeln!(self.out, "{}", paint(self.styles.dim, &heading))?;
+            for line in &lines {
+                writeln!(self.out, "{line}")?;
+            }
+        }
+        self.flush()
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        self.current = None;
+        let text = format!("{} {}: nothing in this time can be stated", loss.lost, escape(loss.what));
+        self.wrapped(&text, "lost: ", "  ", self.styles.bad)?;
+        self.flush()
+    }
+
+    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        self.current = None;
+        let findings = match summary.findings.as_slice() {
+            [] => "no finding".to_owned(),
+            some => some.iter().map(|(rule, count)| format!("{rule} {count}")).collect::<Vec<_>>().join(", "),
+        };
+        let text = format!(
+            "{} journeys and {} drops in {}; {findings}; {} records, {} lost",
+            summary.journeys,
+            summary.dropped,
+            elapsed(summary.to_ns.saturating_sub(summary.from_ns)),
+            summary.records,
+            summary.lost,
+        );
+        self.wrapped(&text, "", "  ", self.styles.dim)?;
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// What a finding says of a line.
+struct Mark<'a> {
+    finding: &'a Finding,
+    expected: &'a str,
+}
+
+impl Mark<'_> {
+    fn fits(&self, line: &path::Line) -> bool {
+        line.left_by
+            .as_ref()
+            .is_some_and(|(side, device)| *side == self.finding.side && self.finding.device.as_ref() == Some(device))
+    }
+
+    fn text(&self) -> String {
+        format!("<- expected {}", escape(self.expected))
+    }
+}
+
+fn marks(findings: &[Arc<Finding>]) -> Vec<Mark<'_>> {
+    findings
+        .iter()
+        .filter_map(|finding| {
+            finding
+                .expected_device
+                .as_deref()
+                .filter(|expected| finding.device.as_deref() != Some(expected))
+                .map(|expected| Mark { finding, expected })
+        })
+        .collect()
+}
+
+/// Rows of `text` in `columns`, leaving `first` and `next` columns for what stands before them.
+/// Words are never broken: a command must stay fit for copying.
+fn wrap(text: &str, columns: usize, first: usize, next: usize) -> Vec<String> {
+    let (first_indent, next_indent) = (" ".repeat(first), " ".repeat(next));
+    let options = Options::new(columns)
+        .initial_indent(&first_indent)
+        .subsequent_indent(&next_indent)
+        .break_words(false)
+        .word_splitter(WordSplitter::NoHyphenation);
+    textwrap::wrap(text, options)
+        .iter()
+        .enumerate()
+        .map(|(index, row)| row.get(if index == 0 { first } else { next }..).unwrap_or_default().to_owned())
+        .collect()
+}
