@@ -10,3 +10,5 @@ mod read;
 mod routes;
 mod rules;
 mod sysctls;
+mod stopgap;
+pub use stopgap::*;
