@@ -17,7 +17,7 @@ Examples:
 
 /// Options of `netprobe drops`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("until_finding", |arg| arg.hide(true)))]
 pub struct DropsArgs {
     /// Which packets, in tcpdump's language; evaluated in the kernel
     #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
