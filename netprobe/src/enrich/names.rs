@@ -92,6 +92,11 @@ impl Names {
         }
     }
 
+    /// Every address that is known to be a pod's, in no order.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
+        self.addresses.iter().map(|(ip, pod)| (*ip, pod))
+    }
+
     /// Every pod of this node, with the inode number of its namespace.
     pub fn pods(&self) -> impl Iterator<Item = (u32, &Arc<Pod>)> {
         self.namespaces.iter().map(|(inum, pod)| (*inum, pod))
