@@ -97,7 +97,8 @@ impl Live {
         let target = request.select.target()?.or_else(|| request.default.clone());
         let Some(target) = target else { return Err(request.select.required().expect_err("nobody is named")) };
         let mut config: Config = netprobe_common::wire::zeroed();
-        super::filter::compile(&request.filter.join(" "))?.store(&mut config);
+        let compiled = super::filter::compile_words(request.filter)?;
+        (config.filter, config.filter_tests, config.filter_clauses) = (compiled.filter, compiled.tests, compiled.clauses);
         let inventory = match &request.select.inventory {
             Some(path) => inventory::load(path)?,
             None => Inventory::default(),
