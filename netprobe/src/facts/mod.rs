@@ -1,7 +1,9 @@
 //! The node: what is true of its network, and what would follow from it.
 
+pub mod event;
 pub mod policy;
 
+mod apply;
 mod links;
 mod neighbours;
 mod netlink;
