@@ -5,9 +5,11 @@ pub mod policy;
 
 mod apply;
 mod links;
+mod namespaces;
 mod neighbours;
 mod netlink;
 mod netns;
+mod outside;
 mod read;
 mod routes;
 mod rules;
