@@ -156,9 +156,15 @@ impl Journeys {
     /// the packet this CPU is receiving, in another dress (encapsulated).
     fn known(&self, flow: &Flow, head: &Head, ct: Option<&Conntrack>, packet: &Packet) -> Option<u64> {
         let by_entry = |ct: &Conntrack| self.index.find(&ct.original).or_else(|| self.index.find(&ct.reply));
-        let in_hand =
-            || self.receiving.get(&cpu).filter(|(skb, _)| *skb == head.skb && head.skb != 0).map(|(_, id)| *id);
+        let in_hand = || self.in_hand(packet.cpu, head.skb, packet.mono_ns);
         self.index.find(flow).or_else(|| ct.and_then(by_entry)).or_else(in_hand)
+    }
+
+    /// The journey of the packet that this CPU is receiving, if it is still this one: addresses
+    /// are reused within microseconds, but not while the packet is being forwarded.
+    fn in_hand(&self, cpu: u32, skb: u64, now_ns: u64) -> Option<u64> {
+        let (known, id, seen_ns) = *self.receiving.get(&cpu)?;
+        (known == skb && skb != 0 && now_ns.saturating_sub(seen_ns) <= IN_HAND_NS).then_some(id)
     }
 
     /// A SYN with another sequence number after the old connection ended or fell silent.
