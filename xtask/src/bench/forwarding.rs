@@ -40,7 +40,7 @@ struct Subject {
 fn subjects() -> Vec<Subject> {
     let subject = |tool, bar, other_talks| Subject { tool, bar, other_talks };
     let trace = |name, pod| Tool::netprobe(name, &["trace", "--netns", pod, "-o", "json"]);
-    let count = "rawtracepoint:net_dev_queue { @ = count(); }";
+    let count = "tracepoint:net:net_dev_queue { @ = count(); }";
     vec![
         subject(trace("netprobe trace, another pod, idle", lab::IDLE), Some(Bar::AtLeast(97.0)), false),
         subject(trace("netprobe trace, another pod, talking (20 packets/s)", lab::IDLE), None, true),

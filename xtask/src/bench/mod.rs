@@ -2,6 +2,7 @@
 
 mod clock;
 mod forwarding;
+mod hooks;
 mod lab;
 mod load;
 mod process;
@@ -50,13 +51,17 @@ pub(crate) struct BenchArgs {
 enum What {
     /// What a tool costs the packets that a node forwards.
     Forwarding,
+    /// What one hook costs a packet that is not ours.
+    Hooks,
 }
 
 type Measure = fn(&Bench) -> Result<(Vec<Figure>, String)>;
 
 /// Every row in the order of the page: its name, its heading, what measures it.
-const ROWS: &[(What, &str, &str, Measure)] =
-    &[(What::Forwarding, "1-forwarding", "Cost to forwarded packets", forwarding::run)];
+const ROWS: &[(What, &str, &str, Measure)] = &[
+    (What::Forwarding, "1-forwarding", "Cost to forwarded packets", forwarding::run),
+    (What::Hooks, "2-hooks", "Cost of one hook on a packet that is not ours", hooks::run),
+];
 
 /// Load generators, which bench starts inside its namespaces.
 #[derive(Debug, clap::Subcommand)]

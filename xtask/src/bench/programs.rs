@@ -1,7 +1,7 @@
 //! What the kernel says of loaded BPF programs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     process::Command,
     sync::{Mutex, PoisonError},
@@ -30,8 +30,6 @@ pub(crate) struct Program {
     pub(crate) id: u64,
     /// Name, cut to 15 bytes by kernels where BTF does not have the whole.
     pub(crate) name: String,
-    /// Processes that hold it.
-    pub(crate) pids: Vec<u64>,
     /// What it did since it was loaded.
     pub(crate) runs: Runs,
 }
@@ -50,15 +48,23 @@ fn program(json: &Value) -> Program {
     Program {
         id: number("id"),
         name: json["name"].as_str().unwrap_or("unnamed").to_string(),
-        pids: json["pids"].as_array().into_iter().flatten().filter_map(|p| p["pid"].as_u64()).collect(),
         runs: Runs { count: number("run_cnt"), time_ns: number("run_time_ns") },
     }
 }
 
 /// Those that process `pid` holds, by name.
 pub(crate) fn of(pid: u32) -> Result<BTreeMap<String, Runs>> {
-    let held = loaded()?.into_iter().filter(|program| program.pids.contains(&u64::from(pid)));
-    Ok(held.map(|program| (program.name, program.runs)).collect())
+    let held = held(pid)?;
+    Ok(loaded()?.into_iter().filter(|program| held.contains(&program.id)).map(|program| (program.name, program.runs)).collect())
+}
+
+/// Numbers of the programs that process `pid` has open, itself or through a link. Older bpftools do not tell.
+fn held(pid: u32) -> Result<BTreeSet<u64>> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let files = fs::read_dir(&folder).with_context(|| format!("read {folder}"))?.flatten();
+    let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
+    Ok(texts.filter_map(id).collect())
 }
 
 /// What was in [`STATS`] before we changed it.

@@ -23,6 +23,10 @@ const READY: Duration = Duration::from_secs(20);
 /// What a tool does once more after it said it was ready, such as reading its first packets.
 const SETTLE: Duration = Duration::from_millis(300);
 
+/// bpftrace, with the file systems it needs where the machine has not mounted them.
+const WITH_TRACEFS: &str = "mount -t debugfs bench /sys/kernel/debug; mount -t tracefs bench /sys/kernel/tracing; \
+                            mount -t tracefs bench /sys/kernel/debug/tracing; exec bpftrace \"$@\"";
+
 /// A tool, and how it is called.
 #[derive(Clone, Debug)]
 pub(crate) struct Tool {
@@ -134,8 +138,8 @@ impl Bench {
         let thrown = self.scratch.join("pcap");
         match tool.program {
             Program::Netprobe => command.arg(&self.netprobe),
-            // Unbuffered stdout is what lets the line "ready" through.
-            Program::Bpftrace => command.args(["bpftrace", "-B", "line"]),
+            // Line by line is what lets "ready" through.
+            Program::Bpftrace => command.args(["unshare", "--mount", "sh", "-c", WITH_TRACEFS, "sh", "-B", "line"]),
             // Packets are written as root: the folder is not tcpdump's.
             Program::Tcpdump => command.args(["tcpdump", "-Z", "root"]),
         };
