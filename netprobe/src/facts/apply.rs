@@ -153,12 +153,12 @@ impl NamespaceFacts {
 }
 
 /// Same place in the same table.
-fn is_same(a: &Route, b: &Route) -> bool {
+pub(super) fn is_same(a: &Route, b: &Route) -> bool {
     (a.table, a.dst, a.priority, a.kind) == (b.table, b.dst, b.priority, b.kind)
 }
 
 /// All next hops of `part`, and it has some, are among those of `whole`.
-fn is_part(part: &Route, whole: &Route) -> bool {
+pub(super) fn is_part(part: &Route, whole: &Route) -> bool {
     !part.next_hops.is_empty() && part.next_hops.iter().all(|hop| whole.next_hops.contains(hop))
 }
 

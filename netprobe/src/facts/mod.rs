@@ -4,11 +4,13 @@ pub mod event;
 pub mod policy;
 
 mod apply;
+mod author;
 mod links;
 mod namespaces;
 mod neighbours;
 mod netlink;
 mod netns;
+mod notify;
 mod outside;
 mod read;
 mod routes;
