@@ -2,9 +2,11 @@
 
 pub mod event;
 pub mod policy;
+pub mod reader;
 
 mod apply;
 mod author;
+mod discover;
 mod links;
 mod namespaces;
 mod neighbours;
@@ -15,4 +17,6 @@ mod outside;
 mod read;
 mod routes;
 mod rules;
+mod scan;
 mod sysctls;
+mod watch;

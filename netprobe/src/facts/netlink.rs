@@ -116,7 +116,7 @@ const GROUPS: u32 = {
 };
 
 /// Room for notifications in the kernel, bytes: some thousand routes that go at once. Memory is used when they do.
-const NOTIFICATIONS_BYTES: usize = 1024 * 1024;
+const NOTIFICATIONS_BYTES: i32 = 1024 * 1024;
 
 /// A socket that hears of every change in the calling thread's namespace and never blocks.
 pub(super) fn subscribe() -> io::Result<Socket> {
