@@ -62,7 +62,8 @@ impl FactsReader {
     ///
     /// Fails where the node's own tables cannot be read. Pods that cannot be entered are left out, with a warning.
     pub fn start(options: Options) -> Result<(Self, NodeFacts)> {
-        let node = Netns::open(Path::new("/proc/self/ns/net")).context("open the node's namespace /proc/self/ns/net")?;
+        let node =
+            Netns::open(Path::new("/proc/self/ns/net")).context("open the node's namespace /proc/self/ns/net")?;
         let found = look(&node, &node).context("read the node's links, rules and routes by netlink")?;
         let Look { socket, nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?;
