@@ -26,8 +26,15 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     ]))?;
     say("ci", "spelling");
     execute(Command::new(bin.join("typos")).current_dir(root))?;
+    say("ci", "documentation");
+    execute(cargo(root).env("RUSTDOCFLAGS", "--deny warnings").args([
+        "doc",
+        "--locked",
+        "--no-deps",
+        "--quiet",
+        "--document-private-items",
+    ]))?;
     test::run(root, &[])?;
-    execute(cargo(root).args(["doc", "--locked", "--no-deps", "--quiet", "--document-private-items"]))?;
     let after = tree(root)?;
     if before != after {
         bail!("the checks changed the tree:\n{after}");
