@@ -47,3 +47,26 @@ pub struct DropsArgs {
     #[command(flatten)]
     pub ready: Ready,
 }
+
+/// Runs `netprobe drops`.
+///
+/// # Errors
+///
+/// Bad input, missing privileges, and whatever the output returns.
+pub fn run(args: &DropsArgs) -> anyhow::Result<()> {
+    use std::io::IsTerminal;
+
+    let request = super::live::Request {
+        command: "drops",
+        filter: &args.filter,
+        select: &args.select,
+        default: Some(super::select::Target::All),
+        expect: crate::explain::Expectations::default(),
+        output: &args.output,
+        record: &args.record,
+        ready: &args.ready,
+    };
+    let show =
+        if args.watch { super::run::Show::DropsLive(std::io::stdout().is_terminal()) } else { super::run::Show::Drops };
+    super::run::run(&request, &args.until, show)
+}

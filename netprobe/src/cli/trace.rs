@@ -50,3 +50,22 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub ready: Ready,
 }
+
+/// Runs `netprobe trace`.
+///
+/// # Errors
+///
+/// Bad input, missing privileges, and whatever the output returns.
+pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
+    let request = super::live::Request {
+        command: "trace",
+        filter: &args.filter,
+        select: &args.select,
+        default: None,
+        expect: crate::explain::Expectations { device: args.expect.device.clone() },
+        output: &args.output,
+        record: &args.record,
+        ready: &args.ready,
+    };
+    super::run::run(&request, &args.until, super::run::Show::Journeys)
+}

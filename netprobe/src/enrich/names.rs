@@ -27,7 +27,8 @@ const SHORT_ID: usize = 12;
 pub struct Names {
     node: u32,
     namespaces: BTreeMap<u32, Arc<Pod>>,
-    addresses: HashMap<IpAddr, Arc<Pod>>,
+    /// Ordered, so that a replay walks it as the run did.
+    addresses: BTreeMap<IpAddr, Arc<Pod>>,
     node_addresses: BTreeSet<IpAddr>,
 }
 
@@ -43,7 +44,7 @@ impl Names {
             let identity = Arc::new(named(pod, Source::Ip));
             names.addresses.extend(pod.ips.iter().map(|ip| (*ip, Arc::clone(&identity))));
         }
-        let mut holders: HashMap<IpAddr, Vec<Arc<Pod>>> = HashMap::new();
+        let mut holders: BTreeMap<IpAddr, Vec<Arc<Pod>>> = BTreeMap::new();
         for namespace in facts.namespaces.values().filter(|ns| ns.inum != facts.node) {
             let pod = Arc::new(index.name(namespace));
             for ip in addresses(namespace) {
@@ -90,6 +91,11 @@ impl Names {
             None if self.node_addresses.contains(&ip) => Known::No(Why::Node),
             None => Known::No(Why::Outside),
         }
+    }
+
+    /// Every address whose pod is known, in order.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
+        self.addresses.iter().map(|(ip, pod)| (*ip, pod))
     }
 
     /// Every pod of this node, with the inode number of its namespace.
