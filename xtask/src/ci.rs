@@ -43,5 +43,5 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 }
 
 fn tree(root: &Path) -> Result<String> {
-    ask(Command::new("git").current_dir(root).args(["status", "--porcelain"]))
+    ask(Command::new("git").current_dir(root).args(["-c", "safe.directory=*", "status", "--porcelain"]))
 }
