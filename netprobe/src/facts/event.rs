@@ -51,6 +51,18 @@ pub enum FactsEvent {
     },
 }
 
+impl FactsEvent {
+    /// Whether names of namespaces or addresses must be looked up again.
+    #[must_use]
+    pub const fn changes_names(&self) -> bool {
+        match self {
+            Self::Namespace(_) | Self::NamespaceGone { .. } => true,
+            Self::Change(change) => matches!(change.what, What::AddressAdded(_) | What::AddressDeleted(_)),
+            Self::Neighbour { .. } | Self::Sysctls { .. } | Self::Lost { .. } => false,
+        }
+    }
+}
+
 impl NodeFacts {
     /// Takes one step, and notes it in the journal if it belongs there.
     pub fn apply(&mut self, event: &FactsEvent) {

@@ -13,6 +13,7 @@ mod outside;
 mod read;
 mod routes;
 mod rules;
-mod sysctls;
 mod stopgap;
+mod sysctls;
+pub use event::FactsEvent;
 pub use stopgap::*;
