@@ -22,7 +22,7 @@ use nix::{
 
 use super::{
     Options,
-    namespace::{Namespace, missing},
+    namespace::{Namespace, family, missing},
     network::{KUBE_NAMESPACE, Network, PODS},
     scenes::{DAEMON, PORT, Scene, Step},
     traffic::{Echo, connect, word},
@@ -236,7 +236,8 @@ impl Daemon {
         }
         // The kernel names a process after its file, `ip` takes its work from its first argument.
         let mut command = Command::new(&program);
-        command.arg0("ip").args(["-batch", "-"]).stdin(Stdio::piped());
+        let (v6, line) = family(line);
+        command.arg0("ip").arg(if v6 { "-6" } else { "-4" }).args(["-batch", "-"]).stdin(Stdio::piped());
         let mut child = namespace.enter(|| command.spawn())?.map_err(|error| missing("ip", error))?;
         let commands = child.stdin.take();
         let mut daemon = Self { child, commands };
