@@ -1,0 +1,163 @@
+//! Requests to rtnetlink and their answers.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// How often a dump is begun again because the kernel's tables changed under it. After that we take
+/// what we have: the notifications that follow repair it.
+const DUMP_ATTEMPTS: usize = 4;
+
+/// Room for the largest datagram.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// `struct nlmsghdr`, bytes (`include/uapi/linux/netlink.h`).
+const HEADER_BYTES: usize = 16;
+
+/// Messages of the kernel that we could not read, since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unread(pub(super) u64);
+
+/// A socket for requests, bound to the namespace it was opened in.
+pub(super) struct Requests {
+    socket: Socket,
+    sequence: u32,
+    pub(super) unread: Unread,
+}
+
+impl Requests {
+    /// Opens one in the calling thread's namespace.
+    pub(super) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0, unread: Unread::default() })
+    }
+
+    /// Every object a dump request yields, as one consistent table where the kernel lets us.
+    pub(super) fn dump(&mut self, request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut got = vec![];
+        for _ in 0..DUMP_ATTEMPTS {
+            self.send(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
+            got.clear();
+            if self.answers(&mut got)? {
+                break;
+            }
+        }
+        Ok(got)
+    }
+
+    /// The answer to a request for one object.
+    pub(super) fn get(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+        let mut got = vec![];
+        self.send(request, NLM_F_REQUEST | NLM_F_ACK)?;
+        self.answers(&mut got)?;
+        Ok(got.pop())
+    }
+
+    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map(drop)
+    }
+
+    /// Reads up to the end of the answer. False if the kernel says that the table changed meanwhile.
+    fn answers(&mut self, got: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
+        let mut consistent = true;
+        let mut buffer = vec![];
+        loop {
+            receive(&self.socket, &mut buffer, 0)?;
+            for bytes in messages(&buffer) {
+                let Ok(frame) = NetlinkBuffer::new_checked(bytes) else {
+                    self.unread.0 += 1;
+                    continue;
+                };
+                if frame.sequence_number() != self.sequence {
+                    continue;
+                }
+                consistent &= frame.flags() & NLM_F_DUMP_INTR == 0;
+                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|m| m.payload) {
+                    Ok(NetlinkPayload::Done(_)) => return Ok(consistent),
+                    Ok(NetlinkPayload::Error(error)) if error.code.is_none() => return Ok(consistent),
+                    Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
+                    Ok(NetlinkPayload::InnerMessage(message)) => got.push(message),
+                    Ok(_) => {}
+                    Err(_) => self.unread.0 += 1,
+                }
+            }
+        }
+    }
+}
+
+/// One datagram, tried again when a signal interrupts. Returns who sent it.
+///
+/// The kernel fills no more than 32 KiB (`NLMSG_GOODSIZE`, `netlink_recvmsg`), so the buffer is never too small.
+pub(super) fn receive(socket: &Socket, buffer: &mut Vec<u8>, flags: i32) -> io::Result<SocketAddr> {
+    loop {
+        buffer.clear();
+        buffer.reserve(BUFFER_BYTES);
+        match socket.recv_from(buffer, flags) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(|(_, from)| from),
+        }
+    }
+}
+
+/// The messages in a datagram. What follows a damaged length is left out.
+pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(*datagram.first_chunk::<4>()?) as usize;
+        if length < HEADER_BYTES || length > datagram.len() {
+            return None;
+        }
+        let message = &datagram[..length];
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// A notification, and the port id of the request that caused it (0: none).
+pub(super) fn notification(bytes: &[u8]) -> Option<(u32, RouteNetlinkMessage)> {
+    let frame = NetlinkBuffer::new_checked(bytes).ok()?;
+    let mut header = NetlinkHeader::default();
+    header.message_type = frame.message_type();
+    RouteNetlinkMessage::deserialize(&header, frame.payload()).ok().map(|message| (frame.port_number(), message))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn damaged_datagrams_yield_no_message_beyond_their_end(datagram in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = 0;
+            for message in messages(&datagram) {
+                bytes += message.len();
+                drop(notification(message));
+            }
+            prop_assert!(bytes <= datagram.len());
+        }
+    }
+
+    #[test]
+    fn a_datagram_of_two_messages_yields_both() {
+        let mut one = vec![0; 20];
+        one[0] = 18;
+        let two: Vec<u8> = one.iter().chain(&one).copied().collect();
+        assert_eq!(messages(&two).map(<[u8]>::len).collect::<Vec<_>>(), [18, 18]);
+    }
+}
