@@ -74,7 +74,11 @@ impl Stage<'_> {
     fn say(&self, what: &str, text: &str) {
         let line = format!("== {what:8} {text}\n");
         // A closed terminal must not keep us from cleaning up.
-        let _ = if self.options.json { io::stderr().write_all(line.as_bytes()) } else { io::stdout().write_all(line.as_bytes()) };
+        let _ = if self.options.json {
+            io::stderr().write_all(line.as_bytes())
+        } else {
+            io::stdout().write_all(line.as_bytes())
+        };
     }
 
     fn wait(&self, limit: Duration, mut until: impl FnMut() -> Result<bool>) -> Result<bool> {
