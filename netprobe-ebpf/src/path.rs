@@ -28,6 +28,10 @@ pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
     let netns = device.netns();
     let role = follow::role(netns);
     if role == 0 {
+        // It went on into a namespace that is none of ours.
+        if follow::in_flight() {
+            follow::received(skb);
+        }
         return None;
     }
     let receiving = follow::receiving()?;
@@ -82,9 +86,12 @@ pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let skb = Skb::new(ctx.arg(0));
-    let netns = skb.device()?.netns();
-    let role = follow::role(netns);
+    let (netns, role) = match skb.device().map(Device::netns) {
+        Some(netns) => (netns, follow::role(netns)),
+        None => (0, 0),
+    };
     if role == 0 {
+        follow::received(skb);
         return None;
     }
     let headers = skb.headers(Slot::Consume)?;
@@ -92,6 +99,7 @@ pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
         let location = if config!(has_consume_location) != 0 { ctx.arg(1) } else { 0 };
         send(skb, headers, netns, PLACE_CONSUME, location);
     }
+    follow::received(skb);
     Some(())
 }
 

@@ -6,13 +6,15 @@ use std::{
     fs,
     io::Write,
     net::IpAddr,
-    os::linux::fs::MetadataExt,
+    os::{fd::OwnedFd, linux::fs::MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use netprobe_common::config::{Config, MODE_ALL, MODE_DROPS, NS_FOLLOWED, NS_NODE, NS_POD};
+
+use tokio::io::unix::AsyncFd;
 
 use super::{
     output::{Output, Ready, Record},
@@ -33,7 +35,7 @@ use crate::{
     },
     pipeline::{DropCount, Input, Pipeline, Progress},
     probe::{
-        attach::Attached,
+        attach::{Attached, readable},
         btf::KernelBtf,
         host, offsets,
         tables::{LOSS_NAMES, Lost},
@@ -98,7 +100,8 @@ impl Live {
         let Some(target) = target else { return Err(request.select.required().expect_err("nobody is named")) };
         let mut config: Config = netprobe_common::wire::zeroed();
         let compiled = super::filter::compile_words(request.filter)?;
-        (config.filter, config.filter_tests, config.filter_clauses) = (compiled.filter, compiled.tests, compiled.clauses);
+        (config.filter, config.filter_tests, config.filter_clauses) =
+            (compiled.filter, compiled.tests, compiled.clauses);
         let inventory = match &request.select.inventory {
             Some(path) => inventory::load(path)?,
             None => Inventory::default(),
@@ -133,16 +136,14 @@ impl Live {
         Ok((live, renderer))
     }
 
-    /// Descriptor of the programs' ring.
-    #[must_use]
-    pub fn ring_fd(&self) -> i32 {
-        self.attached.ring_fd()
-    }
-
-    /// Descriptor of the node's notifications.
-    #[must_use]
-    pub fn facts_fd(&self) -> i32 {
-        self.facts.fd()
+    /// Becomes readable when the programs, and when the node's network, have news.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left.
+    pub fn ready(&self) -> Result<(AsyncFd<OwnedFd>, AsyncFd<OwnedFd>)> {
+        let notifications = self.facts.fd().try_clone_to_owned().context("watch the node's notifications")?;
+        Ok((self.attached.ring_ready()?, readable(notifications)?))
     }
 
     /// Takes in what there is, and lets the pipeline work on it.

@@ -1,13 +1,9 @@
 //! Runs a live command until it is over: the ring, the node's notifications, the clock, signals.
 
-use std::{
-    os::fd::{AsRawFd, RawFd},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::{
-    io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
@@ -27,15 +23,6 @@ pub enum Show {
     Drops,
     /// A table of drops every second; `true` redraws it in place.
     DropsLive(bool),
-}
-
-/// A descriptor that somebody else owns.
-struct Borrowed(RawFd);
-
-impl AsRawFd for Borrowed {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
 }
 
 /// Runs until the time is over, enough is seen, a signal comes, or the reader goes away.
@@ -64,8 +51,7 @@ pub fn run(request: &Request<'_>, until: &Until, show: Show) -> Result<()> {
 }
 
 async fn turns(live: &mut Live, out: &mut dyn Render, until: &Until, show: Show) -> Result<()> {
-    let ring = AsyncFd::new(Borrowed(live.ring_fd())).context("wait for the ring")?;
-    let facts = AsyncFd::new(Borrowed(live.facts_fd())).context("wait for the node's notifications")?;
+    let (ring, facts) = live.ready()?;
     let mut clock = interval(TURN);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut table = interval(Duration::from_secs(1));

@@ -62,8 +62,8 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_bridges_forwarding_table_is_left_out() {
-        let message =
-            NeighbourMessage { attributes: vec![NeighbourAttribute::LinkLayerAddress(vec![2; 6])], ..Default::default() };
+        let mut message = NeighbourMessage::default();
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![2; 6]));
         assert_eq!(neighbour(&message), None);
     }
 }

@@ -111,10 +111,16 @@ pub(super) fn of_device(device: &str, message: &LinkMessage, into: &mut Sysctls)
 
 /// Whether a setting belongs to that device.
 pub(super) fn is_of_device(name: &str, device: &str) -> bool {
-    ["net.ipv4.conf.", "net.ipv6.conf."]
-        .iter()
-        .filter_map(|prefix| name.strip_prefix(prefix)?.strip_prefix(device))
-        .any(|rest| rest.strip_prefix('.').is_some_and(|setting| !setting.contains('.')))
+    renamed(name, device, device).is_some()
+}
+
+/// The name of a device's setting after the device got another name; `None` if it is not that device's.
+pub(super) fn renamed(name: &str, old: &str, new: &str) -> Option<String> {
+    ["net.ipv4.conf.", "net.ipv6.conf."].into_iter().find_map(|family| {
+        let setting = name.strip_prefix(family)?.strip_prefix(old)?.strip_prefix('.')?;
+        // `eth0.100.rp_filter` is eth0.100's, not eth0's.
+        (!setting.contains('.')).then(|| format!("{family}{new}.{setting}"))
+    })
 }
 
 /// `RTM_NEWNETCONF` (`include/uapi/linux/rtnetlink.h`), which the library does not know.
