@@ -20,3 +20,6 @@ mod rules;
 mod scan;
 mod sysctls;
 mod watch;
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::model::facts::{NamespaceFacts, NodeFacts};
 
+/// The calling thread's namespace is the node's. Never that of process 1, which is another's in a container.
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// When namespaces are looked for again after a link appeared, nanoseconds. CNI plugins create a link, move it, name
 /// it and give it addresses, in steps that take from a millisecond to half a second.
 const RESCAN_NS: [u64; 4] = [0, 20_000_000, 100_000_000, 500_000_000];
@@ -62,7 +65,7 @@ impl FactsReader {
     ///
     /// Fails where the node's own tables cannot be read. Pods that cannot be entered are left out, with a warning.
     pub fn start(options: Options) -> Result<(Self, NodeFacts)> {
-        let node = Netns::open(Path::new("/proc/self/ns/net")).context("open the node's namespace /proc/self/ns/net")?;
+        let node = Netns::open(Path::new(OWN)).with_context(|| format!("open the node's namespace {OWN}"))?;
         let found = look(&node, &node).context("read the node's links, rules and routes by netlink")?;
         let Look { socket, nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?;
