@@ -223,7 +223,7 @@ impl Live {
 
     fn take_facts(&mut self, now_ns: u64) -> Result<()> {
         let mut events = Vec::new();
-        self.facts.read_ready(now_ns, &mut events);
+        self.facts.read_ready(now_ns, &mut events)?;
         let mut renamed = false;
         for event in events {
             let json = serde_json::to_vec(&event).context("write a change of the node as JSON")?;
@@ -338,11 +338,11 @@ impl Parts {
         filter: Config,
     ) -> Result<(Self, Followed)> {
         let pods: Vec<IpAddr> = inventory.pods.iter().flat_map(|p| p.ips.iter().copied()).collect();
-        let options = FactsOptions { pod_addresses: pods };
+        let options = FactsOptions { pod_addresses: pods, now_ns: host::mono_ns() };
         let here = request.record.node_name.clone();
         std::thread::scope(|scope| {
             let symbols = scope.spawn(host::symbols);
-            let facts = scope.spawn(|| FactsReader::start(&options));
+            let facts = scope.spawn(|| FactsReader::start(options));
             let btf = KernelBtf::load(request.ready.btf.as_deref())?;
             let host = host::read(&btf, here)?;
             let (facts, node) = facts.join().map_err(|_| anyhow!("reading the node's network failed"))??;

@@ -211,7 +211,9 @@ impl Journeys {
         if matches!(role, LookupRole::Other) {
             return None;
         }
-        if let Some(id) = self.in_hand(sighting.packet.cpu, skb, sighting.packet.mono_ns) {
+        // An output look-up is for a packet yet to come, whatever this CPU received before it.
+        let received = matches!(role, LookupRole::Input | LookupRole::ReversePath);
+        if received && let Some(id) = self.in_hand(sighting.packet.cpu, skb, sighting.packet.mono_ns) {
             // The reverse-path look-up asks with the addresses swapped.
             let asked = if role == LookupRole::ReversePath { flow.reversed() } else { *flow };
             let forward = self.open.get(&id).is_some_and(|j| same_way(j, &asked));
@@ -226,7 +228,9 @@ impl Journeys {
             self.add(id, Arc::clone(sighting), forward);
             return Some(id);
         }
-        self.ghosts.hold(Arc::clone(sighting), flow);
+        if role == LookupRole::Output {
+            self.ghosts.hold(Arc::clone(sighting), flow);
+        }
         None
     }
 

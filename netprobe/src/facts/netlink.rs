@@ -3,7 +3,7 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
@@ -19,15 +19,12 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// `struct nlmsghdr`, bytes (`include/uapi/linux/netlink.h`).
 const HEADER_BYTES: usize = 16;
 
-/// Messages of the kernel that we could not read, since start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Unread(pub(super) u64);
-
 /// A socket for requests, bound to the namespace it was opened in.
 pub(super) struct Requests {
     socket: Socket,
     sequence: u32,
-    pub(super) unread: Unread,
+    /// Messages of the kernel that we could not read.
+    pub(super) unread: u64,
 }
 
 impl Requests {
@@ -36,7 +33,7 @@ impl Requests {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0, unread: Unread::default() })
+        Ok(Self { socket, sequence: 0, unread: 0 })
     }
 
     /// Every object a dump request yields, as one consistent table where the kernel lets us.
@@ -80,7 +77,7 @@ impl Requests {
             receive(&self.socket, &mut buffer, 0)?;
             for bytes in messages(&buffer) {
                 let Ok(frame) = NetlinkBuffer::new_checked(bytes) else {
-                    self.unread.0 += 1;
+                    self.unread += 1;
                     continue;
                 };
                 if frame.sequence_number() != self.sequence {
@@ -93,11 +90,41 @@ impl Requests {
                     Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
                     Ok(NetlinkPayload::InnerMessage(message)) => got.push(message),
                     Ok(_) => {}
-                    Err(_) => self.unread.0 += 1,
+                    Err(_) => self.unread += 1,
                 }
             }
         }
     }
+}
+
+/// Groups a watched namespace's socket listens to: bit N-1 is `RTNLGRP_` N (`include/uapi/linux/rtnetlink.h`).
+const GROUPS: u32 = {
+    let (link, neigh, netconf_v4, netconf_v6, nsid) = (1, 3, 24, 25, 28);
+    let (address_v4, route_v4, rule_v4) = (5, 7, 8);
+    let (address_v6, route_v6, rule_v6) = (9, 11, 19);
+    1 << (link - 1)
+        | 1 << (neigh - 1)
+        | 1 << (netconf_v4 - 1)
+        | 1 << (netconf_v6 - 1)
+        | 1 << (nsid - 1)
+        | 1 << (address_v4 - 1)
+        | 1 << (route_v4 - 1)
+        | 1 << (rule_v4 - 1)
+        | 1 << (address_v6 - 1)
+        | 1 << (route_v6 - 1)
+        | 1 << (rule_v6 - 1)
+};
+
+/// Room for notifications in the kernel, bytes: some thousand routes that go at once. Memory is used when they do.
+const NOTIFICATIONS_BYTES: i32 = 1024 * 1024;
+
+/// A socket that hears of every change in the calling thread's namespace and never blocks.
+pub(super) fn subscribe() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.set_non_blocking(true)?;
+    socket.set_rx_buf_sz(NOTIFICATIONS_BYTES)?;
+    socket.bind(&SocketAddr::new(0, GROUPS))?;
+    Ok(socket)
 }
 
 /// One datagram, tried again when a signal interrupts. Returns who sent it.
@@ -127,12 +154,36 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A notification, and the port id of the request that caused it (0: none).
-pub(super) fn notification(bytes: &[u8]) -> Option<(u32, RouteNetlinkMessage)> {
-    let frame = NetlinkBuffer::new_checked(bytes).ok()?;
-    let mut header = NetlinkHeader::default();
-    header.message_type = frame.message_type();
-    RouteNetlinkMessage::deserialize(&header, frame.payload()).ok().map(|message| (frame.port_number(), message))
+/// A message nobody asked for.
+pub(super) struct Notification<'a> {
+    /// Port id of the request that caused it; 0 for the kernel's own doing.
+    pub(super) port_id: u32,
+    /// `RTM_*`.
+    pub(super) kind: u16,
+    /// It replaces what was there under the same key.
+    pub(super) replaces: bool,
+    /// What follows the header.
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Notification<'a> {
+    /// Reads the header.
+    pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
+        let frame = NetlinkBuffer::new_checked(bytes).ok()?;
+        Some(Self {
+            port_id: frame.port_number(),
+            kind: frame.message_type(),
+            replaces: frame.flags() & NLM_F_REPLACE != 0,
+            payload: frame.payload(),
+        })
+    }
+
+    /// The rest, where the library can read it.
+    pub(super) fn message(&self) -> Option<RouteNetlinkMessage> {
+        let mut header = NetlinkHeader::default();
+        header.message_type = self.kind;
+        RouteNetlinkMessage::deserialize(&header, self.payload).ok()
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +198,7 @@ mod tests {
             let mut bytes = 0;
             for message in messages(&datagram) {
                 bytes += message.len();
-                drop(notification(message));
+                drop(Notification::new(message).and_then(|n| n.message()));
             }
             prop_assert!(bytes <= datagram.len());
         }

@@ -73,7 +73,8 @@ fn rules(requests: &mut Requests) -> io::Result<Vec<Rule>> {
     Ok(rules)
 }
 
-fn routes(requests: &mut Requests) -> io::Result<Vec<Route>> {
+/// Routes of all tables.
+pub(super) fn routes(requests: &mut Requests) -> io::Result<Vec<Route>> {
     let mut routes = vec![];
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();

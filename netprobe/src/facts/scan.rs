@@ -1,0 +1,84 @@
+//! One namespace looked at from inside: is it linked into the node, and what is in it?
+
+use std::{collections::BTreeMap, io};
+
+use netlink_sys::Socket;
+
+use super::{
+    namespaces::{self, Holders},
+    netlink::{Requests, subscribe},
+    netns::Netns,
+    read::{self, Tables},
+    sysctls,
+};
+use crate::model::facts::{Link, NamespaceFacts, NamespaceKind};
+
+/// A namespace we follow. While this lives the kernel keeps the namespace.
+pub(super) struct Watched {
+    pub(super) netns: Netns,
+    /// Hears of every change.
+    pub(super) socket: Socket,
+    /// Other namespaces by the number this one knows them by (`IFLA_LINK_NETNSID`).
+    pub(super) nsids: BTreeMap<i32, u32>,
+    /// Who else refers to it.
+    pub(super) holders: Holders,
+}
+
+/// What a look found.
+pub(super) struct Look {
+    pub(super) socket: Socket,
+    pub(super) nsids: BTreeMap<i32, u32>,
+    pub(super) facts: NamespaceFacts,
+    /// Messages that could not be read.
+    pub(super) unread: u64,
+}
+
+/// Reads the namespace the calling thread is in.
+///
+/// `None` if it has no link whose other end or parent is in the node's. The subscription is older than
+/// the facts, so nothing is missed in between.
+pub(super) fn look(netns: &Netns, node: &Netns) -> io::Result<Option<Look>> {
+    let mut requests = Requests::open()?;
+    let mut nsids = BTreeMap::new();
+    if netns.inum != node.inum {
+        let links = read::links(&mut requests)?.0;
+        // Asked after the links: listing them is what makes the kernel give the node a number here.
+        let id = namespaces::nsid(&mut requests, node)?;
+        let back = id.is_some_and(|id| links.values().any(|seen| seen.peer_nsid == Some(id)));
+        if !back {
+            return Ok(None);
+        }
+        nsids.extend(id.map(|id| (id, node.inum)));
+    }
+    let socket = subscribe()?;
+    let mut tables = read::tables(&mut requests)?;
+    tables.sysctls.extend(sysctls::of_this_namespace());
+    let kind = if netns.inum == node.inum { NamespaceKind::Node } else { NamespaceKind::Pod };
+    let facts = facts(netns.inum, kind, tables, &nsids);
+    Ok(Some(Look { socket, nsids, facts, unread: requests.unread }))
+}
+
+/// Facts from tables. Who is in the namespace and since when is for the caller to add.
+pub(super) fn facts(
+    inum: u32,
+    kind: NamespaceKind,
+    tables: Tables,
+    nsids: &BTreeMap<i32, u32>,
+) -> NamespaceFacts {
+    let Tables { links, addresses, rules, routes, neighbours, sysctls } = tables;
+    let resolve = |seen: super::links::Seen| Link {
+        peer_netns: seen.peer_nsid.and_then(|id| nsids.get(&id)).copied(),
+        ..seen.link
+    };
+    NamespaceFacts {
+        inum,
+        kind,
+        links: links.into_iter().map(|(index, seen)| (index, resolve(seen))).collect(),
+        addresses,
+        rules,
+        routes,
+        neighbours,
+        sysctls,
+        ..NamespaceFacts::default()
+    }
+}
