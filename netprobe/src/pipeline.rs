@@ -75,6 +75,17 @@ pub struct DropCount {
     pub last_ns: u64,
 }
 
+/// The kernel's drop table at one moment, as a recording keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DropCounts {
+    /// `CLOCK_MONOTONIC` nanoseconds when it was read.
+    pub mono_ns: u64,
+    /// The user was shown it.
+    pub shown: bool,
+    /// The rows.
+    pub rows: Vec<DropCount>,
+}
+
 /// What a tick brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
