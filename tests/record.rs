@@ -4,7 +4,7 @@
 //! cargo test --package netprobe-tests --test record -- --ignored      (as root)
 //! UPDATE_GOLDEN=1 cargo test --package netprobe-tests --test replay
 //! ```
-//! Another run has other times and ports, so all golden files change: make them again only where
+//! `STORY=a,b` makes only these. Another run has other times and ports, so all golden files change: make them again only where
 //! the format, the records or the facts have changed, and read what became of the findings.
 
 use std::{env, error::Error, fs, path::Path, thread, time::Duration};
@@ -49,7 +49,7 @@ fn node(lab: &Lab, line: &str) {
 fn guard(lab: &Lab, verdict: &str) {
     let hook = "type filter hook forward priority 0";
     let rule = format!("ip saddr 10.61.7.10 tcp dport 3306 counter {verdict}");
-    lab.on("node").nft(&format!("table inet site {{ chain guard {{ {hook}; {rule}; }} }}"));
+    lab.on("node").nft(&format!("table inet site {{\n chain guard {{\n {hook}\n {rule}\n }}\n}}\n"));
 }
 
 const STORIES: &[Story] = &[
@@ -110,7 +110,8 @@ fn record(story: &Story, fixtures: &Path) {
     assert!(bytes <= BYTES_MAX, "{}: {bytes} bytes are too many to keep", story.name);
 }
 
-/// Copies a recording without what is only this machine's: cgroups, and the names and processes of namespaces.
+/// Copies a recording without what is only this machine's: cgroups, and the names and processes of
+/// namespaces.
 fn keep(from: &Path, to: &Path) -> Result<u64, Box<dyn Error>> {
     let reader = Reader::open(from)?;
     let mut writer = Writer::create(to, reader.header())?;
@@ -146,10 +147,11 @@ fn forget(namespace: &mut NamespaceFacts) {
 fn record_the_fixtures() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     let only = env::var("STORY").ok();
+    let is_wanted = |story: &&Story| only.as_deref().is_none_or(|names| names.split(',').any(|n| n == story.name));
     // A host name of our own, for this thread and what it starts.
     unshare(CloneFlags::CLONE_NEWUTS).expect("recording needs root");
     nix::unistd::sethostname(NODE).expect("the name is ours to set");
-    let mut wanted = STORIES.iter().filter(|story| only.as_deref().is_none_or(|name| name == story.name)).peekable();
+    let mut wanted = STORIES.iter().filter(is_wanted).peekable();
     assert!(wanted.peek().is_some(), "no story {only:?}");
     for story in wanted {
         record(story, &fixtures);
