@@ -89,8 +89,7 @@ const STORIES: &[Story] = &[
         before: |_| {},
         watched: |lab| {
             lab.on("web-0").connects(SERVER);
-            lab.on("web-0").connects(SERVER6);
-            lab.on("web-0").exchanges(SERVER);
+            lab.on("web-0").exchanges(SERVER6);
         },
     },
 ];

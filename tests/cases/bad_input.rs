@@ -62,7 +62,7 @@ fn without_root_it_says_what_it_needs() {
     command.args(["trace", "--all", "--no-kube"]).stdin(Stdio::null()).uid(NOBODY).gid(NOBODY);
     let output = lab.on("node").enter(|| command.output()).expect("start netprobe");
     fs::remove_file(&program).expect("remove the copy");
-    says(&refused(&output), &["root", "CAP_BPF"]);
+    says(&refused(&output), &["privileges", "sudo", "CAP_BPF"]);
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::io::ErrorKind;
 
 use netprobe_tests::{Finding, Lab, PORT, SERVER, open};
 
-/// `verdict` for web-0's packets to the port, in that hook of the node.
+/// `verdict` for packets to the port, in that hook of the node.
 fn rule(lab: &Lab, hook: &str, verdict: &str) {
+    let packets = format!("tcp dport {PORT} counter {verdict}");
     lab.on("node").nft(&format!(
-        "table inet site {{ chain guard {{ type filter hook {hook} priority 0; tcp dport {PORT} counter {verdict}; }} }}"
+        "table inet site {{\n chain guard {{\n type filter hook {hook} priority 0;\n {packets}\n }}\n}}\n"
     ));
 }
 

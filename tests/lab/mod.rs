@@ -47,9 +47,10 @@ pub const WEB_1: DemoPod = PODS[1];
 
 /// How long a connection may take that is to succeed, or to be refused.
 const SOON: Duration = Duration::from_secs(5);
-/// How long a connection is tried that goes nowhere: the kernel sends the SYN again after 1 s and
-/// 3 s, and gives a neighbour up after 3 s.
-const IN_VAIN: Duration = Duration::from_millis(3800);
+/// How long a connection is tried that goes nowhere: the kernel sends the SYN again after 1 s.
+const IN_VAIN: Duration = Duration::from_millis(1500);
+/// The same where nobody answers for a neighbour: the kernel gives up after 3 s.
+const NO_NEIGHBOUR: Duration = Duration::from_millis(3800);
 
 /// The network of one test; gone when dropped.
 pub struct Lab {
@@ -158,7 +159,16 @@ impl On<'_> {
 
     /// Tries to connect and returns what it came to; fails the test if that is a connection.
     pub fn cannot_connect(self, to: SocketAddr) -> io::Error {
-        let result = connect(self.0, to, IN_VAIN).expect("enter the namespace");
+        self.fails(to, IN_VAIN)
+    }
+
+    /// The same, for as long as the kernel looks for a neighbour.
+    pub fn finds_no_neighbour(self, to: SocketAddr) -> io::Error {
+        self.fails(to, NO_NEIGHBOUR)
+    }
+
+    fn fails(self, to: SocketAddr, timeout: Duration) -> io::Error {
+        let result = connect(self.0, to, timeout).expect("enter the namespace");
         result.expect_err("the network is broken, so this must not connect")
     }
 

@@ -117,7 +117,15 @@ impl Probe {
             found = self.objects().into_iter().rev().filter_map(Finding::of).find(|finding| finding.rule() == rule);
             found.is_some()
         });
-        found.unwrap_or_else(|| panic!("no finding {rule} in {FINDING:?}, but: {:#?}", self.objects()))
+        found.unwrap_or_else(|| panic!("no finding {rule} within {FINDING:?}, but {}", self.summary()))
+    }
+
+    /// What was written, in few words.
+    fn summary(&self) -> String {
+        let objects = self.objects();
+        let findings: Vec<_> = objects.iter().cloned().filter_map(Finding::of).collect();
+        let claims: Vec<_> = findings.iter().map(|f| format!("{}: {}", f.rule(), f.text("/claim"))).collect();
+        format!("{} objects and these findings: {claims:#?}", objects.len())
     }
 
     /// Waits for a finding of `rule`, ends netprobe, and returns the finding, which must be the only one.

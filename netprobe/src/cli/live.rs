@@ -229,7 +229,7 @@ impl Live {
             let json = serde_json::to_vec(&event).context("write a change of the node as JSON")?;
             self.keep(&Frame::FactsEvent(json.into()));
             renamed |= event.changes_names();
-            self.pipeline.take(Input::Facts(event));
+            self.pipeline.take(Input::Facts(Box::new(event)));
         }
         if renamed
             && let Ok(followed) = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node)

@@ -403,7 +403,8 @@ fn a_long_journey_loses_its_middle_and_keeps_what_tells() {
 fn of_too_many_journeys_the_longest_silent_go() {
     let mut bench = Bench::default();
     let port = |n: usize| format!("10.9.0.29:{}", 1_000 + n);
-    let ids: Vec<_> = (0..JOURNEYS_MAX + 10).map(|n| bench.see(POD, sent(tcp(&port(n), "10.20.0.4:80"), SYN, 1))).collect();
+    let ids: Vec<_> =
+        (0..JOURNEYS_MAX + 10).map(|n| bench.see(POD, sent(tcp(&port(n), "10.20.0.4:80"), SYN, 1))).collect();
     // The first one speaks again, so it is not the longest silent.
     bench.see(POD, sent(tcp(&port(0), "10.20.0.4:80"), ACK, 2));
     let (ended, _) = bench.wait(MS);

@@ -11,6 +11,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage as Message,
     nsid::{NsidAttribute, NsidMessage},
 };
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::{
     netlink::Requests,
@@ -82,6 +83,14 @@ pub(super) fn all() -> BTreeMap<u32, Holders> {
         }
     }
     found
+}
+
+/// Hears of names that come and go.
+pub(super) fn watch_names() -> Option<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+    let interest = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_TO;
+    let watched = NAMED.iter().filter(|directory| inotify.add_watch(**directory, interest).is_ok()).count();
+    (watched > 0).then_some(inotify)
 }
 
 fn on_nsfs(path: &Path) -> Option<u32> {

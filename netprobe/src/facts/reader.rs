@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    inotify::Inotify,
+};
 
 use super::{
     author::Authors,
@@ -19,6 +22,9 @@ use super::{
 };
 use crate::model::facts::{NamespaceFacts, NodeFacts};
 
+/// The calling thread's namespace is the node's. Never that of process 1, which is another's in a container.
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// When namespaces are looked for again after a link appeared, nanoseconds. CNI plugins create a link, move it, name
 /// it and give it addresses, in steps that take from a millisecond to half a second.
 const RESCAN_NS: [u64; 4] = [0, 20_000_000, 100_000_000, 500_000_000];
@@ -26,6 +32,13 @@ const RESCAN_NS: [u64; 4] = [0, 20_000_000, 100_000_000, 500_000_000];
 /// How often we ask whether anybody but us still refers to the namespaces we hold, nanoseconds.
 /// The kernel keeps a namespace, and a pod's veth with it, until we let go.
 const HOLD_CHECK_NS: u64 = 1_000_000_000;
+
+/// How often all namespaces are looked through without a sign, nanoseconds. A macvlan can be made right inside the pod's
+/// namespace; if that has no name either, the node hears nothing.
+const SCAN_NS: u64 = 10_000_000_000;
+
+/// Stands for [`FactsReader::names`] among the namespaces' numbers, none of which is 0.
+const NAMES: u64 = 0;
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +63,9 @@ pub struct FactsReader {
     /// Rescans to come, soonest first.
     pub(super) rescans: Vec<u64>,
     pub(super) next_hold_check_ns: u64,
+    next_scan_ns: u64,
+    /// Hears of names given to namespaces, where the kernel and the file system can tell.
+    names: Option<Inotify>,
     pub(super) pod_addresses: Vec<IpAddr>,
     /// What is outside must be asked again.
     pub(super) inventory_changed: bool,
@@ -62,7 +78,7 @@ impl FactsReader {
     ///
     /// Fails where the node's own tables cannot be read. Pods that cannot be entered are left out, with a warning.
     pub fn start(options: Options) -> Result<(Self, NodeFacts)> {
-        let node = Netns::open(Path::new("/proc/self/ns/net")).context("open the node's namespace /proc/self/ns/net")?;
+        let node = Netns::open(Path::new(OWN)).with_context(|| format!("open the node's namespace {OWN}"))?;
         let found = look(&node, &node).context("read the node's links, rules and routes by netlink")?;
         let Look { socket, nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?;
@@ -75,11 +91,15 @@ impl FactsReader {
             authors: Authors::default(),
             rescans: vec![],
             next_hold_check_ns: options.now_ns + HOLD_CHECK_NS,
+            next_scan_ns: options.now_ns + SCAN_NS,
+            names: namespaces::watch_names(),
             pod_addresses: options.pod_addresses,
             inventory_changed: false,
         };
-        let mut all = namespaces::all();
-        let holders = all.remove(&inum).unwrap_or_default();
+        if let Some(names) = &reader.names {
+            reader.epoll.add(names, EpollEvent::new(EpollFlags::EPOLLIN, NAMES)).context("watch /run/netns")?;
+        }
+        let holders = namespaces::all().remove(&inum).unwrap_or_default();
         let watched = Watched { netns: node, socket, nsids, holders };
         reader.watch(watched, facts, 0).context("watch the node's namespace")?;
         let mut events = vec![];
@@ -98,7 +118,7 @@ impl FactsReader {
     /// When [`read_ready`](Self::read_ready) wants to be called next though nothing is readable.
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
-        self.rescans.iter().copied().fold(self.next_hold_check_ns, u64::min)
+        self.rescans.iter().copied().fold(self.next_hold_check_ns.min(self.next_scan_ns), u64::min)
     }
 
     /// The addresses of this node's pods, after the inventory has changed.
@@ -121,8 +141,9 @@ impl FactsReader {
                 other => other.context("wait for netlink notifications")?,
             };
             for event in &ready[..count] {
-                if let Ok(netns) = u32::try_from(event.data()) {
-                    self.drain(netns, now_ns, events);
+                match u32::try_from(event.data()) {
+                    Ok(netns) if event.data() != NAMES => self.drain(netns, now_ns, events),
+                    _ => self.names_changed(now_ns),
                 }
             }
             if count == 0 {
@@ -133,11 +154,25 @@ impl FactsReader {
             self.rescans.retain(|due| *due > now_ns);
             self.scan(now_ns, events);
         }
+        if self.next_scan_ns <= now_ns {
+            self.next_scan_ns = now_ns + SCAN_NS;
+            self.scan(now_ns, events);
+        }
         if self.next_hold_check_ns <= now_ns {
             self.next_hold_check_ns = now_ns + HOLD_CHECK_NS;
             self.check_holds(now_ns, events);
         }
         Ok(())
+    }
+
+    fn names_changed(&mut self, now_ns: u64) {
+        // What changed is not worth a look: a new name is mounted after it is made.
+        if let Some(names) = &self.names
+            && let Err(error) = names.read_events()
+        {
+            log::debug!("inotify: {error}");
+        }
+        self.rescan_soon(now_ns);
     }
 
     pub(super) fn rescan_soon(&mut self, now_ns: u64) {

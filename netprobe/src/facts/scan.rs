@@ -41,11 +41,10 @@ pub(super) fn look(netns: &Netns, node: &Netns) -> io::Result<Option<Look>> {
     let mut requests = Requests::open()?;
     let mut nsids = BTreeMap::new();
     if netns.inum != node.inum {
-        let links = read::links(&mut requests)?.0;
+        let peers = read::peer_nsids(&mut requests)?;
         // Asked after the links: listing them is what makes the kernel give the node a number here.
         let id = namespaces::nsid(&mut requests, node)?;
-        let back = id.is_some_and(|id| links.values().any(|seen| seen.peer_nsid == Some(id)));
-        if !back {
+        if !id.is_some_and(|id| peers.contains(&id)) {
             return Ok(None);
         }
         nsids.extend(id.map(|id| (id, node.inum)));
@@ -59,12 +58,7 @@ pub(super) fn look(netns: &Netns, node: &Netns) -> io::Result<Option<Look>> {
 }
 
 /// Facts from tables. Who is in the namespace and since when is for the caller to add.
-pub(super) fn facts(
-    inum: u32,
-    kind: NamespaceKind,
-    tables: Tables,
-    nsids: &BTreeMap<i32, u32>,
-) -> NamespaceFacts {
+pub(super) fn facts(inum: u32, kind: NamespaceKind, tables: Tables, nsids: &BTreeMap<i32, u32>) -> NamespaceFacts {
     let Tables { links, addresses, rules, routes, neighbours, sysctls } = tables;
     let resolve = |seen: super::links::Seen| Link {
         peer_netns: seen.peer_nsid.and_then(|id| nsids.get(&id)).copied(),

@@ -1,10 +1,6 @@
 //! Notifications of one namespace, taken in order.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use netlink_packet_route::RouteNetlinkMessage;
 
