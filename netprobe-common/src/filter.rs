@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn passing(filter: &(Filter, u32, u32), flow: &FlowKey) -> bool {
-        passes(&filter.0, filter.1, filter.2, flow, false, 0, 0)
+        passes(&filter.0, (filter.1, filter.2), flow, false, (0, 0), |bits| bits)
     }
 
     #[test]

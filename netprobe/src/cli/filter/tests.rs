@@ -40,7 +40,7 @@ fn seen(proto: u8, src: (&str, u16), dst: (&str, u16)) -> Seen {
 /// As the programs decide it.
 fn passes(compiled: &Compiled, packet: &Seen) -> bool {
     let Compiled { filter, tests, clauses, .. } = compiled;
-    filter::passes(filter, *tests, *clauses, &packet.flow, false, packet.flags, packet.icmp_type)
+    filter::passes(filter, (*tests, *clauses), &packet.flow, false, (packet.flags, packet.icmp_type), |bits| bits)
 }
 
 fn pass(text: &str, packet: &Seen) -> bool {
