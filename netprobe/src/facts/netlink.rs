@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -23,6 +23,7 @@ const HEADER_BYTES: usize = 16;
 pub(super) struct Requests {
     socket: Socket,
     sequence: u32,
+    buffer: Vec<u8>,
     /// Messages of the kernel that we could not read.
     pub(super) unread: u64,
 }
@@ -33,16 +34,32 @@ impl Requests {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0, unread: 0 })
+        Ok(Self { socket, sequence: 0, buffer: vec![], unread: 0 })
     }
 
     /// Every object a dump request yields, as one consistent table where the kernel lets us.
     pub(super) fn dump(&mut self, request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut unread = 0;
+        let objects = self.dump_as(request, |frame| {
+            let message = frame.message();
+            unread += u64::from(message.is_none());
+            message
+        })?;
+        self.unread += unread;
+        Ok(objects)
+    }
+
+    /// What `read` makes of every object of a dump.
+    pub(super) fn dump_as<T>(
+        &mut self,
+        request: &RouteNetlinkMessage,
+        mut read: impl FnMut(&Notification<'_>) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         let mut got = vec![];
         for _ in 0..DUMP_ATTEMPTS {
             self.send(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             got.clear();
-            if self.answers(&mut got)? {
+            if self.answers(|frame| got.extend(read(frame)))? {
                 break;
             }
         }
@@ -51,10 +68,10 @@ impl Requests {
 
     /// The answer to a request for one object.
     pub(super) fn get(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
-        let mut got = vec![];
+        let mut got = None;
         self.send(request, NLM_F_REQUEST | NLM_F_ACK)?;
-        self.answers(&mut got)?;
-        Ok(got.pop())
+        self.answers(|frame| got = frame.message())?;
+        Ok(got)
     }
 
     fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
@@ -70,31 +87,33 @@ impl Requests {
     }
 
     /// Reads up to the end of the answer. False if the kernel says that the table changed meanwhile.
-    fn answers(&mut self, got: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
+    fn answers(&mut self, mut each: impl FnMut(&Notification<'_>)) -> io::Result<bool> {
         let mut consistent = true;
-        let mut buffer = vec![];
         loop {
-            receive(&self.socket, &mut buffer, 0)?;
-            for bytes in messages(&buffer) {
-                let Ok(frame) = NetlinkBuffer::new_checked(bytes) else {
-                    self.unread += 1;
-                    continue;
-                };
+            receive(&self.socket, &mut self.buffer, 0)?;
+            for bytes in messages(&self.buffer) {
+                let Ok(frame) = NetlinkBuffer::new_checked(bytes) else { continue };
                 if frame.sequence_number() != self.sequence {
                     continue;
                 }
                 consistent &= frame.flags() & NLM_F_DUMP_INTR == 0;
-                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|m| m.payload) {
-                    Ok(NetlinkPayload::Done(_)) => return Ok(consistent),
-                    Ok(NetlinkPayload::Error(error)) if error.code.is_none() => return Ok(consistent),
-                    Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-                    Ok(NetlinkPayload::InnerMessage(message)) => got.push(message),
-                    Ok(_) => {}
-                    Err(_) => self.unread += 1,
+                match frame.message_type() {
+                    NLMSG_DONE => return Ok(consistent),
+                    NLMSG_ERROR => match error(frame.payload()) {
+                        Some(error) => return Err(error),
+                        None => return Ok(consistent),
+                    },
+                    _ => each(&Notification::of(&frame)),
                 }
             }
         }
     }
+}
+
+/// `struct nlmsgerr` begins with a negative errno, or 0.
+fn error(payload: &[u8]) -> Option<io::Error> {
+    let code = i32::from_ne_bytes(*payload.first_chunk()?);
+    (code != 0).then(|| io::Error::from_raw_os_error(code.saturating_neg()))
 }
 
 /// Groups a watched namespace's socket listens to: bit N-1 is `RTNLGRP_` N (`include/uapi/linux/rtnetlink.h`).
@@ -154,7 +173,7 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A message nobody asked for.
+/// A message of the kernel.
 pub(super) struct Notification<'a> {
     /// Port id of the request that caused it; 0 for the kernel's own doing.
     pub(super) port_id: u32,
@@ -169,13 +188,16 @@ pub(super) struct Notification<'a> {
 impl<'a> Notification<'a> {
     /// Reads the header.
     pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
-        let frame = NetlinkBuffer::new_checked(bytes).ok()?;
-        Some(Self {
+        NetlinkBuffer::new_checked(bytes).ok().map(|frame| Self::of(&frame))
+    }
+
+    fn of(frame: &NetlinkBuffer<&'a [u8]>) -> Self {
+        Self {
             port_id: frame.port_number(),
             kind: frame.message_type(),
             replaces: frame.flags() & NLM_F_REPLACE != 0,
             payload: frame.payload(),
-        })
+        }
     }
 
     /// The rest, where the library can read it.

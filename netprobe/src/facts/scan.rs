@@ -41,11 +41,10 @@ pub(super) fn look(netns: &Netns, node: &Netns) -> io::Result<Option<Look>> {
     let mut requests = Requests::open()?;
     let mut nsids = BTreeMap::new();
     if netns.inum != node.inum {
-        let links = read::links(&mut requests)?.0;
+        let peers = read::peer_nsids(&mut requests)?;
         // Asked after the links: listing them is what makes the kernel give the node a number here.
         let id = namespaces::nsid(&mut requests, node)?;
-        let back = id.is_some_and(|id| links.values().any(|seen| seen.peer_nsid == Some(id)));
-        if !back {
+        if !id.is_some_and(|id| peers.contains(&id)) {
             return Ok(None);
         }
         nsids.extend(id.map(|id| (id, node.inum)));
