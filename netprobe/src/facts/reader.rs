@@ -2,19 +2,21 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::{
     author::Authors,
+    discover::Outside,
     event::FactsEvent,
-    namespaces::{self, Holders},
-    netns::Netns,
+    listen::Listener,
+    namespaces::{self, Names, names_changed},
+    netns::{Netns, visit},
     scan::{Look, Watched, look},
 };
 use crate::model::facts::{NamespaceFacts, NodeFacts};
@@ -23,9 +25,9 @@ use crate::model::facts::{NamespaceFacts, NodeFacts};
 /// it and give it addresses, in steps that take from a millisecond to half a second.
 const RESCAN_NS: [u64; 4] = [0, 20_000_000, 100_000_000, 500_000_000];
 
-/// How often we ask whether anybody but us still refers to the namespaces we hold, nanoseconds.
-/// The kernel keeps a namespace, and a pod's veth with it, until we let go.
-const HOLD_CHECK_NS: u64 = 1_000_000_000;
+/// How often the folders of named namespaces are looked at, nanoseconds: a macvlan that a plugin creates inside the pod
+/// gives no sign on the node.
+const LOOK_NS: u64 = 500_000_000;
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -39,17 +41,21 @@ pub struct Options {
 
 /// Follows the node's namespaces.
 pub struct FactsReader {
-    pub(super) epoll: Epoll,
+    pub(super) listener: Listener,
+    pub(super) buffer: Vec<u8>,
+    /// The node's own namespace.
+    pub(super) node: Netns,
     /// The node's and the pods' namespaces.
     pub(super) watched: BTreeMap<u32, Watched>,
-    /// Linked, and none of ours. Held so that their numbers stay theirs.
-    pub(super) outside: BTreeMap<u32, (Netns, Holders)>,
+    /// Linked, and none of ours.
+    pub(super) outside: BTreeMap<u32, Outside>,
     /// What we told so far; its journal stays empty.
     pub(super) mirror: NodeFacts,
     pub(super) authors: Authors,
     /// Rescans to come, soonest first.
     pub(super) rescans: Vec<u64>,
-    pub(super) next_hold_check_ns: u64,
+    pub(super) next_look_ns: u64,
+    pub(super) names: Names,
     pub(super) pod_addresses: Vec<IpAddr>,
     /// What is outside must be asked again.
     pub(super) inventory_changed: bool,
@@ -63,25 +69,28 @@ impl FactsReader {
     /// Fails where the node's own tables cannot be read. Pods that cannot be entered are left out, with a warning.
     pub fn start(options: Options) -> Result<(Self, NodeFacts)> {
         let node = Netns::open(Path::new("/proc/self/ns/net")).context("open the node's namespace /proc/self/ns/net")?;
+        // Listening is older than reading, so nothing is missed in between.
+        let listener = Listener::open().context("listen to the kernel's notifications by netlink")?;
         let found = look(&node, &node).context("read the node's links, rules and routes by netlink")?;
-        let Look { socket, nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?;
+        let Look { nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
         let inum = node.inum;
         let mut reader = Self {
-            epoll,
+            listener,
+            buffer: vec![],
+            node,
             watched: BTreeMap::new(),
             outside: BTreeMap::new(),
             mirror: NodeFacts { node: inum, ..NodeFacts::default() },
             authors: Authors::default(),
             rescans: vec![],
-            next_hold_check_ns: options.now_ns + HOLD_CHECK_NS,
+            next_look_ns: options.now_ns + LOOK_NS,
+            names: names_changed(),
             pod_addresses: options.pod_addresses,
             inventory_changed: false,
         };
         let mut all = namespaces::all();
         let holders = all.remove(&inum).unwrap_or_default();
-        let watched = Watched { netns: node, socket, nsids, holders };
-        reader.watch(watched, facts, 0).context("watch the node's namespace")?;
+        reader.watch(inum, Watched { nsids, holders }, facts, 0);
         let mut events = vec![];
         reader.scan(0, &mut events);
         // What is there at start is no news.
@@ -92,13 +101,13 @@ impl FactsReader {
     /// Becomes readable when there is something for [`read_ready`](Self::read_ready).
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
+        self.listener.as_fd()
     }
 
     /// When [`read_ready`](Self::read_ready) wants to be called next though nothing is readable.
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
-        self.rescans.iter().copied().fold(self.next_hold_check_ns, u64::min)
+        self.rescans.iter().copied().fold(self.next_look_ns, u64::min)
     }
 
     /// The addresses of this node's pods, after the inventory has changed.
@@ -114,28 +123,16 @@ impl FactsReader {
     ///
     /// Only if waiting itself fails; trouble with one namespace is an event or a warning.
     pub fn read_ready(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) -> Result<()> {
-        let mut ready = [EpollEvent::empty(); 64];
-        loop {
-            let count = match self.epoll.wait(&mut ready, EpollTimeout::ZERO) {
-                Err(nix::errno::Errno::EINTR) => continue,
-                other => other.context("wait for netlink notifications")?,
-            };
-            for event in &ready[..count] {
-                if let Ok(netns) = u32::try_from(event.data()) {
-                    self.drain(netns, now_ns, events);
-                }
-            }
-            if count == 0 {
-                break;
+        self.drain(now_ns, events)?;
+        if self.next_look_ns <= now_ns {
+            self.next_look_ns = now_ns + LOOK_NS;
+            if names_changed() != self.names {
+                self.rescan_soon(now_ns);
             }
         }
         if self.rescans.iter().any(|due| *due <= now_ns) {
             self.rescans.retain(|due| *due > now_ns);
             self.scan(now_ns, events);
-        }
-        if self.next_hold_check_ns <= now_ns {
-            self.next_hold_check_ns = now_ns + HOLD_CHECK_NS;
-            self.check_holds(now_ns, events);
         }
         Ok(())
     }
@@ -151,17 +148,38 @@ impl FactsReader {
     }
 
     /// Begins to follow a namespace; the event tells of it.
-    pub(super) fn watch(&mut self, watched: Watched, mut facts: NamespaceFacts, now_ns: u64) -> Result<FactsEvent> {
+    pub(super) fn watch(
+        &mut self,
+        inum: u32,
+        watched: Watched,
+        mut facts: NamespaceFacts,
+        now_ns: u64,
+    ) -> FactsEvent {
         facts.name = watched.holders.name();
         facts.pids.clone_from(&watched.holders.pids);
         facts.cgroup = watched.holders.cgroup();
         facts.since_ns = now_ns;
-        let inum = watched.netns.inum;
-        let interest = EpollEvent::new(EpollFlags::EPOLLIN, inum.into());
-        self.epoll.add(&watched.socket, interest)?;
         self.watched.insert(inum, watched);
         let event = FactsEvent::Namespace(Box::new(facts));
         self.mirror.fold(&event);
-        Ok(event)
+        event
+    }
+
+    /// Does `work` inside a namespace that we follow.
+    pub(super) fn inside<T: Send>(
+        &self,
+        netns: u32,
+        work: impl Fn() -> io::Result<T> + Send + Sync,
+    ) -> io::Result<T> {
+        let opened;
+        let entered = if netns == self.node.inum {
+            &self.node
+        } else {
+            let watched = self.watched.get(&netns).ok_or_else(|| io::Error::other("it is not followed"))?;
+            opened = watched.holders.open(netns)?;
+            &opened
+        };
+        let mut results = visit(&[entered], |_| work());
+        results.pop().unwrap_or_else(|| Err(io::Error::other("the thread for namespaces gave no answer")))
     }
 }
