@@ -4,6 +4,9 @@
 use super::{event::FactsEvent, sysctls};
 use crate::model::facts::{Link, NamespaceFacts, Neigh, NodeFacts, Route, What};
 
+/// Kinds of links that come in pairs, each the other's peer.
+const PAIRS: [&str; 2] = ["veth", "netkit"];
+
 impl NodeFacts {
     /// Takes one step without noting it.
     pub(super) fn fold(&mut self, event: &FactsEvent) {
@@ -41,8 +44,10 @@ impl NodeFacts {
     pub(super) fn join<'a>(&mut self, netns: u32, links: impl IntoIterator<Item = &'a Link>) {
         let Some(node) = self.namespaces.get_mut(&self.node) else { return };
         for far in links.into_iter().filter(|link| link.peer_netns == Some(node.inum)) {
-            // A macvlan's parent does not point back; a veth's peer does.
-            if let Some(near) = node.links.get_mut(&far.peer).filter(|near| near.peer == far.index) {
+            let Some(near) = node.links.get_mut(&far.peer) else { continue };
+            // A macvlan's parent does not point back, though an index may happen to be the same.
+            let is_pair = PAIRS.contains(&near.kind.as_str()) && near.kind == far.kind;
+            if is_pair && near.peer == far.index {
                 near.peer_netns = Some(netns);
             }
         }

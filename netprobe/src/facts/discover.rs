@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io};
 
 use super::{
     event::FactsEvent,
-    namespaces::{self, Holders, names_changed},
+    namespaces::{self, Holders},
     netlink::Requests,
     netns::{Netns, visit},
     outside::is_outside,
@@ -32,7 +32,6 @@ pub(super) struct Outside {
 impl FactsReader {
     /// Looks for namespaces that are new, and lets go of those that only we still refer to.
     pub(super) fn scan(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) {
-        self.names = names_changed();
         let mut all = namespaces::all();
         self.update_holders(&mut all);
         self.drop_abandoned(now_ns, events);
@@ -104,6 +103,11 @@ impl FactsReader {
         let mut requests = self.inside(self.node.inum, Requests::open)?;
         for candidate in candidates {
             candidate.nsid = namespaces::nsid(&mut requests, &candidate.netns)?;
+        }
+        // A node that has a number for itself hears of itself by that number.
+        let own = namespaces::nsid(&mut requests, &self.node)?;
+        if let (Some(own), Some(node)) = (own, self.watched.get_mut(&self.node.inum)) {
+            node.nsids.insert(own, self.node.inum);
         }
         Ok(())
     }

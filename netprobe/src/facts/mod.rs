@@ -24,3 +24,6 @@ mod watch;
 
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options};
+
+#[cfg(test)]
+mod tests;

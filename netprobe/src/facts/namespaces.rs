@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage as Message,
     nsid::{NsidAttribute, NsidMessage},
 };
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::{
     netlink::Requests,
@@ -85,6 +86,14 @@ pub(super) fn all() -> BTreeMap<u32, Holders> {
     found
 }
 
+/// Hears of names that come and go.
+pub(super) fn watch_names() -> Option<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+    let interest = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_TO;
+    let watched = NAMED.iter().filter(|directory| inotify.add_watch(**directory, interest).is_ok()).count();
+    (watched > 0).then_some(inotify)
+}
+
 fn on_nsfs(path: &Path) -> Option<u32> {
     let kind = nix::sys::statfs::statfs(path).ok()?.filesystem_type();
     (kind == nix::sys::statfs::NSFS_MAGIC).then(|| number(path)).flatten()
@@ -127,14 +136,6 @@ pub(super) fn number_it(requests: &mut Requests, other: &Netns) -> io::Result<Op
 /// The number in a notification about one.
 pub(super) fn nsid_in(message: &NsidMessage) -> Option<i32> {
     message.attributes.iter().find_map(|a| if let NsidAttribute::Id(id) = a { Some(*id) } else { None })
-}
-
-/// When the folders of named namespaces last changed, seconds and nanoseconds.
-pub(super) type Names = [Option<(i64, i64)>; NAMED.len()];
-
-/// Reads [`Names`].
-pub(super) fn names_changed() -> Names {
-    NAMED.map(|folder| fs::metadata(folder).ok().map(|m| (m.mtime(), m.mtime_nsec())))
 }
 
 #[cfg(test)]

@@ -9,25 +9,32 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
+    inotify::Inotify,
+};
 
 use super::{
     author::Authors,
     discover::Outside,
     event::FactsEvent,
     listen::Listener,
-    namespaces::{self, Names, names_changed},
+    namespaces,
     netns::{Netns, visit},
     scan::{Look, Watched, look},
 };
 use crate::model::facts::{NamespaceFacts, NodeFacts};
 
+/// The calling thread's namespace is the node's. Never that of process 1, which is another's in a container.
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// When namespaces are looked for again after a link appeared, nanoseconds. CNI plugins create a link, move it, name
 /// it and give it addresses, in steps that take from a millisecond to half a second.
 const RESCAN_NS: [u64; 4] = [0, 20_000_000, 100_000_000, 500_000_000];
 
-/// How often the folders of named namespaces are looked at, nanoseconds: a macvlan that a plugin creates inside the pod
-/// gives no sign on the node.
-const LOOK_NS: u64 = 500_000_000;
+/// How often all namespaces are looked through without a sign, nanoseconds. A macvlan can be made right inside the pod's
+/// namespace; if that has no name either, the node hears nothing.
+const SCAN_NS: u64 = 10_000_000_000;
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +48,8 @@ pub struct Options {
 
 /// Follows the node's namespaces.
 pub struct FactsReader {
+    /// Readable when the listener or `names` is.
+    epoll: Epoll,
     pub(super) listener: Listener,
     pub(super) buffer: Vec<u8>,
     /// The node's own namespace.
@@ -54,8 +63,9 @@ pub struct FactsReader {
     pub(super) authors: Authors,
     /// Rescans to come, soonest first.
     pub(super) rescans: Vec<u64>,
-    pub(super) next_look_ns: u64,
-    pub(super) names: Names,
+    next_scan_ns: u64,
+    /// Hears of names given to namespaces, where the kernel and the file system can tell.
+    names: Option<Inotify>,
     pub(super) pod_addresses: Vec<IpAddr>,
     /// What is outside must be asked again.
     pub(super) inventory_changed: bool,
@@ -68,13 +78,14 @@ impl FactsReader {
     ///
     /// Fails where the node's own tables cannot be read. Pods that cannot be entered are left out, with a warning.
     pub fn start(options: Options) -> Result<(Self, NodeFacts)> {
-        let node = Netns::open(Path::new("/proc/self/ns/net")).context("open the node's namespace /proc/self/ns/net")?;
+        let node = Netns::open(Path::new(OWN)).with_context(|| format!("open the node's namespace {OWN}"))?;
         // Listening is older than reading, so nothing is missed in between.
         let listener = Listener::open().context("listen to the kernel's notifications by netlink")?;
         let found = look(&node, &node).context("read the node's links, rules and routes by netlink")?;
         let Look { nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
         let inum = node.inum;
         let mut reader = Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?,
             listener,
             buffer: vec![],
             node,
@@ -83,13 +94,17 @@ impl FactsReader {
             mirror: NodeFacts { node: inum, ..NodeFacts::default() },
             authors: Authors::default(),
             rescans: vec![],
-            next_look_ns: options.now_ns + LOOK_NS,
-            names: names_changed(),
+            next_scan_ns: options.now_ns + SCAN_NS,
+            names: namespaces::watch_names(),
             pod_addresses: options.pod_addresses,
             inventory_changed: false,
         };
-        let mut all = namespaces::all();
-        let holders = all.remove(&inum).unwrap_or_default();
+        let readable = EpollEvent::new(EpollFlags::EPOLLIN, 0);
+        reader.epoll.add(&reader.listener, readable).context("watch the kernel's notifications")?;
+        if let Some(names) = &reader.names {
+            reader.epoll.add(names, readable).context("watch /run/netns")?;
+        }
+        let holders = namespaces::all().remove(&inum).unwrap_or_default();
         reader.watch(inum, Watched { nsids, holders }, facts, 0);
         let mut events = vec![];
         reader.scan(0, &mut events);
@@ -101,13 +116,13 @@ impl FactsReader {
     /// Becomes readable when there is something for [`read_ready`](Self::read_ready).
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+        self.epoll.0.as_fd()
     }
 
     /// When [`read_ready`](Self::read_ready) wants to be called next though nothing is readable.
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
-        self.rescans.iter().copied().fold(self.next_look_ns, u64::min)
+        self.rescans.iter().copied().fold(self.next_scan_ns, u64::min)
     }
 
     /// The addresses of this node's pods, after the inventory has changed.
@@ -124,17 +139,27 @@ impl FactsReader {
     /// Only if waiting itself fails; trouble with one namespace is an event or a warning.
     pub fn read_ready(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) -> Result<()> {
         self.drain(now_ns, events)?;
-        if self.next_look_ns <= now_ns {
-            self.next_look_ns = now_ns + LOOK_NS;
-            if names_changed() != self.names {
-                self.rescan_soon(now_ns);
-            }
+        if self.names_changed() {
+            self.rescan_soon(now_ns);
         }
         if self.rescans.iter().any(|due| *due <= now_ns) {
             self.rescans.retain(|due| *due > now_ns);
             self.scan(now_ns, events);
         }
+        if self.next_scan_ns <= now_ns {
+            self.next_scan_ns = now_ns + SCAN_NS;
+            self.scan(now_ns, events);
+        }
         Ok(())
+    }
+
+    /// Whether a namespace was given a name, or lost it. Which, is not worth a look: a new name is mounted after it is made.
+    fn names_changed(&self) -> bool {
+        let mut changed = false;
+        while let Some(Ok(seen)) = self.names.as_ref().map(Inotify::read_events) {
+            changed |= !seen.is_empty();
+        }
+        changed
     }
 
     pub(super) fn rescan_soon(&mut self, now_ns: u64) {
