@@ -22,6 +22,7 @@ use crate::{
     model::{
         drops::{DropRow, DropTable, Loss, Summary},
         facts::NodeFacts,
+        finding::Finding,
         identity::Pod,
         inventory::Inventory,
         packet::{Packet, What},
@@ -36,12 +37,15 @@ const SETTLE_NS: u64 = 20_000_000;
 /// How long a journey that is never quiet waits at most.
 const SETTLE_AT_MOST_NS: u64 = 200_000_000;
 
+/// How often a finding is told again while only its count rises, nanoseconds.
+const COUNT_AGAIN_NS: u64 = 5_000_000_000;
+
 /// What goes into a pipeline.
 pub enum Input {
     /// A record of the ring.
     Record(Bytes),
     /// A change of the node.
-    Facts(FactsEvent),
+    Facts(Box<FactsEvent>),
     /// The cluster, anew.
     Inventory(Inventory),
     /// The kernel's drop table.
@@ -71,6 +75,17 @@ pub struct DropCount {
     pub last_ns: u64,
 }
 
+/// The kernel's drop table at one moment, as a recording keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DropCounts {
+    /// `CLOCK_MONOTONIC` nanoseconds when it was read.
+    pub mono_ns: u64,
+    /// The user was shown it.
+    pub shown: bool,
+    /// The rows.
+    pub rows: Vec<DropCount>,
+}
+
 /// What a tick brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -94,6 +109,8 @@ pub struct Pipeline {
     unsettled: BTreeMap<u64, u64>,
     waiting: BTreeMap<u64, u64>,
     shown: HashMap<u64, u64>,
+    /// Findings as told last, and when; those that changed since are told in time.
+    told: BTreeMap<String, (Arc<Finding>, u64)>,
     owners: Vec<Arc<Pod>>,
     drops: Vec<DropCount>,
     drops_before: HashMap<(u64, u32, u32, u32, u32), u64>,
@@ -117,6 +134,7 @@ impl Pipeline {
             unsettled: BTreeMap::new(),
             waiting: BTreeMap::new(),
             shown: HashMap::new(),
+            told: BTreeMap::new(),
             owners: Vec::new(),
             drops: Vec::new(),
             drops_before: HashMap::new(),
@@ -201,6 +219,7 @@ impl Pipeline {
             self.unsettled.remove(&journey.id);
             self.waiting.remove(&journey.id);
         }
+        self.tell_counts(now_ns, false, out)?;
         out.flush()?;
         Ok(progress)
     }
@@ -220,6 +239,7 @@ impl Pipeline {
         for id in left {
             self.judge(id, now_ns, true, out, &mut progress)?;
         }
+        self.tell_counts(now_ns, true, out)?;
         self.summary.to_ns = now_ns;
         self.summary.journeys = self.journeys.count();
         self.summary.dropped = self.rows().filter(|row| row.noise.is_none()).map(|row| row.packets).sum();
@@ -320,14 +340,38 @@ impl Pipeline {
             progress.shown += total - before;
         }
         match verdict {
-            Verdict::Found(finding) => {
-                out.finding(&finding)?;
-                progress.findings += 1;
-            }
+            Verdict::Found(finding) => progress.findings += self.tell(&finding, now_ns, out)?,
             Verdict::Wait(until_ns) => {
                 self.waiting.insert(id, until_ns);
             }
             Verdict::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Tells a finding that is new or better; one that only counts higher has time.
+    fn tell(&mut self, finding: &Arc<Finding>, now_ns: u64, out: &mut dyn Render) -> io::Result<u64> {
+        if let Some((told, at_ns)) = self.told.get(&finding.id)
+            && told.rule == finding.rule
+            && told.confidence == finding.confidence
+            && now_ns.saturating_sub(*at_ns) < COUNT_AGAIN_NS
+        {
+            return Ok(0);
+        }
+        self.told.insert(finding.id.clone(), (Arc::clone(finding), now_ns));
+        out.finding(finding)?;
+        Ok(1)
+    }
+
+    /// Tells the counts that have risen since they were told.
+    fn tell_counts(&mut self, now_ns: u64, at_once: bool, out: &mut dyn Render) -> io::Result<()> {
+        for finding in self.findings.all() {
+            let Some((told, at_ns)) = self.told.get_mut(&finding.id) else { continue };
+            let due = at_once || now_ns.saturating_sub(*at_ns) >= COUNT_AGAIN_NS;
+            if due && **told != *finding {
+                (*told, *at_ns) = (Arc::clone(&finding), now_ns);
+                out.finding(&finding)?;
+            }
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ use crate::{
         facts::{HostFacts, NodeFacts},
         inventory::Inventory,
     },
-    pipeline::{DropCount, Input, Pipeline, Progress},
+    pipeline::{DropCount, DropCounts, Input, Pipeline, Progress},
     probe::{
         attach::{Attached, readable},
         btf::KernelBtf,
@@ -110,10 +110,10 @@ impl Live {
         let drops_only = request.command == "drops";
         let (parts, followed) = Parts::gather(request, &target, &inventory, drops_only, config)?;
         let node = parts.host.node.clone();
-        let recorder =
-            request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request)).transpose()?;
-        let renderer = request.output.renderer(&parts.host);
         let now_ns = host::mono_ns();
+        let begun = request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request, now_ns));
+        let recorder = begun.transpose()?;
+        let renderer = request.output.renderer(&parts.host);
         let decoder = Decoder::new(parts.host, parts.symbols);
         let pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
         let mut live = Self {
@@ -184,7 +184,7 @@ impl Live {
     /// Whatever the renderer returns.
     pub fn show_drops(&mut self, out: &mut dyn Render, live: bool) -> Result<()> {
         let now_ns = host::mono_ns();
-        self.take_drops()?;
+        self.take_drops(now_ns, true)?;
         let table = self.pipeline.drop_table(now_ns);
         Ok(out.drops(&table, live)?)
     }
@@ -198,7 +198,7 @@ impl Live {
         while self.take_records() == BATCH {}
         let now_ns = host::mono_ns();
         self.take_losses(now_ns, out)?;
-        self.take_drops()?;
+        self.take_drops(now_ns, false)?;
         let result = self.pipeline.finish(now_ns, out);
         self.keep(&Frame::Tick(now_ns));
         if let Some(recorder) = self.recorder.take() {
@@ -229,7 +229,7 @@ impl Live {
             let json = serde_json::to_vec(&event).context("write a change of the node as JSON")?;
             self.keep(&Frame::FactsEvent(json.into()));
             renamed |= event.changes_names();
-            self.pipeline.take(Input::Facts(event));
+            self.pipeline.take(Input::Facts(Box::new(event)));
         }
         if renamed
             && let Ok(followed) = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node)
@@ -254,7 +254,7 @@ impl Live {
         Ok(())
     }
 
-    fn take_drops(&mut self) -> Result<()> {
+    fn take_drops(&mut self, now_ns: u64, shown: bool) -> Result<()> {
         let rows: Vec<DropCount> = self
             .attached
             .drops()?
@@ -270,12 +270,16 @@ impl Live {
                 last_ns: total.last_ns,
             })
             .collect();
-        let json = serde_json::to_value(&rows).context("write the drop counts as JSON")?;
-        self.pipeline.take(Input::Drops(rows));
+        // Resolved now, so that the recording has the names before the counts.
+        for row in &rows {
+            self.pipeline.decoder().symbols().name(row.location);
+        }
         for (address, name) in self.pipeline.decoder().symbols().take_fresh() {
             self.keep(&Frame::Symbol(Symbol { address, name: name.to_string() }));
         }
-        self.keep(&Frame::Counts(json));
+        let counts = DropCounts { mono_ns: now_ns, shown, rows };
+        self.keep(&Frame::Counts(serde_json::to_value(&counts).context("write the drop counts as JSON")?));
+        self.pipeline.take(Input::Drops(counts.rows));
         Ok(())
     }
 
@@ -354,8 +358,8 @@ impl Parts {
     }
 }
 
-fn begin(path: &Path, parts: &Parts, inventory: &Inventory, request: &Request<'_>) -> Result<Writer> {
-    let wall_ns = i64::try_from(host::mono_ns())? + parts.host.wall_offset_ns;
+fn begin(path: &Path, parts: &Parts, inventory: &Inventory, request: &Request<'_>, now_ns: u64) -> Result<Writer> {
+    let wall_ns = i64::try_from(now_ns)? + parts.host.wall_offset_ns;
     let header = Header { node: parts.host.node.clone(), wall_ns, version: env!("CARGO_PKG_VERSION").to_owned() };
     let mut writer = Writer::create(path, &header)?;
     writer.write(&Frame::HostFacts(Box::new(parts.host.clone())))?;
@@ -363,7 +367,7 @@ fn begin(path: &Path, parts: &Parts, inventory: &Inventory, request: &Request<'_
     writer.write(&Frame::Inventory(Box::new(inventory.clone())))?;
     let options = serde_json::json!({ "command": request.command, "expect": request.expect });
     writer.write(&Frame::Options(options))?;
-    writer.write(&Frame::Tick(host::mono_ns()))?;
+    writer.write(&Frame::Tick(now_ns))?;
     Ok(writer)
 }
 

@@ -7,7 +7,7 @@ mod ghosts;
 mod index;
 mod neighbours;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hashbrown::HashMap;
 
@@ -40,7 +40,8 @@ pub const JOURNEYS_MAX: usize = 4_096;
 /// The open journeys.
 #[derive(Default)]
 pub struct Journeys {
-    open: HashMap<u64, Journey>,
+    /// By number, in order, so that a replay walks them as the run did.
+    open: BTreeMap<u64, Journey>,
     index: Index,
     ghosts: Ghosts,
     /// Who did not answer, and who answers with which link-layer address.
@@ -57,7 +58,7 @@ impl Journeys {
         self.open.get(&id)
     }
 
-    /// All open journeys.
+    /// All open journeys, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Journey> {
         self.open.values()
     }
@@ -117,9 +118,12 @@ impl Journeys {
         };
         let ended: Vec<u64> = self.open.values().filter(|j| over(j)).map(|j| j.id).collect();
         let mut journeys: Vec<Journey> = ended.into_iter().filter_map(|id| self.close(id)).collect();
-        while self.open.len() > JOURNEYS_MAX {
-            let oldest = self.open.values().min_by_key(|j| (j.last_ns, j.id)).map(|j| j.id);
-            journeys.extend(oldest.and_then(|id| self.close(id)));
+        let excess = self.open.len().saturating_sub(JOURNEYS_MAX);
+        if excess > 0 {
+            // All at once: a port scan opens thousands between two ticks.
+            let mut silent: Vec<(u64, u64)> = self.open.values().map(|j| (j.last_ns, j.id)).collect();
+            silent.sort_unstable();
+            journeys.extend(silent.into_iter().take(excess).filter_map(|(_, id)| self.close(id)));
         }
         journeys.sort_unstable_by_key(|j| j.id);
         (journeys, opened)

@@ -129,7 +129,9 @@ impl FactsReader {
             self.outside.insert(inum, Outside { holders, nsid });
             return;
         }
-        if let (Some(nsid), Some(node)) = (nsid.or_else(|| self.number_it(&netns)), self.watched.get_mut(&self.node.inum)) {
+        if let (Some(nsid), Some(node)) =
+            (nsid.or_else(|| self.number_it(&netns)), self.watched.get_mut(&self.node.inum))
+        {
             node.nsids.insert(nsid, inum);
         }
         let event = self.watch(inum, Watched { nsids, holders }, facts, now_ns);

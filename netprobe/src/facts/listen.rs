@@ -40,12 +40,12 @@ const GROUPS: [u32; 11] = [
 const QUEUE_BYTES: usize = 4 << 20;
 
 /// Longer than any notification: the longest is a link with its statistics, about 2 KiB.
-const DATAGRAM_BYTES: usize = 32 << 10;
+pub(super) const DATAGRAM_BYTES: usize = 32 << 10;
 
 /// What was received.
 pub(super) enum Heard {
-    /// A datagram, about the namespace that the node knows by this number (`None` is the node itself).
-    Datagram(Option<i32>),
+    /// A datagram about the namespace that the node knows by this number (`None` is the node itself), and its length.
+    Datagram(Option<i32>, usize),
     /// The queue was full, and the kernel dropped some.
     Overflow,
     /// Nothing more for now.
@@ -73,9 +73,8 @@ impl Listener {
         Ok(Self { socket })
     }
 
-    /// Takes the next datagram, if there is one.
-    pub(super) fn receive(&self, buffer: &mut Vec<u8>) -> io::Result<Heard> {
-        buffer.resize(DATAGRAM_BYTES, 0);
+    /// Takes the next datagram, if there is one, into a buffer of [`DATAGRAM_BYTES`].
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Heard> {
         let mut control = nix::cmsg_space!(libc::c_int);
         let mut iov = [IoSliceMut::new(buffer)];
         let fd = self.socket.as_raw_fd();
@@ -93,9 +92,7 @@ impl Listener {
                 continue;
             }
             let id = message.cmsgs()?.find_map(|control| namespace_id(&control));
-            let length = message.bytes;
-            buffer.truncate(length);
-            return Ok(Heard::Datagram(id));
+            return Ok(Heard::Datagram(id, message.bytes));
         }
     }
 }
@@ -109,7 +106,8 @@ impl AsFd for Listener {
 fn namespace_id(control: &ControlMessageOwned) -> Option<i32> {
     match control {
         ControlMessageOwned::Unknown(other)
-            if other.cmsg_header.cmsg_level == SOL_NETLINK && other.cmsg_header.cmsg_type == NETLINK_LISTEN_ALL_NSID =>
+            if other.cmsg_header.cmsg_level == SOL_NETLINK
+                && other.cmsg_header.cmsg_type == NETLINK_LISTEN_ALL_NSID =>
         {
             other.data_bytes.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes))
         }

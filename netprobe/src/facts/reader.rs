@@ -51,7 +51,6 @@ pub struct FactsReader {
     /// Readable when the listener or `names` is.
     epoll: Epoll,
     pub(super) listener: Listener,
-    pub(super) buffer: Vec<u8>,
     /// The node's own namespace.
     pub(super) node: Netns,
     /// The node's and the pods' namespaces.
@@ -87,7 +86,6 @@ impl FactsReader {
         let mut reader = Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?,
             listener,
-            buffer: vec![],
             node,
             watched: BTreeMap::new(),
             outside: BTreeMap::new(),
@@ -173,13 +171,7 @@ impl FactsReader {
     }
 
     /// Begins to follow a namespace; the event tells of it.
-    pub(super) fn watch(
-        &mut self,
-        inum: u32,
-        watched: Watched,
-        mut facts: NamespaceFacts,
-        now_ns: u64,
-    ) -> FactsEvent {
+    pub(super) fn watch(&mut self, inum: u32, watched: Watched, mut facts: NamespaceFacts, now_ns: u64) -> FactsEvent {
         facts.name = watched.holders.name();
         facts.pids.clone_from(&watched.holders.pids);
         facts.cgroup = watched.holders.cgroup();
@@ -191,11 +183,7 @@ impl FactsReader {
     }
 
     /// Does `work` inside a namespace that we follow.
-    pub(super) fn inside<T: Send>(
-        &self,
-        netns: u32,
-        work: impl Fn() -> io::Result<T> + Send + Sync,
-    ) -> io::Result<T> {
+    pub(super) fn inside<T: Send>(&self, netns: u32, work: impl Fn() -> io::Result<T> + Send + Sync) -> io::Result<T> {
         let opened;
         let entered = if netns == self.node.inum {
             &self.node

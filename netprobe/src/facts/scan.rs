@@ -51,12 +51,7 @@ pub(super) fn look(netns: &Netns, node: &Netns) -> io::Result<Option<Look>> {
 }
 
 /// Facts from tables. Who is in the namespace and since when is for the caller to add.
-pub(super) fn facts(
-    inum: u32,
-    kind: NamespaceKind,
-    tables: Tables,
-    nsids: &BTreeMap<i32, u32>,
-) -> NamespaceFacts {
+pub(super) fn facts(inum: u32, kind: NamespaceKind, tables: Tables, nsids: &BTreeMap<i32, u32>) -> NamespaceFacts {
     let Tables { links, addresses, rules, routes, neighbours, sysctls } = tables;
     let resolve = |seen: super::links::Seen| Link {
         peer_netns: seen.peer_nsid.and_then(|id| nsids.get(&id)).copied(),

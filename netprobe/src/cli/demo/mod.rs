@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::Output;
 use crate::render::{Format, escape};
 
+mod daemon;
 pub mod namespace;
 pub mod network;
 pub mod scenes;

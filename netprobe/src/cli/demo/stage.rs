@@ -1,11 +1,9 @@
 //! Plays one demo: network, `netprobe trace` on it, traffic, finding, and away with it all.
 
 use std::{
-    fs,
     io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::{fs::symlink, process::CommandExt as _},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +20,8 @@ use nix::{
 
 use super::{
     Options,
-    namespace::{Namespace, missing},
+    daemon::Daemon,
+    namespace::Namespace,
     network::{KUBE_NAMESPACE, Network, PODS},
     scenes::{DAEMON, PORT, Scene, Step},
     traffic::{Echo, connect, word},
@@ -108,7 +107,7 @@ impl Stage<'_> {
                 }
                 Step::Daemon(on, line) => {
                     let daemon = Daemon::start(network.on(on)?, network.directory(), line)?;
-                    let pid = daemon.child.id();
+                    let pid = daemon.pid();
                     self.say("break", &format!("{on}: ip {line}  (done by {DAEMON}, pid {pid})"));
                     daemons.push(daemon);
                 }
@@ -223,45 +222,4 @@ impl Drop for Trace {
 fn terminate(child: &Child) {
     // Not there any more is what we want.
     let _ = i32::try_from(child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
-}
-
-/// A process called [`DAEMON`] that changed the network and has not ended: netprobe can name it.
-struct Daemon {
-    child: Child,
-    /// `ip` ends when this closes.
-    commands: Option<ChildStdin>,
-}
-
-impl Daemon {
-    fn start(namespace: &Namespace, directory: &Path, line: &str) -> Result<Self> {
-        let program = directory.join(DAEMON);
-        if !program.exists() {
-            symlink(which("ip")?, &program).with_context(|| format!("make {}", program.display()))?;
-        }
-        // The kernel names a process after its file, `ip` takes its work from its first argument.
-        let mut command = Command::new(&program);
-        command.arg0("ip").args(["-batch", "-"]).stdin(Stdio::piped());
-        let mut child = namespace.enter(|| command.spawn())?.map_err(|error| missing("ip", error))?;
-        let commands = child.stdin.take();
-        let mut daemon = Self { child, commands };
-        let pipe = daemon.commands.as_mut().context("the daemon takes no commands")?;
-        writeln!(pipe, "{line}").with_context(|| format!("tell {DAEMON} `{line}`"))?;
-        pipe.flush().with_context(|| format!("tell {DAEMON} `{line}`"))?;
-        Ok(daemon)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        drop(self.commands.take());
-        let _ = self.child.wait();
-    }
-}
-
-/// Where `program` is.
-fn which(program: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
-    let found = found.ok_or_else(|| missing(program, io::ErrorKind::NotFound.into()))?;
-    fs::canonicalize(&found).with_context(|| format!("find {}", found.display()))
 }

@@ -92,7 +92,7 @@ fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     );
     let lost = intent::lost_route(case, exit.node.inum, &exit.flow, Some(rule.table));
     let mut draft = draft(case, exit, &expected, claim).detail(format!("table {}", rule.table));
-    for miss in misses(case, exit, rule.table) {
+    if let Some(miss) = miss(case, exit, rule.table) {
         draft = draft.proof(miss, format!("route look-up in table {table}: no route"));
     }
     draft.evidence.sort_by_key(|e| e.mono_ns);
@@ -139,7 +139,7 @@ fn came_in_by(case: &Case<'_>, node: u32) -> Option<String> {
 }
 
 /// When that table was asked for this journey and had nothing.
-fn misses(case: &Case<'_>, exit: &Exit<'_>, table: u32) -> Option<u64> {
+fn miss(case: &Case<'_>, exit: &Exit<'_>, table: u32) -> Option<u64> {
     let until = exit.step.sighting.packet.mono_ns;
     case.lookups()
         .rev()
