@@ -238,7 +238,7 @@ fn a_lookup_before_its_packet_is_claimed_by_it() {
     let steps = &bench.journey(id).steps;
     assert!(steps.iter().any(|s| matches!(s.sighting.packet.what, What::Lookup { .. })), "{steps:?}");
     let (_, opened) = bench.wait(S);
-    assert_eq!(opened, [], "it is no ghost any more");
+    assert!(opened.is_empty(), "it is no ghost any more");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_lookup_that_found_nothing_and_had_no_packet_is_a_journey_of_its_own() {
     bench.see(POD, lookup(out(), 254, NO_MATCH, LookupRole::Output, 0));
     bench.see(POD, lookup(out(), 253, NO_MATCH, LookupRole::Output, 0));
     let (_, early) = bench.wait(MS);
-    assert_eq!(early, [], "its packet may still come");
+    assert!(early.is_empty(), "its packet may still come");
     let (_, opened) = bench.wait(200 * MS);
     assert_eq!(opened.len(), 1);
     assert_eq!(bench.journey(Some(opened[0])).steps.len(), 2);

@@ -77,7 +77,10 @@ fn a_start_that_several_share_is_refused_with_their_names() {
 fn an_unknown_pod_is_refused_with_the_closest_names() {
     assert_eq!(refusal(named(Some("shop"), "wbe-0")), "no pod `shop/wbe-0`: is shop/web-0 or shop/web-9 meant?");
     assert_eq!(refusal(named(Some("shpo"), "web-0")), "no pod `shpo/web-0`: is shop/web-0 or shop/web-9 meant?");
-    assert_eq!(refusal(named(None, "zzzzzzzz")), "no pod `zzzzzzzz`: this node has blue, shop/db-client and shop/web-0");
+    assert_eq!(
+        refusal(named(None, "zzzzzzzz")),
+        "no pod `zzzzzzzz`: this node has blue, shop/db-client and shop/web-0"
+    );
     let (inventory, mut facts) = cluster();
     facts.namespaces.insert(10, namespace(10, Some("red"), &[]));
     let error = resolve(named(None, "zzzzzzzz"), &inventory, &facts, "n1").expect_err("nobody").to_string();
