@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use netprobe_tests::{Lab, SERVER, wait};
+use netprobe_tests::{Lab, SERVER, binary, wait};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -44,15 +44,25 @@ fn network(lab: &Lab) -> Vec<String> {
         for line in ["tc qdisc show", "ip -br link", "ip rule", "ip -6 rule", "nft list ruleset"] {
             state.push(lab.on(name).run(line));
         }
-        for line in
-            lab.on(name).run("ls /sys/class/net >/dev/null; ip -o link | cut -d: -f2 | cut -d@ -f1").split_whitespace()
-        {
-            state.push(
-                lab.on(name).run(&format!("tc filter show dev {line} ingress; tc filter show dev {line} egress")),
-            );
+        for device in lab.on(name).run("ip -br link | cut -d' ' -f1 | cut -d@ -f1").lines() {
+            let both = format!("tc filter show dev {device} ingress; tc filter show dev {device} egress");
+            state.push(lab.on(name).run(&both));
         }
     }
     state
+}
+
+/// What a process holds of each kind.
+fn all_held(pid: Pid) -> [(&'static str, BTreeSet<u64>); 3] {
+    ["prog", "link", "map"].map(|kind| (kind, held(kind, pid)))
+}
+
+fn all_gone(all: &[(&str, BTreeSet<u64>)]) {
+    for (kind, ids) in all {
+        // The kernel frees programs after a grace period.
+        let gone = wait(Duration::from_secs(6), || there(kind, ids).is_empty());
+        assert!(gone, "left behind: {kind} {:?}", there(kind, ids));
+    }
 }
 
 /// Kills netprobe after `delay` and looks for what it left.
@@ -60,19 +70,15 @@ fn story(lab: &Lab, delay: Duration) {
     let before = network(lab);
     let probe = lab.trace("web-0");
     let pid = probe.pid();
-    let [programs, links, maps] = ["prog", "link", "map"].map(|kind| held(kind, pid));
-    for (kind, ids) in [("prog", &programs), ("link", &links), ("map", &maps)] {
+    let held = all_held(pid);
+    for (kind, ids) in &held {
         assert!(!there(kind, ids).is_empty(), "a test that sees no {kind} of ours proves nothing");
     }
     lab.on("web-0").connects(SERVER);
     thread::sleep(delay);
     kill(pid, Signal::SIGKILL).expect("it runs");
     drop(probe);
-    for (kind, ids) in [("prog", &programs), ("link", &links), ("map", &maps)] {
-        // The kernel frees programs after a grace period.
-        let gone = wait(Duration::from_secs(6), || there(kind, ids).is_empty());
-        assert!(gone, "left behind: {kind} {:?}", there(kind, ids));
-    }
+    all_gone(&held);
     assert_eq!(network(lab), before);
 }
 
@@ -94,4 +100,21 @@ fn netprobe_starts_again_after_kill_nine() {
     let second = lab.trace("web-0");
     lab.on("web-0").connects(SERVER);
     second.settled().silent();
+}
+
+#[test]
+fn nothing_is_left_of_a_start_that_was_killed() {
+    let Some(lab) = Lab::start("nothing_is_left_of_a_start_that_was_killed") else { return };
+    let before = network(&lab);
+    for delay_ms in [20, 60, 100, 150, 200, 300, 500] {
+        let mut command = Command::new(binary());
+        command.args(["trace", "--all", "--no-kube"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
+        thread::sleep(Duration::from_millis(delay_ms));
+        let held = all_held(Pid::from_raw(child.id().try_into().expect("a pid")));
+        child.kill().expect("it runs");
+        child.wait().expect("it has ended");
+        all_gone(&held);
+    }
+    assert_eq!(network(&lab), before);
 }

@@ -8,6 +8,7 @@ mod apply;
 mod author;
 mod discover;
 mod links;
+mod listen;
 mod namespaces;
 mod neighbours;
 mod netlink;

@@ -22,15 +22,13 @@ use super::{
     Options,
     daemon::Daemon,
     namespace::Namespace,
-    network::{KUBE_NAMESPACE, Network, PODS},
+    network::{KUBE_NAMESPACE, Network, PODS, SERVER_V4},
     scenes::{DAEMON, PORT, Scene, Step},
     traffic::{Echo, connect, word},
 };
 
 /// How long `trace` may take to attach.
 const READY: Duration = Duration::from_secs(15);
-/// How long a connection may take: a SYN is sent again after 1 s.
-const CONNECT: Duration = Duration::from_millis(3500);
 /// How long a finding may take after the traffic: what waits for a timeout of the kernel's needs 3 s.
 const FINDING: Duration = Duration::from_secs(8);
 /// How long to listen on for a better cause, or for a finding where none is due.
@@ -42,8 +40,10 @@ const TICK: Duration = Duration::from_millis(10);
 pub(super) fn play(scene: &Scene, options: Options, prefix: &str, interrupted: &AtomicBool) -> Result<()> {
     let stage = Stage { options, interrupted };
     stage.say("demo", &format!("{}: {}", scene.name, scene.sentence));
-    stage.say("network", &Network::describe());
-    let network = Network::build(prefix).context("build the demo's network (it needs root)")?;
+    let pods: Vec<_> = PODS.iter().map(|pod| pod.name).collect();
+    stage.say("network", &format!("pods {} of {KUBE_NAMESPACE} on a node with eth0 and eth1;", pods.join(", ")));
+    stage.say("", &format!("table 2 sends them by eth1; a server {SERVER_V4} outside"));
+    let network = Network::build(prefix).context("build the demo's network")?;
     let _listeners = [Echo::start(network.on("server")?, PORT)?, Echo::start(network.on("web-1")?, PORT)?];
     let mut daemons = Vec::new();
     if !scene.sound_first {
@@ -55,12 +55,17 @@ pub(super) fn play(scene: &Scene, options: Options, prefix: &str, interrupted: &
         stage.break_it(scene, &network, &mut daemons)?;
     }
     stage.traffic(scene, &network)?;
-    stage.until_found(scene, &mut trace)?;
+    let found = stage.until_found(&trace)?;
     trace.stop()?;
     drop(daemons);
     drop(network);
     stage.say("demo", "the network is gone again");
-    Ok(())
+    match scene.expect {
+        Some(rule) if !found => {
+            bail!("no finding `{rule}` within {} s: this demo failed; please report it", FINDING.as_secs())
+        }
+        _ => Ok(()),
+    }
 }
 
 struct Stage<'a> {
@@ -127,7 +132,7 @@ impl Stage<'_> {
 
     fn traffic(&self, scene: &Scene, network: &Network) -> Result<()> {
         let from = PODS[0].name;
-        let result = connect(network.on(from)?, scene.to, CONNECT)?;
+        let result = connect(network.on(from)?, scene.to, Duration::from_millis(scene.patience_ms))?;
         self.say("traffic", &format!("{KUBE_NAMESPACE}/{from} connects to {}: {}", scene.to, word(&result)));
         Ok(())
     }
@@ -153,14 +158,14 @@ impl Stage<'_> {
         if is_ready { Ok(trace) } else { bail!("netprobe trace was not ready within {} s", READY.as_secs()) }
     }
 
-    fn until_found(&self, scene: &Scene, trace: &mut Trace) -> Result<()> {
-        if let Some(rule) = scene.expect {
-            let found = self.wait(FINDING, || Ok(trace.found.load(Ordering::Relaxed)))?;
-            if !found {
-                bail!("no finding `{rule}` within {} s: this demo failed; please report it", FINDING.as_secs());
-            }
+    /// Whether the finding came; a closed stdout ends the wait too.
+    fn until_found(&self, trace: &Trace) -> Result<bool> {
+        let found = || trace.found.load(Ordering::Relaxed);
+        if trace.rule.is_some() {
+            self.wait(FINDING, || Ok(found() || trace.is_unread()))?;
         }
-        self.wait(SETTLE, || Ok(false)).map(drop)
+        self.wait(SETTLE, || Ok(trace.is_unread()))?;
+        Ok(found())
     }
 }
 
@@ -174,6 +179,7 @@ struct Trace {
     child: Child,
     reader: Option<JoinHandle<io::Result<()>>>,
     found: Arc<AtomicBool>,
+    rule: Option<&'static str>,
 }
 
 impl Trace {
@@ -194,7 +200,12 @@ impl Trace {
             }
             Ok(())
         });
-        Ok(Self { child, reader: Some(reader), found })
+        Ok(Self { child, reader: Some(reader), found, rule })
+    }
+
+    /// Nobody reads its output any more: it has ended, or our own stdout is closed.
+    fn is_unread(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Ends it as Ctrl-C does, and waits until its last line is out.

@@ -13,20 +13,23 @@ use std::{
 
 use bytes::Bytes;
 
+mod drops;
+
+pub use drops::{DropCount, DropCounts};
+use drops::{Drops, Known};
+
 use crate::{
     correlate::Journeys,
     decode::Decoder,
     enrich::{self, names::Names},
-    explain::{Case, Expectations, Findings, Verdict, noise},
+    explain::{Case, Expectations, Findings, Verdict},
     facts::FactsEvent,
     model::{
-        drops::{DropRow, DropTable, Loss, Summary},
+        drops::{DropTable, Loss, Summary},
         facts::NodeFacts,
         finding::Finding,
-        identity::Pod,
         inventory::Inventory,
-        packet::{Packet, What},
-        sighting::Side,
+        packet::Packet,
     },
     render::Render,
 };
@@ -54,38 +57,6 @@ pub enum Input {
     Lost(Loss),
 }
 
-/// A row of the kernel's drop table, summed over its CPUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct DropCount {
-    /// Instruction address that freed the packets.
-    pub location: u64,
-    /// Namespace inode number.
-    pub netns: u32,
-    /// Device, or 0.
-    pub ifindex: u32,
-    /// Drop reason of this kernel.
-    pub reason: u32,
-    /// Number of the pod ([`Pipeline::owners`]), 0 for none.
-    pub owner: u32,
-    /// Packets since start.
-    pub packets: u64,
-    /// Bytes since start.
-    pub bytes: u64,
-    /// Last one, `CLOCK_MONOTONIC` nanoseconds.
-    pub last_ns: u64,
-}
-
-/// The kernel's drop table at one moment, as a recording keeps it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct DropCounts {
-    /// `CLOCK_MONOTONIC` nanoseconds when it was read.
-    pub mono_ns: u64,
-    /// The user was shown it.
-    pub shown: bool,
-    /// The rows.
-    pub rows: Vec<DropCount>,
-}
-
 /// What a tick brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -111,10 +82,7 @@ pub struct Pipeline {
     shown: HashMap<u64, u64>,
     /// Findings as told last, and when; those that changed since are told in time.
     told: BTreeMap<String, (Arc<Finding>, u64)>,
-    owners: Vec<Arc<Pod>>,
-    drops: Vec<DropCount>,
-    drops_before: HashMap<(u64, u32, u32, u32, u32), u64>,
-    table_ns: u64,
+    drops: Drops,
     summary: Summary,
 }
 
@@ -135,13 +103,10 @@ impl Pipeline {
             waiting: BTreeMap::new(),
             shown: HashMap::new(),
             told: BTreeMap::new(),
-            owners: Vec::new(),
-            drops: Vec::new(),
-            drops_before: HashMap::new(),
-            table_ns: now_ns,
+            drops: Drops::since(now_ns),
             summary: Summary { from_ns: now_ns, ..Summary::default() },
         };
-        pipeline.number_owners();
+        pipeline.drops.number_owners(&pipeline.names);
         pipeline
     }
 
@@ -192,7 +157,7 @@ impl Pipeline {
                 self.inventory = inventory;
                 self.rename();
             }
-            Input::Drops(rows) => self.drops = rows,
+            Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
             Input::Lost(loss) => {
                 self.summary.lost += loss.lost;
                 self.findings.note_loss();
@@ -242,7 +207,7 @@ impl Pipeline {
         self.tell_counts(now_ns, true, out)?;
         self.summary.to_ns = now_ns;
         self.summary.journeys = self.journeys.count();
-        self.summary.dropped = self.rows().filter(|row| row.noise.is_none()).map(|row| row.packets).sum();
+        self.summary.dropped = self.dropped();
         let mut by_rule: BTreeMap<&'static str, u64> = BTreeMap::new();
         for finding in self.findings.all() {
             *by_rule.entry(finding.rule).or_default() += 1;
@@ -253,36 +218,25 @@ impl Pipeline {
 
     /// The drop table of this moment.
     pub fn drop_table(&mut self, now_ns: u64) -> DropTable {
-        let mut rows: Vec<DropRow> = self.rows().collect();
-        rows.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| (&a.reason, &a.site).cmp(&(&b.reason, &b.site))));
-        let table = DropTable { mono_ns: now_ns, interval_ns: now_ns.saturating_sub(self.table_ns), rows };
-        self.table_ns = now_ns;
-        self.drops_before = self.drops.iter().map(|d| (key(d), d.packets)).collect();
-        table
+        let Self { drops, decoder, names, facts, journeys, .. } = self;
+        drops.table(now_ns, Known { decoder, names, facts, journeys })
+    }
+
+    fn dropped(&mut self) -> u64 {
+        let Self { drops, decoder, names, facts, journeys, .. } = self;
+        drops.dropped(Known { decoder, names, facts, journeys })
     }
 
     /// Addresses of the pods we know, each with the number that stands for its pod in the
     /// kernel's tables.
     #[must_use]
     pub fn owners(&self) -> Vec<(IpAddr, u32)> {
-        let number = |pod: &Arc<Pod>| self.owners.iter().position(|p| same_pod(p, pod)).map_or(0, |at| at as u32 + 1);
-        self.names.addresses().map(|(ip, pod)| (ip, number(pod))).collect()
+        self.drops.owners(&self.names)
     }
 
     fn rename(&mut self) {
         self.names = Names::build(&self.inventory, &self.facts);
-        self.number_owners();
-    }
-
-    fn number_owners(&mut self) {
-        let mut pods: Vec<Arc<Pod>> = self.names.addresses().map(|(_, pod)| Arc::clone(pod)).collect();
-        pods.extend(self.names.pods().map(|(_, pod)| Arc::clone(pod)));
-        pods.sort();
-        for pod in pods {
-            if !self.owners.iter().any(|known| same_pod(known, &pod)) {
-                self.owners.push(pod);
-            }
-        }
+        self.drops.number_owners(&self.names);
     }
 
     fn correlate(&mut self, now_ns: u64) {
@@ -375,51 +329,4 @@ impl Pipeline {
         }
         Ok(())
     }
-
-    fn rows(&mut self) -> impl Iterator<Item = DropRow> + use<'_> {
-        let counts = self.drops.clone();
-        counts.into_iter().map(move |count| self.row(&count))
-    }
-
-    fn row(&mut self, count: &DropCount) -> DropRow {
-        let reason = self.decoder.reason(count.reason);
-        let site = self.decoder.symbols().name(count.location);
-        let in_node = count.netns == self.facts.node;
-        let owner = count.owner.checked_sub(1).and_then(|at| self.owners.get(at as usize)).cloned();
-        let namespace = self.facts.namespaces.get(&count.netns);
-        let device = namespace.filter(|_| count.ifindex != 0).map_or_else(String::new, |n| n.device(count.ifindex));
-        let base = site.split('.').next().unwrap_or(&site);
-        DropRow {
-            pod: owner.or_else(|| self.names.namespace(count.netns).yes().cloned()),
-            side: if in_node { Side::Node } else { Side::Pod },
-            device: Arc::from(device),
-            noise: noise::of(&reason, base, None, true),
-            site: Arc::from(base),
-            reason,
-            packets: count.packets,
-            bytes: count.bytes,
-            fresh: count.packets.saturating_sub(self.drops_before.get(&key(count)).copied().unwrap_or(0)),
-            last_ns: count.last_ns,
-            example: self.example(count),
-        }
-    }
-
-    /// A flow that had such a drop, from the samples.
-    fn example(&self, count: &DropCount) -> Option<crate::model::flow::Flow> {
-        let fits = |packet: &Packet| packet.netns == count.netns && packet.ifindex == count.ifindex;
-        self.journeys.iter().flat_map(|j| j.steps.iter().rev()).find_map(|step| match &step.sighting.packet.what {
-            What::Dropped { head, .. } if fits(&step.sighting.packet) => head.flow,
-            _ => None,
-        })
-    }
-}
-
-/// What makes two rows the same.
-const fn key(count: &DropCount) -> (u64, u32, u32, u32, u32) {
-    (count.location, count.netns, count.ifindex, count.reason, count.owner)
-}
-
-/// One pod may be known in two ways (by its namespace, by its address): it is one pod.
-fn same_pod(a: &Pod, b: &Pod) -> bool {
-    (&a.namespace, &a.name) == (&b.namespace, &b.name)
 }
