@@ -6,6 +6,7 @@
 mod ghosts;
 mod index;
 mod neighbours;
+mod receiving;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,6 +22,7 @@ use crate::model::{
 use ghosts::Ghosts;
 use index::Index;
 pub use neighbours::{NeighbourState, Neighbours};
+use receiving::Receiving;
 
 /// How long a silent conversation stays open, nanoseconds.
 ///
@@ -30,9 +32,6 @@ pub const IDLE_NS: u64 = 120_000_000_000;
 /// How long a closed connection stays open for stragglers, nanoseconds: a FIN that is sent again
 /// comes within one retransmission time-out, which starts at 1 s (RFC 6298) or 200 ms (Linux).
 pub const CLOSED_NS: u64 = 3_000_000_000;
-/// How long a received packet stays in its CPU's hands at most, nanoseconds: forwarding takes
-/// microseconds, and 2 ms leave room for a preempted virtual CPU.
-const IN_HAND_NS: u64 = 2_000_000;
 /// Journeys kept; the one longest silent goes first. 4,096 of 160 sightings bound the memory of a
 /// run; a busy pod has a few hundred connections at a time.
 pub const JOURNEYS_MAX: usize = 4_096;
@@ -46,8 +45,8 @@ pub struct Journeys {
     ghosts: Ghosts,
     /// Who did not answer, and who answers with which link-layer address.
     pub neighbours: Neighbours,
-    /// The packet each CPU is receiving: its address, its journey, and when it was seen last.
-    receiving: HashMap<u32, (u64, u64, u64)>,
+    /// The packet each CPU is receiving.
+    receiving: Receiving,
     last_id: u64,
 }
 
@@ -81,7 +80,7 @@ impl Journeys {
                     (None, None) => return None,
                 };
                 if *place == Place::Receive {
-                    self.receiving.insert(packet.cpu, (head.skb, id, packet.mono_ns));
+                    self.receiving.note(packet, head, id);
                 }
                 Some(id)
             }
@@ -160,15 +159,8 @@ impl Journeys {
     /// the packet this CPU is receiving, in another dress (encapsulated).
     fn known(&self, flow: &Flow, head: &Head, ct: Option<&Conntrack>, packet: &Packet) -> Option<u64> {
         let by_entry = |ct: &Conntrack| self.index.find(&ct.original).or_else(|| self.index.find(&ct.reply));
-        let in_hand = || self.in_hand(packet.cpu, head.skb, packet.mono_ns);
-        self.index.find(flow).or_else(|| ct.and_then(by_entry)).or_else(in_hand)
-    }
-
-    /// The journey of the packet that this CPU is receiving, if it is still this one: addresses
-    /// are reused within microseconds, but not while the packet is being forwarded.
-    fn in_hand(&self, cpu: u32, skb: u64, now_ns: u64) -> Option<u64> {
-        let (known, id, seen_ns) = *self.receiving.get(&cpu)?;
-        (known == skb && skb != 0 && now_ns.saturating_sub(seen_ns) <= IN_HAND_NS).then_some(id)
+        let inside = || self.receiving.inside(packet, head, flow);
+        self.index.find(flow).or_else(|| ct.and_then(by_entry)).or_else(inside)
     }
 
     /// A SYN with another sequence number after the old connection ended or fell silent.
@@ -213,7 +205,7 @@ impl Journeys {
         }
         // An output look-up is for a packet yet to come, whatever this CPU received before it.
         let received = matches!(role, LookupRole::Input | LookupRole::ReversePath);
-        if received && let Some(id) = self.in_hand(sighting.packet.cpu, skb, sighting.packet.mono_ns) {
+        if received && let Some(id) = self.receiving.journey(&sighting.packet, skb) {
             // The reverse-path look-up asks with the addresses swapped.
             let asked = if role == LookupRole::ReversePath { flow.reversed() } else { *flow };
             let forward = self.open.get(&id).is_some_and(|j| same_way(j, &asked));
