@@ -20,6 +20,9 @@ use crate::{
 /// SYN, FIN and RST: they begin and end connections, so none is left to chance.
 const TELLING_FLAGS: u8 = 0x07;
 
+const SYN: u8 = 0x02;
+const SYN_OR_ACK: u8 = 0x12;
+
 /// `net:netif_receive_skb(skb)`.
 #[btf_tracepoint(function = "netif_receive_skb")]
 pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
@@ -95,7 +98,8 @@ pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let headers = skb.headers(Slot::Consume)?;
-    if follow::packet(role, skb, headers) {
+    // A packet that ends its way well has nothing to tell, but for the SYN that a full queue ignores.
+    if headers.flags & SYN_OR_ACK == SYN && follow::packet(role, skb, headers) {
         let location = if config!(has_consume_location) != 0 { ctx.arg(1) } else { 0 };
         send(skb, headers, netns, PLACE_CONSUME, location);
     }

@@ -132,7 +132,7 @@ fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
 }
 
 fn network() -> Vec<Item> {
-    match crate::facts::FactsReader::start(&crate::facts::Options::default()) {
+    match crate::facts::FactsReader::start(crate::facts::Options { now_ns: host::mono_ns(), ..Default::default() }) {
         Ok((_, facts)) => {
             let pods = facts.namespaces.len().saturating_sub(1);
             let node = facts.node();

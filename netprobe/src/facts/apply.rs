@@ -4,11 +4,17 @@
 use super::{event::FactsEvent, sysctls};
 use crate::model::facts::{Link, NamespaceFacts, Neigh, NodeFacts, Route, What};
 
+/// Kinds of links that come in pairs, each the other's peer.
+const PAIRS: [&str; 2] = ["veth", "netkit"];
+
 impl NodeFacts {
     /// Takes one step without noting it.
     pub(super) fn fold(&mut self, event: &FactsEvent) {
         match event {
             FactsEvent::Change(change) => {
+                if let What::LinkAdded(link) | What::LinkChanged(_, link) = &change.what {
+                    self.join(change.netns, [link]);
+                }
                 if let Some(namespace) = self.namespaces.get_mut(&change.netns) {
                     namespace.change(&change.what);
                 }
@@ -19,7 +25,7 @@ impl NodeFacts {
                 }
             }
             FactsEvent::Namespace(facts) => {
-                self.join(facts);
+                self.join(facts.inum, facts.links.values());
                 self.namespaces.insert(facts.inum, (**facts).clone());
             }
             FactsEvent::NamespaceGone { netns, .. } => {
@@ -34,19 +40,33 @@ impl NodeFacts {
         }
     }
 
-    /// Tells the node's ends of a pod's veths whose they are.
-    fn join(&mut self, pod: &NamespaceFacts) {
+    /// Tells the node's ends of veths whose namespace the other ends, `links`, are in.
+    pub(super) fn join<'a>(&mut self, netns: u32, links: impl IntoIterator<Item = &'a Link>) {
         let Some(node) = self.namespaces.get_mut(&self.node) else { return };
-        for far in pod.links.values().filter(|link| link.peer_netns == Some(node.inum)) {
-            // A macvlan's parent does not point back; a veth's peer does.
-            if let Some(near) = node.links.get_mut(&far.peer).filter(|near| near.peer == far.index) {
-                near.peer_netns = Some(pod.inum);
+        for far in links.into_iter().filter(|link| link.peer_netns == Some(node.inum)) {
+            let Some(near) = node.links.get_mut(&far.peer) else { continue };
+            // A macvlan's parent does not point back, though an index may happen to be the same.
+            let is_pair = PAIRS.contains(&near.kind.as_str()) && near.kind == far.kind;
+            if is_pair && near.peer == far.index {
+                near.peer_netns = Some(netns);
             }
         }
     }
 }
 
 impl NamespaceFacts {
+    /// Keeps what reading the tables again does not tell.
+    pub(super) fn inherit(&mut self, old: &Self) {
+        self.name.clone_from(&old.name);
+        self.pids.clone_from(&old.pids);
+        self.cgroup.clone_from(&old.cgroup);
+        self.since_ns = old.since_ns;
+        for (index, link) in &mut self.links {
+            let before = old.links.get(index).filter(|before| before.peer == link.peer);
+            link.peer_netns = link.peer_netns.or_else(|| before.and_then(|before| before.peer_netns));
+        }
+    }
+
     fn change(&mut self, what: &What) {
         match what {
             What::RouteAdded(route) => self.add_route(route),
@@ -154,12 +174,12 @@ impl NamespaceFacts {
 }
 
 /// Same place in the same table.
-fn is_same(a: &Route, b: &Route) -> bool {
+pub(super) fn is_same(a: &Route, b: &Route) -> bool {
     (a.table, a.dst, a.priority, a.kind) == (b.table, b.dst, b.priority, b.kind)
 }
 
 /// All next hops of `part`, and it has some, are among those of `whole`.
-fn is_part(part: &Route, whole: &Route) -> bool {
+pub(super) fn is_part(part: &Route, whole: &Route) -> bool {
     !part.next_hops.is_empty() && part.next_hops.iter().all(|hop| whole.next_hops.contains(hop))
 }
 

@@ -2,18 +2,28 @@
 
 pub mod event;
 pub mod policy;
+pub mod reader;
 
 mod apply;
+mod author;
+mod discover;
 mod links;
+mod listen;
 mod namespaces;
 mod neighbours;
 mod netlink;
 mod netns;
+mod notify;
 mod outside;
 mod read;
 mod routes;
 mod rules;
-mod stopgap;
+mod scan;
 mod sysctls;
+mod watch;
+
 pub use event::FactsEvent;
-pub use stopgap::*;
+pub use reader::{FactsReader, Options};
+
+#[cfg(test)]
+mod tests;

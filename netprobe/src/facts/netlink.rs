@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -19,15 +19,13 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// `struct nlmsghdr`, bytes (`include/uapi/linux/netlink.h`).
 const HEADER_BYTES: usize = 16;
 
-/// Messages of the kernel that we could not read, since start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Unread(pub(super) u64);
-
 /// A socket for requests, bound to the namespace it was opened in.
 pub(super) struct Requests {
     socket: Socket,
     sequence: u32,
-    pub(super) unread: Unread,
+    buffer: Vec<u8>,
+    /// Messages of the kernel that we could not read.
+    pub(super) unread: u64,
 }
 
 impl Requests {
@@ -36,16 +34,32 @@ impl Requests {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0, unread: Unread::default() })
+        Ok(Self { socket, sequence: 0, buffer: vec![], unread: 0 })
     }
 
     /// Every object a dump request yields, as one consistent table where the kernel lets us.
     pub(super) fn dump(&mut self, request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut unread = 0;
+        let objects = self.dump_as(request, |frame| {
+            let message = frame.message();
+            unread += u64::from(message.is_none());
+            message
+        })?;
+        self.unread += unread;
+        Ok(objects)
+    }
+
+    /// What `read` makes of every object of a dump.
+    pub(super) fn dump_as<T>(
+        &mut self,
+        request: &RouteNetlinkMessage,
+        mut read: impl FnMut(&Notification<'_>) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         let mut got = vec![];
         for _ in 0..DUMP_ATTEMPTS {
             self.send(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
             got.clear();
-            if self.answers(&mut got)? {
+            if self.answers(|frame| got.extend(read(frame)))? {
                 break;
             }
         }
@@ -54,10 +68,10 @@ impl Requests {
 
     /// The answer to a request for one object.
     pub(super) fn get(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
-        let mut got = vec![];
+        let mut got = None;
         self.send(request, NLM_F_REQUEST | NLM_F_ACK)?;
-        self.answers(&mut got)?;
-        Ok(got.pop())
+        self.answers(|frame| got = frame.message())?;
+        Ok(got)
     }
 
     fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
@@ -73,43 +87,45 @@ impl Requests {
     }
 
     /// Reads up to the end of the answer. False if the kernel says that the table changed meanwhile.
-    fn answers(&mut self, got: &mut Vec<RouteNetlinkMessage>) -> io::Result<bool> {
+    fn answers(&mut self, mut each: impl FnMut(&Notification<'_>)) -> io::Result<bool> {
         let mut consistent = true;
-        let mut buffer = vec![];
         loop {
-            receive(&self.socket, &mut buffer, 0)?;
-            for bytes in messages(&buffer) {
-                let Ok(frame) = NetlinkBuffer::new_checked(bytes) else {
-                    self.unread.0 += 1;
-                    continue;
-                };
+            receive(&self.socket, &mut self.buffer)?;
+            for bytes in messages(&self.buffer) {
+                let Ok(frame) = NetlinkBuffer::new_checked(bytes) else { continue };
                 if frame.sequence_number() != self.sequence {
                     continue;
                 }
                 consistent &= frame.flags() & NLM_F_DUMP_INTR == 0;
-                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|m| m.payload) {
-                    Ok(NetlinkPayload::Done(_)) => return Ok(consistent),
-                    Ok(NetlinkPayload::Error(error)) if error.code.is_none() => return Ok(consistent),
-                    Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-                    Ok(NetlinkPayload::InnerMessage(message)) => got.push(message),
-                    Ok(_) => {}
-                    Err(_) => self.unread.0 += 1,
+                match frame.message_type() {
+                    NLMSG_DONE => return Ok(consistent),
+                    NLMSG_ERROR => match error(frame.payload()) {
+                        Some(error) => return Err(error),
+                        None => return Ok(consistent),
+                    },
+                    _ => each(&Notification::of(&frame)),
                 }
             }
         }
     }
 }
 
-/// One datagram, tried again when a signal interrupts. Returns who sent it.
+/// `struct nlmsgerr` begins with a negative errno, or 0.
+fn error(payload: &[u8]) -> Option<io::Error> {
+    let code = i32::from_ne_bytes(*payload.first_chunk()?);
+    (code != 0).then(|| io::Error::from_raw_os_error(code.saturating_neg()))
+}
+
+/// One datagram, tried again when a signal interrupts.
 ///
 /// The kernel fills no more than 32 KiB (`NLMSG_GOODSIZE`, `netlink_recvmsg`), so the buffer is never too small.
-pub(super) fn receive(socket: &Socket, buffer: &mut Vec<u8>, flags: i32) -> io::Result<SocketAddr> {
+fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
     loop {
         buffer.clear();
         buffer.reserve(BUFFER_BYTES);
-        match socket.recv_from(buffer, flags) {
+        match socket.recv(buffer, 0) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map(|(_, from)| from),
+            other => return other.map(drop),
         }
     }
 }
@@ -127,12 +143,39 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A notification, and the port id of the request that caused it (0: none).
-pub(super) fn notification(bytes: &[u8]) -> Option<(u32, RouteNetlinkMessage)> {
-    let frame = NetlinkBuffer::new_checked(bytes).ok()?;
-    let mut header = NetlinkHeader::default();
-    header.message_type = frame.message_type();
-    RouteNetlinkMessage::deserialize(&header, frame.payload()).ok().map(|message| (frame.port_number(), message))
+/// A message of the kernel.
+pub(super) struct Notification<'a> {
+    /// Port id of the request that caused it; 0 for the kernel's own doing.
+    pub(super) port_id: u32,
+    /// `RTM_*`.
+    pub(super) kind: u16,
+    /// It replaces what was there under the same key.
+    pub(super) replaces: bool,
+    /// What follows the header.
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Notification<'a> {
+    /// Reads the header.
+    pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
+        NetlinkBuffer::new_checked(bytes).ok().map(|frame| Self::of(&frame))
+    }
+
+    fn of(frame: &NetlinkBuffer<&'a [u8]>) -> Self {
+        Self {
+            port_id: frame.port_number(),
+            kind: frame.message_type(),
+            replaces: frame.flags() & NLM_F_REPLACE != 0,
+            payload: frame.payload(),
+        }
+    }
+
+    /// The rest, where the library can read it.
+    pub(super) fn message(&self) -> Option<RouteNetlinkMessage> {
+        let mut header = NetlinkHeader::default();
+        header.message_type = self.kind;
+        RouteNetlinkMessage::deserialize(&header, self.payload).ok()
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +190,7 @@ mod tests {
             let mut bytes = 0;
             for message in messages(&datagram) {
                 bytes += message.len();
-                drop(notification(message));
+                drop(Notification::new(message).and_then(|n| n.message()));
             }
             prop_assert!(bytes <= datagram.len());
         }

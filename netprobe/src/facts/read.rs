@@ -2,9 +2,14 @@
 
 use std::{collections::BTreeMap, io};
 
+use netlink_packet_core::{NlaBuffer, NlasIterator};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage as Message, address::AddressMessage, link::LinkMessage,
-    neighbour::NeighbourMessage, route::RouteMessage, rule::RuleMessage,
+    AddressFamily, RouteNetlinkMessage as Message,
+    address::AddressMessage,
+    link::{LinkAttribute, LinkExtentMask, LinkMessage},
+    neighbour::NeighbourMessage,
+    route::RouteMessage,
+    rule::RuleMessage,
 };
 
 use super::{
@@ -45,13 +50,33 @@ pub(super) fn tables(requests: &mut Requests) -> io::Result<Tables> {
 pub(super) fn links(requests: &mut Requests) -> io::Result<(BTreeMap<u32, Seen>, Sysctls)> {
     let mut settings = Sysctls::new();
     let mut links = BTreeMap::new();
-    for message in requests.dump(&Message::GetLink(LinkMessage::default()))? {
+    for message in requests.dump(&every_link())? {
         let Message::NewLink(message) = message else { continue };
         let Some(seen) = links::link(&message) else { continue };
         sysctls::of_device(&seen.link.name, &message, &mut settings);
         links.insert(seen.link.index, seen);
     }
     Ok((links, settings))
+}
+
+/// The numbers of the namespaces that links have a peer or parent in. Cheaper than [`links`]: most namespaces of a machine are
+/// none of ours, and this is all we ask them.
+pub(super) fn peer_nsids(requests: &mut Requests) -> io::Result<Vec<i32>> {
+    requests.dump_as(&every_link(), |frame| {
+        let attributes = NlasIterator::new(frame.payload.get(LINK_HEADER_BYTES..)?);
+        let id = attributes.flatten().find(|a: &NlaBuffer<&[u8]>| a.kind() == libc::IFLA_LINK_NETNSID)?;
+        Some(i32::from_ne_bytes(id.value().try_into().ok()?))
+    })
+}
+
+/// `struct ifinfomsg`, bytes.
+const LINK_HEADER_BYTES: usize = 16;
+
+/// A request for all links without their counters, which are most of the answer.
+fn every_link() -> Message {
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    Message::GetLink(request)
 }
 
 fn addresses(requests: &mut Requests) -> io::Result<Vec<Address>> {
@@ -73,7 +98,8 @@ fn rules(requests: &mut Requests) -> io::Result<Vec<Rule>> {
     Ok(rules)
 }
 
-fn routes(requests: &mut Requests) -> io::Result<Vec<Route>> {
+/// Routes of all tables.
+pub(super) fn routes(requests: &mut Requests) -> io::Result<Vec<Route>> {
     let mut routes = vec![];
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessage::default();

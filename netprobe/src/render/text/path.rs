@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::{
+    explain::noise,
     model::{
         flow::{Flow, Proto},
         journey::{Journey, Step},
@@ -102,6 +103,10 @@ impl Told {
         }
         let left_by = matches!(&sighting.packet.what, What::Hop { place: Place::Transmit, .. } if step.forward)
             .then(|| (sighting.side, sighting.device.to_string()));
+        // A task may ask for its route three times before it sends.
+        if words.topic == "route" && lines.last().is_some_and(|last| last.topic == "route" && last.text == text) {
+            return;
+        }
         lines.push(Line { since_ns, topic: words.topic, text, left_by });
     }
 
@@ -152,6 +157,11 @@ fn shown(journey: &Journey, index: usize, sighting: &Sighting) -> bool {
                 && later.packet.netns == sighting.packet.netns
                 && later.device == sighting.device
         }),
+        // That a SYN was freed is for rules to weigh; and what every healthy node drops tells nothing.
+        What::Hop { place: Place::Consume, .. } => false,
+        What::Dropped { head, reason, site, .. } => {
+            noise::of(reason, site, Some(head), journey.steps[index].forward).is_none()
+        }
         _ => true,
     }
 }
