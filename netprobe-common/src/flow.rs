@@ -4,6 +4,9 @@ crate::wire! {
     /// Five-tuple of a packet, in the packet's own direction.
     ///
     /// For ICMP and ICMPv6 echo the ports hold the identifier (both); for other ICMP they are 0.
+    /// Aligned so that the programs copy and compare addresses by words, not by bytes: BPF has no
+    /// unaligned access.
+    #[repr(align(8))]
     pub struct FlowKey {
         /// Source address, network byte order; IPv4 as `::ffff:a.b.c.d`.
         pub src: [u8; 16],

@@ -12,7 +12,7 @@ use crate::{
     follow,
     kernel::{
         device::{inum, task_netns},
-        route::{NextHop, Question, fib6_result, fib6_table_id, flowi4, flowi6},
+        route::{NextHop, Question, fib6_result, fib6_table_id, flowi4, flowi4_iif, flowi6, flowi6_iif},
     },
 };
 
@@ -20,7 +20,7 @@ use crate::{
 #[btf_tracepoint(function = "fib_table_lookup")]
 pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let flow: *const u8 = ctx.arg(1);
-    if flow.is_null() {
+    if flow.is_null() || rests(flowi4_iif(flow)) {
         return None;
     }
     let hop = NextHop::read(ctx.arg(2));
@@ -32,7 +32,7 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
 #[btf_tracepoint(function = "fib6_table_lookup")]
 pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let (net, result, flow): (*const u8, *const u8, *const u8) = (ctx.arg(0), ctx.arg(1), ctx.arg(3));
-    if net.is_null() || result.is_null() || flow.is_null() {
+    if net.is_null() || result.is_null() || flow.is_null() || rests(flowi6_iif(flow)) {
         return None;
     }
     let exact = inum(net);
@@ -41,6 +41,13 @@ pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     }
     let (hop, err) = fib6_result(net, result);
     lookup(&ctx, fib6_table_id(ctx.arg(2)), &flowi6(flow), exact, &hop, err)
+}
+
+/// Whether no look-up by this device can be about what we follow: nothing of it is on its way, and it is not a
+/// followed pod's task that asks before there is a packet. An incoming packet was seen before its look-up.
+#[inline(always)]
+fn rests(iif: u32) -> bool {
+    !follow::in_flight() && (iif > 1 || follow::role(task_netns()) & NS_FOLLOWED == 0)
 }
 
 #[inline(always)]

@@ -13,6 +13,18 @@ pub(crate) struct Question {
     pub(crate) mark: u32,
 }
 
+/// The incoming device of a `struct flowi4`: 0 or 1 where a task asks.
+#[inline(always)]
+pub(crate) fn flowi4_iif(pointer: *const u8) -> u32 {
+    typed(pointer, offset!(fl4_iif))
+}
+
+/// The same of a `struct flowi6`.
+#[inline(always)]
+pub(crate) fn flowi6_iif(pointer: *const u8) -> u32 {
+    typed(pointer, offset!(fl6_iif))
+}
+
 /// Reads a `struct flowi4`.
 #[inline(always)]
 pub(crate) fn flowi4(pointer: *const u8) -> Question {
@@ -26,7 +38,7 @@ pub(crate) fn flowi4(pointer: *const u8) -> Question {
     Question {
         flow,
         oif: typed(pointer, offset!(fl4_oif)),
-        iif: typed(pointer, offset!(fl4_iif)),
+        iif: flowi4_iif(pointer),
         mark: typed(pointer, offset!(fl4_mark)),
     }
 }
@@ -44,7 +56,7 @@ pub(crate) fn flowi6(pointer: *const u8) -> Question {
     Question {
         flow,
         oif: typed(pointer, offset!(fl6_oif)),
-        iif: typed(pointer, offset!(fl6_iif)),
+        iif: flowi6_iif(pointer),
         mark: typed(pointer, offset!(fl6_mark)),
     }
 }
