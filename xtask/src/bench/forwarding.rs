@@ -94,8 +94,7 @@ fn beside_load(bench: &Bench, subject: &Subject, beside: &mut Beside, seconds: f
         anyhow::bail!(why);
     }
     let running = bench.start(&subject.tool)?;
-    let _talk =
-        if subject.other_talks { Some(bench.trickle(lab::IDLE, lab::OPEN, 20, seconds + 2.0)?) } else { None };
+    let _talk = if subject.other_talks { Some(bench.trickle(lab::IDLE, lab::OPEN, 20, seconds + 2.0)?) } else { None };
     let cpu = running.process.cpu_seconds();
     let sent = bench.flood(lab::OPEN, seconds)?;
     beside.cpu.push(100.0 * (running.process.cpu_seconds() - cpu) / sent.seconds);
@@ -150,5 +149,6 @@ fn disturbed(foreign: usize) -> String {
     if foreign == 0 {
         return String::new();
     }
-    "BPF programs of others were loaded on this machine during the run: they are in the runs without a tool as well.".into()
+    "BPF programs of others were loaded on this machine during the run: they are in the runs without a tool as well."
+        .into()
 }

@@ -80,7 +80,10 @@ pub(crate) fn run(bench: &Bench) -> Result<(Vec<Figure>, String)> {
 fn empty_figure(empty_ns: &[f64]) -> Figure {
     let note = "subtracted above, each sample's own: the kernel's two clock reads";
     if empty_ns.is_empty() {
-        return Figure::none("empty program", "bpftrace is not installed; the cheapest program of a sample stands for it");
+        return Figure::none(
+            "empty program",
+            "bpftrace is not installed; the cheapest program of a sample stands for it",
+        );
     }
     Figure::smallest("empty program (bpftrace, net_dev_queue)", "ns", empty_ns).note(note)
 }

@@ -55,7 +55,11 @@ fn program(json: &Value) -> Program {
 /// Those that process `pid` holds, by name.
 pub(crate) fn of(pid: u32) -> Result<BTreeMap<String, Runs>> {
     let held = held(pid)?;
-    Ok(loaded()?.into_iter().filter(|program| held.contains(&program.id)).map(|program| (program.name, program.runs)).collect())
+    Ok(loaded()?
+        .into_iter()
+        .filter(|program| held.contains(&program.id))
+        .map(|program| (program.name, program.runs))
+        .collect())
 }
 
 /// Numbers of the programs that process `pid` has open, itself or through a link. Older bpftools do not tell.

@@ -144,7 +144,11 @@ impl Bench {
             Program::Tcpdump => command.args(["tcpdump", "-Z", "root"]),
         };
         for word in &tool.arguments {
-            if word == "FILE" { command.arg(&thrown) } else { command.arg(word) };
+            if word == "FILE" {
+                command.arg(&thrown)
+            } else {
+                command.arg(word)
+            };
         }
         if tool.program == Program::Netprobe {
             command.arg("--ready-file").arg(ready);
