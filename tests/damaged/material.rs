@@ -1,6 +1,7 @@
 //! Real records, and how to spoil them.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::{Arc, LazyLock, Mutex, PoisonError},
@@ -11,7 +12,7 @@ use netprobe::{
     decode::Decoder,
     explain::Expectations,
     model::{
-        facts::{HostFacts, NodeFacts},
+        facts::{HostFacts, NamespaceFacts, NodeFacts},
         inventory::Inventory,
         symbols::Symbols,
     },
@@ -37,19 +38,37 @@ pub struct Material {
     pub drops: Vec<serde_json::Value>,
 }
 
-/// Of all stories; the node is that of the last one.
+/// The first one tells what the node is like; the others are moved there.
+const STORIES: [&str; 8] = [
+    "wrong-nic",
+    "wrong-nic-ipv6",
+    "healthy",
+    "netfilter-reject",
+    "port-closed",
+    "no-route",
+    "neighbour",
+    "forwarding-off",
+];
+
+/// Of all stories.
 pub static REAL: LazyLock<Material> = LazyLock::new(|| {
     let mut all = Material::default();
-    for story in ["healthy", "netfilter-reject", "port-closed", "no-route", "neighbour", "wrong-nic-ipv6", "wrong-nic"]
-    {
+    for story in STORIES {
         let reader = Reader::open(&recording(story)).expect("a recording");
+        let mut numbers = BTreeMap::new();
         for frame in reader {
             match frame.expect("a whole recording") {
                 Frame::HostFacts(host) => all.host = *host,
-                Frame::NodeFacts(node) => all.node = *node,
+                Frame::NodeFacts(node) => {
+                    if all.node.namespaces.is_empty() {
+                        all.node = *node;
+                    } else {
+                        numbers = same_namespaces(&node, &all.node);
+                    }
+                }
                 Frame::Inventory(inventory) => all.inventory = *inventory,
                 Frame::Symbol(symbol) => all.symbols.push((symbol.address, symbol.name)),
-                Frame::Record(record) => all.records.push(record),
+                Frame::Record(record) => all.records.push(renumbered(&record, &numbers)),
                 Frame::FactsEvent(event) => all.facts.push(event),
                 Frame::Counts(counts) => all.drops.push(counts),
                 _ => {}
@@ -58,6 +77,28 @@ pub static REAL: LazyLock<Material> = LazyLock::new(|| {
     }
     all
 });
+
+/// Which namespace of one node is which of the other: those with the same addresses.
+fn same_namespaces(old: &NodeFacts, new: &NodeFacts) -> BTreeMap<[u8; 4], [u8; 4]> {
+    let addresses = |facts: &NodeFacts| -> BTreeMap<String, u32> {
+        let global = |ns: &NamespaceFacts| -> Vec<String> {
+            ns.addresses
+                .iter()
+                .map(|a| a.net.to_string())
+                .filter(|a| a.starts_with("172") || a.contains("/32"))
+                .collect()
+        };
+        facts.namespaces.values().map(|ns| (global(ns).join(" "), ns.inum)).collect()
+    };
+    let new = addresses(new);
+    let pairs = addresses(old).into_iter().filter_map(|(key, inum)| Some((inum, *new.get(&key)?)));
+    pairs.map(|(old, new)| (old.to_ne_bytes(), new.to_ne_bytes())).collect()
+}
+
+fn renumbered(record: &[u8], numbers: &BTreeMap<[u8; 4], [u8; 4]>) -> Bytes {
+    let words = record.chunks(4).flat_map(|word| word.first_chunk().and_then(|w| numbers.get(w)).map_or(word, |w| w));
+    words.copied().collect()
+}
 
 /// A story's recording.
 pub fn recording(story: &str) -> PathBuf {

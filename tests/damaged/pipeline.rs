@@ -144,3 +144,14 @@ fn a_port_scan_does_not_fill_memory() {
     }
     assert!(most > JOURNEYS_MAX && most <= JOURNEYS_MAX + between_ticks as usize, "{most}");
 }
+
+/// Else the tests above would prove little.
+#[test]
+fn real_records_lead_to_findings() {
+    let facts = REAL.facts.iter().cloned().map(Event::Facts);
+    let records = REAL.records.iter().flat_map(|record| [Event::Record(record.to_vec(), 0), Event::Tick(MS / 50)]);
+    let text = run(&facts.chain(records).collect::<Vec<_>>(), Format::Json);
+    for rule in ["wrong-egress", "port-closed", "netfilter-reject"] {
+        assert!(text.contains(&format!(r#""rule":"{rule}""#)), "no {rule}");
+    }
+}
