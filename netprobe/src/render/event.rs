@@ -93,7 +93,7 @@ fn dropped(sighting: &Sighting, reason: &str, site: &str, stack: &[Arc<str>]) ->
 
 /// What a look-up that found no next hop found (`fib_rules.c`, `fib_semantics.c`: `fib_props`).
 fn route_error(err: i32) -> String {
-    match -err {
+    match err.saturating_neg() {
         libc::EAGAIN | libc::ENETUNREACH | libc::ESRCH => "no route".to_owned(),
         libc::EHOSTUNREACH => "unreachable route".to_owned(),
         libc::EINVAL => "blackhole route".to_owned(),
