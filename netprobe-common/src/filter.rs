@@ -33,6 +33,11 @@ pub fn holds(test: &FilterTest, flow: &FlowKey, reversed: bool, flags: u8, icmp_
         return false;
     }
     let (source, destination) = if reversed { (DESTINATION, SOURCE) } else { (SOURCE, DESTINATION) };
+    // ICMP carries its echo identifier where the others have ports; `port 7` does not mean it.
+    let any_port = test.port_low == 0 && test.port_high == u16::MAX;
+    if !any_port && !matches!(flow.proto, 6 | 17 | 132) {
+        return false;
+    }
     (test.sides & source != 0 && side(test, &flow.src, flow.sport))
         || (test.sides & destination != 0 && side(test, &flow.dst, flow.dport))
 }

@@ -28,7 +28,9 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let headers = skb.headers(Slot::Drop)?;
-    if !follow::packet(role, skb, headers) {
+    let ours = follow::packet(role, skb, headers);
+    follow::received(skb);
+    if !ours {
         return None;
     }
     let (now_ns, location) = (now(), ctx.arg(1));

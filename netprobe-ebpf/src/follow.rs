@@ -143,6 +143,19 @@ pub(crate) fn receiving() -> Option<*mut Receiving> {
     RECEIVING.get_ptr_mut(0)
 }
 
+/// Forgets the packet that this CPU is receiving, if it is this one: it ends here, and its address
+/// will be given to another at once.
+#[inline(always)]
+pub(crate) fn received(skb: Skb) {
+    if let Some(now) = receiving() {
+        // SAFETY: a per-CPU entry; only this CPU writes it.
+        let now = unsafe { &mut *now };
+        if now.skb == skb.address() {
+            now.followed = 0;
+        }
+    }
+}
+
 /// Whether the packet is followed: it is in a followed namespace, or has a followed address, or
 /// is a followed packet in another dress; and passes the user's filter.
 #[inline(always)]

@@ -20,6 +20,9 @@ use crate::{
 /// SYN, FIN and RST: they begin and end connections, so none is left to chance.
 const TELLING_FLAGS: u8 = 0x07;
 
+const SYN: u8 = 0x02;
+const SYN_OR_ACK: u8 = 0x12;
+
 /// `net:netif_receive_skb(skb)`.
 #[btf_tracepoint(function = "netif_receive_skb")]
 pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
@@ -28,6 +31,10 @@ pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
     let netns = device.netns();
     let role = follow::role(netns);
     if role == 0 {
+        // It went on into a namespace that is none of ours.
+        if follow::in_flight() {
+            follow::received(skb);
+        }
         return None;
     }
     let receiving = follow::receiving()?;
@@ -82,16 +89,21 @@ pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let skb = Skb::new(ctx.arg(0));
-    let netns = skb.device()?.netns();
-    let role = follow::role(netns);
+    let (netns, role) = match skb.device().map(Device::netns) {
+        Some(netns) => (netns, follow::role(netns)),
+        None => (0, 0),
+    };
     if role == 0 {
+        follow::received(skb);
         return None;
     }
     let headers = skb.headers(Slot::Consume)?;
-    if follow::packet(role, skb, headers) {
+    // A packet that ends its way well has nothing to tell, but for the SYN that a full queue ignores.
+    if headers.flags & SYN_OR_ACK == SYN && follow::packet(role, skb, headers) {
         let location = if config!(has_consume_location) != 0 { ctx.arg(1) } else { 0 };
         send(skb, headers, netns, PLACE_CONSUME, location);
     }
+    follow::received(skb);
     Some(())
 }
 

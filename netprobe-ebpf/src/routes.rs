@@ -58,7 +58,8 @@ fn lookup(
     // SAFETY: a per-CPU entry; only this CPU writes it.
     let receiving = unsafe { *follow::receiving()? };
     let task = task_netns();
-    let of_packet = receiving.followed != 0 && receiving.ifindex == question.iif;
+    // The reverse-path look-up of a received packet asks with `lo` as its input.
+    let of_packet = receiving.followed != 0 && (receiving.ifindex == question.iif || question.iif <= 1);
     let of_task = follow::role(task) & NS_FOLLOWED != 0 && question.iif <= 1;
     if !of_packet && !of_task && !follow::flow(&question.flow) {
         return None;

@@ -10,6 +10,9 @@ use std::{
 /// The target triple of the programs: little endian, as every machine netprobe runs on.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
+/// Major version of the LLVM that our bpf-linker is built with. It reads what this or an older LLVM wrote.
+pub(crate) const LINKER_LLVM: u32 = 22;
+
 /// Variables that change the choice; the build runs again when one changes.
 pub(crate) const VARIABLES: &[&str] =
     &["NETPROBE_BPF_OBJECT", "NETPROBE_BPF_RUSTC", "NETPROBE_BPF_TOOLCHAIN", "NETPROBE_TOOLS", "BPF_LINKER"];
@@ -57,7 +60,12 @@ impl Toolchain {
         if !output.status.success() {
             return Err(format!("rustup has no toolchain {name}"));
         }
-        Self::inspect(&format!("rustup's {name}"), path_of(&output.stdout))
+        let rustc = path_of(&output.stdout);
+        // A linker that the user names may well be newer than ours.
+        if let Some(llvm) = llvm(&rustc).filter(|llvm| *llvm > LINKER_LLVM && env::var_os("BPF_LINKER").is_none()) {
+            return Err(format!("rustup's {name} has LLVM {llvm}, too new for bpf-linker's {LINKER_LLVM}"));
+        }
+        Self::inspect(&format!("rustup's {name}"), rustc)
     }
 
     /// What `rustc` can do for us, or why nothing.
@@ -92,6 +100,12 @@ pub(crate) fn linker(root: &Path) -> Result<PathBuf, String> {
 /// Where tools of the build are installed: `NETPROBE_TOOLS` (worktrees may share one), else `.tools` below `root`.
 pub(crate) fn tools(root: &Path) -> PathBuf {
     env::var_os("NETPROBE_TOOLS").map_or_else(|| root.join(".tools"), PathBuf::from)
+}
+
+fn llvm(rustc: &Path) -> Option<u32> {
+    let output = Command::new(rustc).arg("-vV").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split_once("LLVM version: ")?.1.split('.').next()?.parse().ok()
 }
 
 fn sysroot(rustc: &Path) -> Option<PathBuf> {

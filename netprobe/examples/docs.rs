@@ -2,13 +2,17 @@
 
 use std::{env, process::ExitCode};
 
-use netprobe::probe::catalog::{Need, PROBES};
+use netprobe::{
+    explain::rules::RULES,
+    probe::catalog::{Need, PROBES},
+};
 
 fn main() -> ExitCode {
     match env::args().nth(1).as_deref() {
         Some("hooks") => print!("{}", hooks()),
+        Some("rules") => print!("{}", rules()),
         _ => {
-            eprintln!("usage: docs hooks");
+            eprintln!("usage: docs hooks|rules");
             return ExitCode::from(2);
         }
     }
@@ -31,6 +35,21 @@ fn hooks() -> String {
         };
         let arguments = probe.reads.join(", ");
         page += &format!("| `{}` | {} | `{arguments}` | {} | {needed_by} |\n", probe.program, probe.shows, probe.since);
+    }
+    page
+}
+
+/// A table of the rules.
+fn rules() -> String {
+    let mut page = String::from(
+        "# Rules\n\n\
+         What netprobe can state as a cause, in order of precedence: the first that speaks about a connection has its \
+         cause.\n\n\
+         | rule | it means |\n\
+         |---|---|\n",
+    );
+    for rule in RULES {
+        page += &format!("| [`{id}`](rules/{id}.md) | {} |\n", rule.means, id = rule.id);
     }
     page
 }

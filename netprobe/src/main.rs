@@ -1,2 +1,25 @@
-//! Parse, run, print the error and advice, exit code.
-fn main() {}
+//! Parse, run, print the error and what to do, exit code.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use netprobe::cli::{self, Command};
+
+fn main() -> ExitCode {
+    let filter = env_logger::Env::new().filter_or("NETPROBE_LOG", "warn");
+    env_logger::Builder::from_env(filter).target(env_logger::Target::Stderr).init();
+    let cli = cli::parse();
+    let result = match cli.command {
+        _ if cli.schema => io::stdout().write_all(netprobe::render::schema().as_bytes()).map_err(Into::into),
+        Some(Command::Trace(args)) => cli::trace::run(&args),
+        Some(Command::Drops(args)) => cli::drops::run(&args),
+        Some(Command::Check(args)) => cli::check::run(&args),
+        Some(Command::Replay(args)) => cli::replay::run(&args),
+        Some(Command::Demo(args)) => cli::demo::run(&args),
+        Some(Command::Completions(args)) => cli::completions::run(&args, &mut io::stdout()).map_err(Into::into),
+        None => Ok(()),
+    };
+    cli::error::exit(result)
+}

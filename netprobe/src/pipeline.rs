@@ -1,1 +1,381 @@
-//! TODO
+//! Joins the stages; the only file that names them all.
+//!
+//! A pipeline is fed [`Input`]s, by the live run and by a replay alike, and writes to a renderer.
+//! It reads no clock: time comes with [`Input::Tick`]. So a recorded run replays to the same
+//! output.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    correlate::Journeys,
+    decode::Decoder,
+    enrich::{self, names::Names},
+    explain::{Case, Expectations, Findings, Verdict, noise},
+    facts::FactsEvent,
+    model::{
+        drops::{DropRow, DropTable, Loss, Summary},
+        facts::NodeFacts,
+        identity::Pod,
+        inventory::Inventory,
+        packet::{Packet, What},
+        sighting::Side,
+    },
+    render::Render,
+};
+
+/// How long a journey must be quiet before it is judged, nanoseconds: what belongs together (a
+/// drop and the ICMP error about it, a packet on all its devices) comes within a millisecond.
+const SETTLE_NS: u64 = 20_000_000;
+/// How long a journey that is never quiet waits at most.
+const SETTLE_AT_MOST_NS: u64 = 200_000_000;
+
+/// What goes into a pipeline.
+pub enum Input {
+    /// A record of the ring.
+    Record(Bytes),
+    /// A change of the node.
+    Facts(FactsEvent),
+    /// The cluster, anew.
+    Inventory(Inventory),
+    /// The kernel's drop table.
+    Drops(Vec<DropCount>),
+    /// Something was lost.
+    Lost(Loss),
+}
+
+/// A row of the kernel's drop table, summed over its CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DropCount {
+    /// Instruction address that freed the packets.
+    pub location: u64,
+    /// Namespace inode number.
+    pub netns: u32,
+    /// Device, or 0.
+    pub ifindex: u32,
+    /// Drop reason of this kernel.
+    pub reason: u32,
+    /// Number of the pod ([`Pipeline::owners`]), 0 for none.
+    pub owner: u32,
+    /// Packets since start.
+    pub packets: u64,
+    /// Bytes since start.
+    pub bytes: u64,
+    /// Last one, `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+}
+
+/// What a tick brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Findings made or changed.
+    pub findings: u64,
+    /// Steps shown.
+    pub shown: u64,
+}
+
+/// All stages, and what they have seen.
+pub struct Pipeline {
+    decoder: Decoder,
+    names: Names,
+    facts: NodeFacts,
+    inventory: Inventory,
+    journeys: Journeys,
+    findings: Findings,
+    expect: Expectations,
+    pending: Vec<Packet>,
+    /// Journeys to be judged: since when they changed, and when at the latest.
+    unsettled: BTreeMap<u64, u64>,
+    waiting: BTreeMap<u64, u64>,
+    shown: HashMap<u64, u64>,
+    owners: Vec<Arc<Pod>>,
+    drops: Vec<DropCount>,
+    drops_before: HashMap<(u64, u32, u32, u32, u32), u64>,
+    table_ns: u64,
+    summary: Summary,
+}
+
+impl Pipeline {
+    /// A pipeline on the node as it is now.
+    #[must_use]
+    pub fn new(decoder: Decoder, facts: NodeFacts, inventory: Inventory, expect: Expectations, now_ns: u64) -> Self {
+        let mut pipeline = Self {
+            names: Names::build(&inventory, &facts),
+            decoder,
+            facts,
+            inventory,
+            journeys: Journeys::default(),
+            findings: Findings::default(),
+            expect,
+            pending: Vec::new(),
+            unsettled: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            shown: HashMap::new(),
+            owners: Vec::new(),
+            drops: Vec::new(),
+            drops_before: HashMap::new(),
+            table_ns: now_ns,
+            summary: Summary { from_ns: now_ns, ..Summary::default() },
+        };
+        pipeline.number_owners();
+        pipeline
+    }
+
+    /// The node, as known now.
+    #[must_use]
+    pub const fn facts(&self) -> &NodeFacts {
+        &self.facts
+    }
+
+    /// The cluster, as known now.
+    #[must_use]
+    pub const fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
+    /// Names of namespaces and addresses.
+    #[must_use]
+    pub const fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The decoder, for the symbols it resolved.
+    pub const fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
+    }
+
+    /// Takes one input. Errors are none: what cannot be read is counted.
+    pub fn take(&mut self, input: Input) {
+        match input {
+            Input::Record(bytes) => match self.decoder.packet(&bytes) {
+                Ok(packet) => {
+                    self.summary.records += 1;
+                    self.pending.push(packet);
+                }
+                Err(malformed) => {
+                    log::warn!("a record makes no sense: {malformed:?}");
+                    self.summary.lost += 1;
+                    self.findings.note_loss();
+                }
+            },
+            Input::Facts(event) => {
+                self.facts.apply(&event);
+                if event.changes_names() {
+                    self.rename();
+                }
+            }
+            Input::Inventory(inventory) => {
+                self.inventory = inventory;
+                self.rename();
+            }
+            Input::Drops(rows) => self.drops = rows,
+            Input::Lost(loss) => {
+                self.summary.lost += loss.lost;
+                self.findings.note_loss();
+            }
+        }
+    }
+
+    /// Lets time pass: judges what has settled and shows what is new.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the renderer returns.
+    pub fn tick(&mut self, now_ns: u64, out: &mut dyn Render) -> io::Result<Progress> {
+        self.correlate(now_ns);
+        let (ended, opened) = self.journeys.expire(now_ns);
+        self.unsettled.extend(opened.into_iter().map(|id| (id, now_ns)));
+        let mut progress = Progress::default();
+        for id in self.due(now_ns) {
+            self.judge(id, now_ns, false, out, &mut progress)?;
+        }
+        for journey in ended {
+            self.findings.forget(journey.id);
+            self.shown.remove(&journey.id);
+            self.unsettled.remove(&journey.id);
+            self.waiting.remove(&journey.id);
+        }
+        out.flush()?;
+        Ok(progress)
+    }
+
+    /// Ends the run: tells what was waiting, and the summary.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the renderer returns.
+    pub fn finish(&mut self, now_ns: u64, out: &mut dyn Render) -> io::Result<()> {
+        self.correlate(now_ns);
+        let (_, opened) = self.journeys.expire(now_ns);
+        let mut left: Vec<u64> = self.unsettled.keys().chain(self.waiting.keys()).copied().chain(opened).collect();
+        left.sort_unstable();
+        left.dedup();
+        let mut progress = Progress::default();
+        for id in left {
+            self.judge(id, now_ns, true, out, &mut progress)?;
+        }
+        self.summary.to_ns = now_ns;
+        self.summary.journeys = self.journeys.count();
+        self.summary.dropped = self.rows().filter(|row| row.noise.is_none()).map(|row| row.packets).sum();
+        let mut by_rule: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for finding in self.findings.all() {
+            *by_rule.entry(finding.rule).or_default() += 1;
+        }
+        self.summary.findings = by_rule.into_iter().collect();
+        out.summary(&self.summary)
+    }
+
+    /// The drop table of this moment.
+    pub fn drop_table(&mut self, now_ns: u64) -> DropTable {
+        let mut rows: Vec<DropRow> = self.rows().collect();
+        rows.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| (&a.reason, &a.site).cmp(&(&b.reason, &b.site))));
+        let table = DropTable { mono_ns: now_ns, interval_ns: now_ns.saturating_sub(self.table_ns), rows };
+        self.table_ns = now_ns;
+        self.drops_before = self.drops.iter().map(|d| (key(d), d.packets)).collect();
+        table
+    }
+
+    /// Addresses of the pods we know, each with the number that stands for its pod in the
+    /// kernel's tables.
+    #[must_use]
+    pub fn owners(&self) -> Vec<(IpAddr, u32)> {
+        let number = |pod: &Arc<Pod>| self.owners.iter().position(|p| same_pod(p, pod)).map_or(0, |at| at as u32 + 1);
+        self.names.addresses().map(|(ip, pod)| (ip, number(pod))).collect()
+    }
+
+    fn rename(&mut self) {
+        self.names = Names::build(&self.inventory, &self.facts);
+        self.number_owners();
+    }
+
+    fn number_owners(&mut self) {
+        let mut pods: Vec<Arc<Pod>> = self.names.addresses().map(|(_, pod)| Arc::clone(pod)).collect();
+        pods.extend(self.names.pods().map(|(_, pod)| Arc::clone(pod)));
+        pods.sort();
+        for pod in pods {
+            if !self.owners.iter().any(|known| same_pod(known, &pod)) {
+                self.owners.push(pod);
+            }
+        }
+    }
+
+    fn correlate(&mut self, now_ns: u64) {
+        let mut packets = std::mem::take(&mut self.pending);
+        // CPUs write to the ring in turn, but read the clock before: neighbours may be swapped.
+        packets.sort_by_key(|p| p.mono_ns);
+        for packet in packets {
+            let sighting = Arc::new(enrich::sighting(packet, &self.names, &self.facts));
+            if let Some(id) = self.journeys.take(sighting) {
+                self.unsettled.entry(id).or_insert(now_ns);
+            }
+        }
+    }
+
+    /// Journeys that are quiet, or were long enough in motion, or whose wait is over.
+    fn due(&mut self, now_ns: u64) -> Vec<u64> {
+        let quiet = |id: &u64| self.journeys.get(*id).is_none_or(|j| now_ns.saturating_sub(j.last_ns) >= SETTLE_NS);
+        let settled = |(id, since): &(&u64, &u64)| quiet(id) || now_ns.saturating_sub(**since) >= SETTLE_AT_MOST_NS;
+        let mut due: Vec<u64> = self.unsettled.iter().filter(settled).map(|(id, _)| *id).collect();
+        due.extend(self.waiting.iter().filter(|(_, at)| **at <= now_ns).map(|(id, _)| *id));
+        due.sort_unstable();
+        due.dedup();
+        for id in &due {
+            self.unsettled.remove(id);
+            self.waiting.remove(id);
+        }
+        due
+    }
+
+    fn judge(
+        &mut self,
+        id: u64,
+        now_ns: u64,
+        last_call: bool,
+        out: &mut dyn Render,
+        progress: &mut Progress,
+    ) -> io::Result<()> {
+        let Some(journey) = self.journeys.get(id) else { return Ok(()) };
+        let case = Case {
+            journey,
+            journeys: &self.journeys,
+            facts: &self.facts,
+            inventory: &self.inventory,
+            host: self.decoder.host(),
+            expect: &self.expect,
+            now_ns,
+        };
+        let verdict = self.findings.judge(&case, last_call);
+        let total = journey.steps.len() as u64 + journey.omitted;
+        let before = self.shown.insert(id, total).unwrap_or(0);
+        if total > before {
+            let from = usize::try_from(before.saturating_sub(journey.omitted)).unwrap_or(0);
+            let about: Vec<_> = self.findings.of(id).cloned().into_iter().collect();
+            out.journey(journey, from, &about)?;
+            progress.shown += total - before;
+        }
+        match verdict {
+            Verdict::Found(finding) => {
+                out.finding(&finding)?;
+                progress.findings += 1;
+            }
+            Verdict::Wait(until_ns) => {
+                self.waiting.insert(id, until_ns);
+            }
+            Verdict::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self) -> impl Iterator<Item = DropRow> + use<'_> {
+        let counts = self.drops.clone();
+        counts.into_iter().map(move |count| self.row(&count))
+    }
+
+    fn row(&mut self, count: &DropCount) -> DropRow {
+        let reason = self.decoder.reason(count.reason);
+        let site = self.decoder.symbols().name(count.location);
+        let in_node = count.netns == self.facts.node;
+        let owner = count.owner.checked_sub(1).and_then(|at| self.owners.get(at as usize)).cloned();
+        let namespace = self.facts.namespaces.get(&count.netns);
+        let device = namespace.filter(|_| count.ifindex != 0).map_or_else(String::new, |n| n.device(count.ifindex));
+        let base = site.split('.').next().unwrap_or(&site);
+        DropRow {
+            pod: owner.or_else(|| self.names.namespace(count.netns).yes().cloned()),
+            side: if in_node { Side::Node } else { Side::Pod },
+            device: Arc::from(device),
+            noise: noise::of(&reason, base, None, true),
+            site: Arc::from(base),
+            reason,
+            packets: count.packets,
+            bytes: count.bytes,
+            fresh: count.packets.saturating_sub(self.drops_before.get(&key(count)).copied().unwrap_or(0)),
+            last_ns: count.last_ns,
+            example: self.example(count),
+        }
+    }
+
+    /// A flow that had such a drop, from the samples.
+    fn example(&self, count: &DropCount) -> Option<crate::model::flow::Flow> {
+        let fits = |packet: &Packet| packet.netns == count.netns && packet.ifindex == count.ifindex;
+        self.journeys.iter().flat_map(|j| j.steps.iter().rev()).find_map(|step| match &step.sighting.packet.what {
+            What::Dropped { head, .. } if fits(&step.sighting.packet) => head.flow,
+            _ => None,
+        })
+    }
+}
+
+/// What makes two rows the same.
+const fn key(count: &DropCount) -> (u64, u32, u32, u32, u32) {
+    (count.location, count.netns, count.ifindex, count.reason, count.owner)
+}
+
+/// One pod may be known in two ways (by its namespace, by its address): it is one pod.
+fn same_pod(a: &Pod, b: &Pod) -> bool {
+    (&a.namespace, &a.name) == (&b.namespace, &b.name)
+}

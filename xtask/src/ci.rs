@@ -16,11 +16,14 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     setup::ensure_checkers(root)?;
     let bin = toolchain::tools(root).join("bin");
     say("ci", "dependencies");
-    execute(
-        Command::new(bin.join("cargo-deny"))
-            .current_dir(root)
-            .args(["--locked", "check", "bans", "licenses", "sources"]),
-    )?;
+    execute(Command::new(bin.join("cargo-deny")).current_dir(root).args([
+        "--locked",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]))?;
     say("ci", "spelling");
     execute(Command::new(bin.join("typos")).current_dir(root))?;
     test::run(root, &[])?;

@@ -72,6 +72,16 @@ mod tests {
     }
 
     #[test]
+    fn no_test_is_switched_off() {
+        let mark = concat!("#[", "ignore");
+        for (name, _) in members() {
+            for file in source::rust_files(&root(), &name).expect("the source is readable") {
+                assert!(!file.text.contains(mark), "{}: repair the test or remove it", file.name());
+            }
+        }
+    }
+
+    #[test]
     fn no_file_is_longer_than_six_hundred_lines() {
         let mut long = BTreeMap::new();
         for (name, _) in members() {

@@ -1,7 +1,10 @@
 //! Builds, tests and measures netprobe: `cargo xtask <verb>`.
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -66,9 +69,17 @@ enum Verb {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    if let Err(error) = run(Cli::parse().verb) {
+        eprintln!("xtask: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(verb: Verb) -> Result<()> {
     let root = root();
-    match Cli::parse().verb {
+    match verb {
         Verb::Setup => setup::run(&root),
         Verb::Build => build::release(&root).map(drop),
         Verb::Demo { arguments } => demo::run(&root, &arguments),

@@ -31,10 +31,9 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// A compiler with a prebuilt core for BPF: no nightly and no rust-src.
 const COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
-/// What bpf-linker is built with. The LLVM must not be older than the compiler's.
+/// What bpf-linker is built with: [`toolchain::LINKER_LLVM`].
 const LINKER: &[&str] = &["gcc", "libc6-dev", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
 const LINKER_VERSION: &str = "0.13.0";
-const LLVM: &str = "/usr/lib/llvm-22";
 
 /// Installs what is missing; says so if nothing is.
 pub(crate) fn run(root: &Path) -> Result<()> {
@@ -144,14 +143,16 @@ fn by_hand(problem: &str, packages: &[&str]) -> String {
 
 fn build_linker(root: &Path) -> Result<()> {
     let tools = toolchain::tools(root);
+    let version = toolchain::LINKER_LLVM;
+    let llvm = format!("/usr/lib/llvm-{version}");
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = cargo(root);
     command
-        .env("LLVM_PREFIX", LLVM)
-        .env("PATH", format!("{LLVM}/bin:{path}"))
-        .env("RUSTFLAGS", format!("-L native={LLVM}/lib"))
+        .env("LLVM_PREFIX", &llvm)
+        .env("PATH", format!("{llvm}/bin:{path}"))
+        .env("RUSTFLAGS", format!("-L native={llvm}/lib"))
         .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--quiet", "--force"])
-        .args(["--no-default-features", "--features", "llvm-22", "--root"])
+        .args(["--no-default-features", "--features", &format!("llvm-{version}"), "--root"])
         .arg(&tools);
     say("setup", &format!("building bpf-linker {LINKER_VERSION} into {} (about a minute)", tools.display()));
     execute(&mut command).with_context(|| format!("cannot build bpf-linker; the command was `{}`", text(&command)))

@@ -1,6 +1,6 @@
 //! Every check and every test.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -32,19 +32,17 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     step("lints", &mut || lints(root));
     step("lints of the BPF programs", &mut || lints_of_programs(root));
     step("docs", &mut || docs::run(root, true));
-    step("unit tests", &mut || {
-        execute(
-            cargo(root)
-                .args(["test", "--locked", "--workspace"])
-                .args(["--exclude", "netprobe-tests"])
-                .args(["--exclude", "netprobe-ebpf"]),
-        )
-    });
+    step("unit tests", &mut || unit_tests(root));
     step("stories", &mut || stories(root, arguments));
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Those of every package but the stories. Some need root, too.
+fn unit_tests(root: &Path) -> Result<()> {
+    execute(tests(root).args(["--workspace", "--exclude", "netprobe-tests", "--exclude", "netprobe-ebpf"]))
 }
 
 fn lints(root: &Path) -> Result<()> {
@@ -68,11 +66,16 @@ fn lints_of_programs(root: &Path) -> Result<()> {
 fn stories(root: &Path, arguments: &[String]) -> Result<()> {
     let netprobe = build::release(root)?;
     execute(
-        cargo(root)
+        tests(root)
             .env("NETPROBE_BIN", netprobe)
-            // What needs root and has none must fail here, not be skipped.
-            .env("CI", "true")
-            .args(["test", "--locked", "--package", "netprobe-tests", "--", "--test-threads=1"])
+            .args(["--package", "netprobe-tests", "--", "--test-threads=1"])
             .args(arguments),
     )
+}
+
+/// `cargo test`, told that what cannot run must fail and not be skipped.
+fn tests(root: &Path) -> Command {
+    let mut command = cargo(root);
+    command.env("CI", "true").args(["test", "--locked"]);
+    command
 }

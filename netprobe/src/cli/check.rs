@@ -1,8 +1,12 @@
 //! `netprobe check`
 
-use std::path::PathBuf;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use super::output::Output;
+use crate::probe::{attach, btf::KernelBtf, host, offsets};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,4 +26,138 @@ pub struct CheckArgs {
     /// Read the kernel's types from here
     #[arg(long, hide = true, value_name = "PATH")]
     pub btf: Option<PathBuf>,
+}
+
+/// What netprobe can do here.
+#[derive(serde::Serialize)]
+struct Report {
+    kind: &'static str,
+    time: String,
+    node: String,
+    kernel: String,
+    privileges: Vec<Item>,
+    hooks: Vec<Item>,
+    network: Vec<Item>,
+}
+
+/// One line: what, whether it is there, and what is lost without it.
+#[derive(serde::Serialize)]
+struct Item {
+    what: String,
+    ok: bool,
+    note: String,
+}
+
+impl Item {
+    fn new(what: impl Into<String>, ok: bool, note: impl Into<String>) -> Self {
+        Self { what: what.into(), ok, note: note.into() }
+    }
+}
+
+/// Capabilities by number, and what each is for.
+const CAPABILITIES: &[(u8, &str, &str)] = &[
+    (39, "CAP_BPF", "load BPF programs and maps"),
+    (38, "CAP_PERFMON", "attach them to tracepoints, read kernel memory"),
+    (12, "CAP_NET_ADMIN", "listen to routing and link changes in pods' namespaces"),
+    (21, "CAP_SYS_ADMIN", "enter pods' namespaces to read their links, routes and settings"),
+    (34, "CAP_SYSLOG", "name kernel functions (/proc/kallsyms)"),
+];
+
+/// Runs `netprobe check`.
+///
+/// # Errors
+///
+/// A kernel without BTF, and whatever the output returns.
+pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
+    let btf = KernelBtf::load(args.btf.as_deref())?;
+    let host = host::read(&btf, None)?;
+    let clock = crate::render::Clock::new(&host);
+    let report = Report {
+        kind: "check",
+        time: clock.rfc3339(host::mono_ns()),
+        node: host.node.clone(),
+        kernel: host.kernel.clone(),
+        privileges: privileges(),
+        hooks: hooks(&btf, &host),
+        network: network(),
+    };
+    let mut out = io::stdout().lock();
+    match args.output.format {
+        crate::render::Format::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+        crate::render::Format::Text => text(&mut out, &report)?,
+    }
+    Ok(())
+}
+
+fn privileges() -> Vec<Item> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap_or("0");
+    let effective = u64::from_str_radix(line.trim(), 16).unwrap_or(0);
+    CAPABILITIES.iter().map(|(bit, name, what)| Item::new(*name, effective >> bit & 1 == 1, *what)).collect()
+}
+
+fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
+    let mut items: Vec<Item> = attach::survey(btf)
+        .into_iter()
+        .map(|row| {
+            Item::new(
+                row.probe.program,
+                row.obstacle.is_none(),
+                row.obstacle.unwrap_or_else(|| row.probe.shows.to_owned()),
+            )
+        })
+        .collect();
+    items.push(match offsets::config(btf) {
+        Ok(config) => {
+            let conntrack = config.offsets.ct_orig != netprobe_common::config::ABSENT;
+            let note = if conntrack {
+                "NAT from the packet's own entry"
+            } else {
+                "cannot show NAT: nf_conntrack is not loaded"
+            };
+            Item::new("conntrack", conntrack, note)
+        }
+        Err(error) => Item::new("kernel structs", false, format!("{error:#}")),
+    });
+    let reasons = host.drop_reasons.len();
+    items.push(Item::new("drop reasons", reasons > 0, format!("{reasons} known to this kernel")));
+    let named = !host::symbols().is_empty();
+    let note = if named {
+        "functions have names"
+    } else {
+        "functions have no names: no netfilter hook, no look-up roles (kernel.kptr_restrict, CAP_SYSLOG)"
+    };
+    items.push(Item::new("kernel symbols", named, note));
+    items
+}
+
+fn network() -> Vec<Item> {
+    match crate::facts::FactsReader::start(crate::facts::Options { now_ns: host::mono_ns(), ..Default::default() }) {
+        Ok((_, facts)) => {
+            let pods = facts.namespaces.len().saturating_sub(1);
+            let node = facts.node();
+            let uplinks = node.map_or_else(Vec::new, |n| n.uplinks().iter().map(|i| n.device(*i)).collect());
+            vec![
+                Item::new("namespaces", true, format!("{pods} linked into this node")),
+                Item::new(
+                    "ways out",
+                    !uplinks.is_empty(),
+                    if uplinks.is_empty() { "no route has a gateway".to_owned() } else { uplinks.join(", ") },
+                ),
+            ]
+        }
+        Err(error) => vec![Item::new("namespaces", false, format!("{error:#}"))],
+    }
+}
+
+fn text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    writeln!(out, "{} (Linux {})", crate::render::escape(&report.node), crate::render::escape(&report.kernel))?;
+    for (title, items) in [("privileges", &report.privileges), ("hooks", &report.hooks), ("network", &report.network)] {
+        writeln!(out, "{title}")?;
+        for item in items {
+            let mark = if item.ok { "ok     " } else { "MISSING" };
+            writeln!(out, "  {mark} {:<22} {}", item.what, crate::render::escape(&item.note))?;
+        }
+    }
+    Ok(())
 }

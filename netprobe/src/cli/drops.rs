@@ -17,9 +17,13 @@ Examples:
 
 /// Options of `netprobe drops`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("until_finding", |arg| arg.hide(true)))]
 pub struct DropsArgs {
     /// Which packets, in tcpdump's language; evaluated in the kernel
+    ///
+    /// host A, net A/B, port N, portrange N-M, proto N, each after src or dst or neither; tcp, udp, icmp, icmp6, ip,
+    /// ip6, also before port; tcp[tcpflags] & (tcp-syn|tcp-ack) != 0; icmp[icmptype] == icmp-echo; joined by and, or,
+    /// not and ( ). Quote what the shell would take for itself.
     #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub filter: Vec<String>,
 
@@ -46,4 +50,27 @@ pub struct DropsArgs {
     /// Readiness and the kernel's types.
     #[command(flatten)]
     pub ready: Ready,
+}
+
+/// Runs `netprobe drops`.
+///
+/// # Errors
+///
+/// Bad input, missing privileges, and whatever the output returns.
+pub fn run(args: &DropsArgs) -> anyhow::Result<()> {
+    use std::io::IsTerminal;
+
+    let request = super::live::Request {
+        command: "drops",
+        filter: &args.filter,
+        select: &args.select,
+        default: Some(super::select::Target::All),
+        expect: crate::explain::Expectations::default(),
+        output: &args.output,
+        record: &args.record,
+        ready: &args.ready,
+    };
+    let show =
+        if args.watch { super::run::Show::DropsLive(std::io::stdout().is_terminal()) } else { super::run::Show::Drops };
+    super::run::run(&request, &args.until, show)
 }

@@ -1,5 +1,7 @@
 //! The commands: one file each, and the options they share.
 
+use std::io::{self, Write};
+
 use clap::{
     CommandFactory, Parser, Subcommand,
     error::{ContextKind, ErrorKind},
@@ -11,18 +13,21 @@ pub mod demo;
 pub mod drops;
 pub mod error;
 pub mod expect;
+pub mod filter;
+pub mod live;
 pub mod output;
 pub mod replay;
+pub mod run;
 pub mod select;
 pub mod trace;
 pub mod until;
 
 /// Says why a pod's traffic leaves by the wrong NIC, or vanishes
 #[derive(Debug, Parser)]
-#[command(name = "netprobe", version, arg_required_else_help = true, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "netprobe", version, arg_required_else_help = true, args_conflicts_with_subcommands = true, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// Print the JSON schema of `-o json`, then exit
-    #[arg(long, exclusive = true)]
+    #[arg(long)]
     pub schema: bool,
 
     /// What to do; absent only with `--schema`.
@@ -76,6 +81,17 @@ pub fn parse() -> Cli {
     }
 }
 
+/// Writes `text` to stdout. Other than `println!` it can say that the reader has gone.
+///
+/// # Errors
+///
+/// Whatever stdout returns; `BrokenPipe` ends the run quietly.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
 /// What clap complains of in one line, and a second one that says where to read more; `None`
 /// where it does not complain. `word` is the first one of the command line.
 fn complaint(error: &clap::Error, word: Option<&str>) -> Option<String> {
@@ -127,6 +143,17 @@ mod tests {
             said(&["netprobe", "trace", "--contianer", "x"]),
             "netprobe: unexpected argument '--contianer' found: is --container meant?\n  try: netprobe trace --help"
         );
+    }
+
+    #[test]
+    fn one_line_names_the_options_that_exclude_each_other() {
+        assert_eq!(
+            said(&["netprobe", "trace", "-l", "app=web", "--pid", "1"]),
+            "netprobe: the argument '--selector <SELECTOR>' cannot be used with '--pid <PID>'\n  \
+             try: netprobe trace --help"
+        );
+        assert!(Cli::try_parse_from(["netprobe", "trace", "-l", "app=web", "--pod", "web"]).is_ok());
+        assert!(Cli::try_parse_from(["netprobe", "--schema", "trace", "--all"]).is_err());
     }
 
     #[test]

@@ -71,16 +71,20 @@ impl Output {
             clock: Clock::new(host),
             columns: size.map(|(width, _)| usize::from(width.0)).or_else(|| said("COLUMNS")).unwrap_or(COLUMNS),
             lines: size.map(|(_, height)| usize::from(height.0)),
-            colour: self.colour(terminal),
+            colour: self.colour(),
         }
     }
 
-    fn colour(&self, terminal: bool) -> bool {
+    /// Whether stdout gets colours.
+    #[must_use]
+    pub fn colour(&self) -> bool {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         match self.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
+            ColorChoice::Auto => {
+                io::stdout().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+            }
         }
     }
 }

@@ -23,6 +23,10 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct TraceArgs {
     /// Which packets, in tcpdump's language; evaluated in the kernel
+    ///
+    /// host A, net A/B, port N, portrange N-M, proto N, each after src or dst or neither; tcp, udp, icmp, icmp6, ip,
+    /// ip6, also before port; tcp[tcpflags] & (tcp-syn|tcp-ack) != 0; icmp[icmptype] == icmp-echo; joined by and, or,
+    /// not and ( ). Quote what the shell would take for itself.
     #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub filter: Vec<String>,
 
@@ -49,4 +53,23 @@ pub struct TraceArgs {
     /// Readiness and the kernel's types.
     #[command(flatten)]
     pub ready: Ready,
+}
+
+/// Runs `netprobe trace`.
+///
+/// # Errors
+///
+/// Bad input, missing privileges, and whatever the output returns.
+pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
+    let request = super::live::Request {
+        command: "trace",
+        filter: &args.filter,
+        select: &args.select,
+        default: None,
+        expect: crate::explain::Expectations { device: args.expect.device.clone() },
+        output: &args.output,
+        record: &args.record,
+        ready: &args.ready,
+    };
+    super::run::run(&request, &args.until, super::run::Show::Journeys)
 }

@@ -15,7 +15,7 @@ use crate::model::{
     flow::Flow,
     identity::Pod,
     journey::{Journey, SIGHTINGS_MAX, Step},
-    packet::{Conntrack, Head, LookupRole, Place, What},
+    packet::{Conntrack, Head, LookupRole, Packet, Place, What},
     sighting::Sighting,
 };
 use ghosts::Ghosts;
@@ -30,6 +30,9 @@ pub const IDLE_NS: u64 = 120_000_000_000;
 /// How long a closed connection stays open for stragglers, nanoseconds: a FIN that is sent again
 /// comes within one retransmission time-out, which starts at 1 s (RFC 6298) or 200 ms (Linux).
 pub const CLOSED_NS: u64 = 3_000_000_000;
+/// How long a received packet stays in its CPU's hands at most, nanoseconds: forwarding takes
+/// microseconds, and 2 ms leave room for a preempted virtual CPU.
+const IN_HAND_NS: u64 = 2_000_000;
 /// Journeys kept; the one longest silent goes first. 4,096 of 160 sightings bound the memory of a
 /// run; a busy pod has a few hundred connections at a time.
 pub const JOURNEYS_MAX: usize = 4_096;
@@ -42,8 +45,8 @@ pub struct Journeys {
     ghosts: Ghosts,
     /// Who did not answer, and who answers with which link-layer address.
     pub neighbours: Neighbours,
-    /// The packet each CPU is receiving, and its journey.
-    receiving: HashMap<u32, (u64, u64)>,
+    /// The packet each CPU is receiving: its address, its journey, and when it was seen last.
+    receiving: HashMap<u32, (u64, u64, u64)>,
     last_id: u64,
 }
 
@@ -77,7 +80,7 @@ impl Journeys {
                     (None, None) => return None,
                 };
                 if *place == Place::Receive {
-                    self.receiving.insert(packet.cpu, (head.skb, id));
+                    self.receiving.insert(packet.cpu, (head.skb, id, packet.mono_ns));
                 }
                 Some(id)
             }
@@ -129,7 +132,7 @@ impl Journeys {
     }
 
     fn of_packet(&mut self, sighting: &Arc<Sighting>, flow: Flow, head: &Head, ct: Option<&Conntrack>) -> u64 {
-        let known = self.known(&flow, head, ct, sighting.packet.cpu);
+        let known = self.known(&flow, head, ct, &sighting.packet);
         let reopened = known.filter(|id| self.is_new_connection(*id, head, &flow, sighting.packet.mono_ns));
         let id = match (known, reopened) {
             (Some(id), None) => id,
@@ -151,11 +154,17 @@ impl Journeys {
 
     /// The journey of a packet: by its tuple, by its conntrack entry's tuples, or because it is
     /// the packet this CPU is receiving, in another dress (encapsulated).
-    fn known(&self, flow: &Flow, head: &Head, ct: Option<&Conntrack>, cpu: u32) -> Option<u64> {
+    fn known(&self, flow: &Flow, head: &Head, ct: Option<&Conntrack>, packet: &Packet) -> Option<u64> {
         let by_entry = |ct: &Conntrack| self.index.find(&ct.original).or_else(|| self.index.find(&ct.reply));
-        let in_hand =
-            || self.receiving.get(&cpu).filter(|(skb, _)| *skb == head.skb && head.skb != 0).map(|(_, id)| *id);
+        let in_hand = || self.in_hand(packet.cpu, head.skb, packet.mono_ns);
         self.index.find(flow).or_else(|| ct.and_then(by_entry)).or_else(in_hand)
+    }
+
+    /// The journey of the packet that this CPU is receiving, if it is still this one: addresses
+    /// are reused within microseconds, but not while the packet is being forwarded.
+    fn in_hand(&self, cpu: u32, skb: u64, now_ns: u64) -> Option<u64> {
+        let (known, id, seen_ns) = *self.receiving.get(&cpu)?;
+        (known == skb && skb != 0 && now_ns.saturating_sub(seen_ns) <= IN_HAND_NS).then_some(id)
     }
 
     /// A SYN with another sequence number after the old connection ended or fell silent.
@@ -198,10 +207,9 @@ impl Journeys {
         if matches!(role, LookupRole::Other) {
             return None;
         }
-        if skb != 0
-            && let Some((in_hand, id)) = self.receiving.get(&sighting.packet.cpu).copied()
-            && in_hand == skb
-        {
+        // An output look-up is for a packet yet to come, whatever this CPU received before it.
+        let received = matches!(role, LookupRole::Input | LookupRole::ReversePath);
+        if received && let Some(id) = self.in_hand(sighting.packet.cpu, skb, sighting.packet.mono_ns) {
             // The reverse-path look-up asks with the addresses swapped.
             let asked = if role == LookupRole::ReversePath { flow.reversed() } else { *flow };
             let forward = self.open.get(&id).is_some_and(|j| same_way(j, &asked));
@@ -216,7 +224,9 @@ impl Journeys {
             self.add(id, Arc::clone(sighting), forward);
             return Some(id);
         }
-        self.ghosts.hold(Arc::clone(sighting), flow);
+        if role == LookupRole::Output {
+            self.ghosts.hold(Arc::clone(sighting), flow);
+        }
         None
     }
 

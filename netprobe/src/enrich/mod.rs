@@ -1,1 +1,54 @@
-//! TODO
+//! `Packet` → `Sighting`: given a namespace and addresses, whose are they, or why is it unknown.
+
+pub mod cgroup;
+pub mod inventory;
+pub mod names;
+pub mod select;
+
+use std::sync::Arc;
+
+use names::Names;
+
+use crate::model::{
+    facts::NodeFacts,
+    flow::Flow,
+    known::{Known, Why},
+    packet::{Packet, What},
+    sighting::{Side, Sighting},
+};
+
+/// Names the packet's namespace, device and ends.
+#[must_use]
+pub fn sighting(packet: Packet, names: &Names, facts: &NodeFacts) -> Sighting {
+    let side = match packet.netns {
+        0 => Side::Unknown,
+        inum if inum == facts.node => Side::Node,
+        _ => Side::Pod,
+    };
+    let device = match facts.namespaces.get(&packet.netns) {
+        Some(namespace) if packet.ifindex != 0 => Arc::from(namespace.device(packet.ifindex)),
+        _ => Arc::from(""),
+    };
+    let nobody = || Known::No(Why::Outside);
+    let flow = flow(&packet.what);
+    Sighting {
+        side,
+        device,
+        namespace_of: names.namespace(packet.netns),
+        source: flow.map_or_else(nobody, |f| names.address(f.src.ip())),
+        destination: flow.map_or_else(nobody, |f| names.address(f.dst.ip())),
+        packet,
+    }
+}
+
+/// The five-tuple a packet event is about, where it has one.
+const fn flow(what: &What) -> Option<Flow> {
+    match what {
+        What::Hop { head, .. } | What::Dropped { head, .. } | What::IcmpSent { head, .. } => head.flow,
+        What::Lookup { flow, .. }
+        | What::Retransmit { flow, .. }
+        | What::Reset { flow, .. }
+        | What::State { flow, .. } => Some(*flow),
+        What::Neighbour { .. } => None,
+    }
+}

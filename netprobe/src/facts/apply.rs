@@ -104,9 +104,10 @@ impl NamespaceFacts {
             self.attach_rules(&before.name, false);
             self.attach_rules(&after.name, true);
             let (old, new) = (&before.name, &after.name);
-            let renamed = self.sysctls.iter().filter_map(|(name, value)| {
-                sysctls::renamed(name, old, new).map(|name| (name, value.clone()))
-            });
+            let renamed = self
+                .sysctls
+                .iter()
+                .filter_map(|(name, value)| sysctls::renamed(name, old, new).map(|name| (name, value.clone())));
             let renamed: Vec<_> = renamed.collect();
             self.sysctls.retain(|name, _| !sysctls::is_of_device(name, old));
             self.sysctls.extend(renamed);

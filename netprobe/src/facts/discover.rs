@@ -25,7 +25,11 @@ struct Candidate {
 impl FactsReader {
     /// Looks for namespaces that are new, and lets go of those that only we still refer to.
     pub(super) fn scan(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) {
-        let mut all = namespaces::all();
+        self.scan_among(namespaces::all(), now_ns, events);
+    }
+
+    /// The same among those that were found already.
+    pub(super) fn scan_among(&mut self, mut all: BTreeMap<u32, Holders>, now_ns: u64, events: &mut Vec<FactsEvent>) {
         self.update_holders(&mut all);
         self.drop_abandoned(now_ns, events);
         let mut candidates = open(all);

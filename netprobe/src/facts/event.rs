@@ -11,6 +11,7 @@ pub const JOURNAL_LINES: usize = 4096;
 
 /// One step from some facts to the next; [`NodeFacts::apply`] takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "events live for a moment, in one reused list")]
 pub enum FactsEvent {
     /// Something changed; it belongs in the journal.
     Change(Change),
@@ -49,6 +50,18 @@ pub enum FactsEvent {
         /// Messages that could not be read; 0 for notifications that were dropped, in a number nobody knows.
         unread: u64,
     },
+}
+
+impl FactsEvent {
+    /// Whether names of namespaces or addresses must be looked up again.
+    #[must_use]
+    pub const fn changes_names(&self) -> bool {
+        match self {
+            Self::Namespace(_) | Self::NamespaceGone { .. } => true,
+            Self::Change(change) => matches!(change.what, What::AddressAdded(_) | What::AddressDeleted(_)),
+            Self::Neighbour { .. } | Self::Sysctls { .. } | Self::Lost { .. } => false,
+        }
+    }
 }
 
 impl NodeFacts {

@@ -23,3 +23,6 @@ mod watch;
 
 #[cfg(test)]
 mod tests;
+
+pub use event::FactsEvent;
+pub use reader::{FactsReader, Options};

@@ -23,12 +23,7 @@ pub(super) enum Told {
 }
 
 /// What is new in `message`; nothing if the facts say so already.
-pub(super) fn told(
-    facts: &NamespaceFacts,
-    nsids: &BTreeMap<i32, u32>,
-    message: &Message,
-    replaces: bool,
-) -> Vec<Told> {
+pub(super) fn told(facts: &NamespaceFacts, nsids: &BTreeMap<i32, u32>, message: &Message, replaces: bool) -> Vec<Told> {
     let what = |what: Option<What>| what.map(Told::What).into_iter().collect();
     match message {
         Message::NewLink(message) => link(facts, nsids, message),
@@ -212,7 +207,9 @@ mod tests {
                 node.apply(&super::super::event::FactsEvent::Change(change));
             }
         }
-        let [What::LinkAdded(_), What::LinkChanged(before, after)] = &node.journal.iter().map(|c| c.what.clone()).collect::<Vec<_>>()[..] else {
+        let [What::LinkAdded(_), What::LinkChanged(before, after)] =
+            &node.journal.iter().map(|c| c.what.clone()).collect::<Vec<_>>()[..]
+        else {
             panic!("{:?}", node.journal)
         };
         assert_eq!((before.up, after.up, after.peer_netns), (true, false, Some(99)));

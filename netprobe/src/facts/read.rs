@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, io};
 
 use netlink_packet_core::{NlaBuffer, NlasIterator};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage as Message, address::AddressMessage,
+    AddressFamily, RouteNetlinkMessage as Message,
+    address::AddressMessage,
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
-    neighbour::NeighbourMessage, route::RouteMessage, rule::RuleMessage,
+    neighbour::NeighbourMessage,
+    route::RouteMessage,
+    rule::RuleMessage,
 };
 
 use super::{

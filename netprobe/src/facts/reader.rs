@@ -99,11 +99,12 @@ impl FactsReader {
         if let Some(names) = &reader.names {
             reader.epoll.add(names, EpollEvent::new(EpollFlags::EPOLLIN, NAMES)).context("watch /run/netns")?;
         }
-        let holders = namespaces::all().remove(&inum).unwrap_or_default();
+        let all = namespaces::all();
+        let holders = all.get(&inum).cloned().unwrap_or_default();
         let watched = Watched { netns: node, socket, nsids, holders };
         reader.watch(watched, facts, 0).context("watch the node's namespace")?;
         let mut events = vec![];
-        reader.scan(0, &mut events);
+        reader.scan_among(all, 0, &mut events);
         // What is there at start is no news.
         let facts = reader.mirror.clone();
         Ok((reader, facts))

@@ -51,19 +51,14 @@ pub(super) fn look(netns: &Netns, node: &Netns) -> io::Result<Option<Look>> {
     }
     let socket = subscribe()?;
     let mut tables = read::tables(&mut requests)?;
-    tables.sysctls.extend(sysctls::of_this_namespace());
     let kind = if netns.inum == node.inum { NamespaceKind::Node } else { NamespaceKind::Pod };
+    tables.sysctls.extend(sysctls::of_this_namespace(kind));
     let facts = facts(netns.inum, kind, tables, &nsids);
     Ok(Some(Look { socket, nsids, facts, unread: requests.unread }))
 }
 
 /// Facts from tables. Who is in the namespace and since when is for the caller to add.
-pub(super) fn facts(
-    inum: u32,
-    kind: NamespaceKind,
-    tables: Tables,
-    nsids: &BTreeMap<i32, u32>,
-) -> NamespaceFacts {
+pub(super) fn facts(inum: u32, kind: NamespaceKind, tables: Tables, nsids: &BTreeMap<i32, u32>) -> NamespaceFacts {
     let Tables { links, addresses, rules, routes, neighbours, sysctls } = tables;
     let resolve = |seen: super::links::Seen| Link {
         peer_netns: seen.peer_nsid.and_then(|id| nsids.get(&id)).copied(),

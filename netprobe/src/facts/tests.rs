@@ -89,7 +89,8 @@ impl Net {
 
     fn pods(&self) -> Vec<String> {
         let pods = self.facts.namespaces.values().filter(|n| n.inum != self.facts.node);
-        let mut names: Vec<_> = pods.filter_map(|n| Some(n.name.as_ref()?.strip_prefix(&self.prefix)?.to_owned())).collect();
+        let mut names: Vec<_> =
+            pods.filter_map(|n| Some(n.name.as_ref()?.strip_prefix(&self.prefix)?.to_owned())).collect();
         names.sort();
         names
     }
@@ -170,7 +171,8 @@ fn pods_are_linked_namespaces_and_the_world_behind_the_uplink_is_none() {
 
 #[test]
 fn a_deleted_route_is_in_the_journal_with_the_process_that_deleted_it() {
-    let mut net = Net::up("b", &[("node", "route add default via 10.9.0.1 table 2\nrule add prio 1536 from 10.8.0.1 lookup 2")]);
+    let mut net =
+        Net::up("b", &[("node", "route add default via 10.9.0.1 table 2\nrule add prio 1536 from 10.8.0.1 lookup 2")]);
     let mut ip = ip_that_stays(&net.prefix, "node", "route del default table 2");
     net.until(SOON, |facts| facts.journal.iter().any(|c| is_default_of_table_2(&c.what)));
     let by = net.find(is_default_of_table_2).expect("journaled").by.clone();

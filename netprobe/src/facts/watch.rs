@@ -1,10 +1,6 @@
 //! Notifications of one namespace, taken in order.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use netlink_packet_route::RouteNetlinkMessage;
 
@@ -155,7 +151,7 @@ impl FactsReader {
         let nsids = &watched.nsids;
         let read = visit(&[&watched.netns], |_| {
             let mut tables = read::tables(&mut Requests::open()?)?;
-            tables.sysctls.extend(sysctls::of_this_namespace());
+            tables.sysctls.extend(sysctls::of_this_namespace(old.kind));
             Ok(scan::facts(netns, old.kind, tables, nsids))
         });
         match read.into_iter().next() {
@@ -174,10 +170,13 @@ impl FactsReader {
     pub fn refresh_sysctls(&mut self, netns: u32, now_ns: u64, events: &mut Vec<FactsEvent>) {
         // What is announced is taken first, so that it keeps its author.
         self.drain(netns, now_ns, events);
-        let Some(watched) = self.watched.get(&netns) else { return };
+        let (Some(watched), Some(facts)) = (self.watched.get(&netns), self.mirror.namespaces.get(&netns)) else {
+            return;
+        };
+        let kind = facts.kind;
         let read = visit(&[&watched.netns], |_| {
             let mut settings = read::links(&mut Requests::open()?)?.1;
-            settings.extend(sysctls::of_this_namespace());
+            settings.extend(sysctls::of_this_namespace(kind));
             Ok(settings)
         });
         let settings = match read.into_iter().next() {

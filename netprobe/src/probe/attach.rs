@@ -1,6 +1,9 @@
 //! Loads the programs this kernel can run and attaches them; says what is missing.
 
-use std::{net::IpAddr, os::fd::AsRawFd};
+use std::{
+    net::IpAddr,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -14,6 +17,8 @@ use netprobe_common::{
     flow::{mapped, spread},
     limits::{ADDRESS_BITS_WORDS, NETNS_SLOTS},
 };
+
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     btf::KernelBtf,
@@ -75,10 +80,13 @@ impl Attached {
         Ok(Self { ebpf, ring: RingBuf::try_from(ring)?, status, slots: Vec::new() })
     }
 
-    /// Descriptor that becomes readable when a program wakes us.
-    #[must_use]
-    pub fn ring_fd(&self) -> i32 {
-        self.ring.as_raw_fd()
+    /// Becomes readable when a program wakes us.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left, or no runtime.
+    pub fn ring_ready(&self) -> Result<AsyncFd<OwnedFd>> {
+        readable(self.ring.as_fd().try_clone_to_owned().context("watch the ring")?)
     }
 
     /// Takes up to `most` records out of the ring.
@@ -166,6 +174,18 @@ impl Attached {
         map.set(0, 0, 0)?;
         Ok(())
     }
+}
+
+/// Watches a descriptor that the watcher owns.
+///
+/// # Errors
+///
+/// When there is no runtime, or the descriptor cannot be watched.
+pub fn readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the `AsyncFd` owns the descriptor, so it stays open and the same as long as it is
+    // watched.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    watched.map_err(|error| anyhow!("watch a descriptor: {error}"))
 }
 
 fn load(config: &Config) -> Result<Ebpf> {

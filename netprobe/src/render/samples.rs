@@ -212,6 +212,13 @@ pub(super) fn every_event() -> Vec<Step> {
         What::IcmpSent { head: head(syn(), 2), ct, icmp: (3, 1), stack },
         lookup(254, -101, None, LookupRole::Output),
         lookup(2, -22, None, LookupRole::Output),
+        What::Hop {
+            place: Place::Receive,
+            head: Head { icmp: Some((3, 4)), ..head(flow(Proto::Icmp, "192.0.2.9:0", "10.176.98.29:0"), 0) },
+            ct: None,
+            inner: Some(syn()),
+            seen: 1,
+        },
     ];
     whats.into_iter().zip(1..).map(|(what, index)| step(index * 10, node, "eth1", true, what)).collect()
 }

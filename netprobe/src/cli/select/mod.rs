@@ -20,8 +20,8 @@ pub struct Select {
     #[arg(short = 'n', long, value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
     pub namespace: Option<String>,
 
-    /// The pods with these labels (app=web,tier!=cache,env in (a, b))
-    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "whose")]
+    /// The pods with these labels (app=web,tier!=cache,env in (a,b))
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["netns", "pid", "container", "all"])]
     pub selector: Option<LabelSelector>,
 
     /// What runs in this network namespace: a name in /run/netns, or a path
@@ -115,7 +115,7 @@ impl Select {
             (one, other) => Ok(Target::Pods {
                 namespace: one.or(other).map(str::to_owned),
                 name: Some(name.to_owned()),
-                labels: None,
+                labels: self.selector.clone(),
             }),
         }
     }

@@ -33,7 +33,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let (first_ns, tries) = (*sent.first()?, sent.len());
     let (what, ready_ns) = match flow.proto {
         Proto::Tcp => ("SYN", unanswered_syn(case)?),
-        Proto::Icmp | Proto::Icmpv6 => ("echo request", first_ns + ECHO_WAIT_NS),
+        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + ECHO_WAIT_NS),
         _ => return None,
     };
     let device = exit.sighting.device.to_string();
@@ -65,6 +65,12 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 fn unanswered_syn(case: &Case<'_>) -> Option<u64> {
     let again = case.steps().find(|s| matches!(s.sighting.packet.what, What::Retransmit { state: "SYN_SENT", .. }));
     again.map(|s| s.sighting.packet.mono_ns)
+}
+
+/// An echo request to one host: nothing else of ICMP asks for an answer.
+fn is_echo(case: &Case<'_>) -> bool {
+    let asks = |icmp| matches!(icmp, Some((8 | 128, _)));
+    !case.journey.flow.dst.ip().is_multicast() && case.hops().any(|(s, _, head)| s.forward && asks(head.icmp))
 }
 
 fn route(case: &Case<'_>) -> Option<RouteTaken> {

@@ -131,13 +131,11 @@ impl Render for Text {
     fn packet(&mut self, step: &Step, journey: &Journey) -> io::Result<()> {
         let place = journey.steps.iter().rposition(|other| Arc::ptr_eq(&other.sighting, &step.sighting));
         let Some(index) = place else { return Ok(()) };
-        let mut lines = path::lines(journey, index);
-        lines.truncate(lines.len() - path::lines(journey, index + 1).len());
-        self.steps(journey, lines, &[])
+        self.steps(journey, path::lines(journey, index..index + 1), &[])
     }
 
     fn journey(&mut self, journey: &Journey, from_step: usize, findings: &[Arc<Finding>]) -> io::Result<()> {
-        self.steps(journey, path::lines(journey, from_step), findings)
+        self.steps(journey, path::lines(journey, from_step..journey.steps.len()), findings)
     }
 
     fn finding(&mut self, finding: &Finding) -> io::Result<()> {

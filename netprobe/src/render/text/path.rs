@@ -1,10 +1,13 @@
 //! A journey as lines: which steps are told, and what is told of them once.
 
+use std::ops::Range;
+
 use crate::{
+    explain::noise,
     model::{
-        flow::Flow,
+        flow::{Flow, Proto},
         journey::{Journey, Step},
-        packet::{Head, LookupRole, Place, What},
+        packet::{LookupRole, Place, What},
         sighting::{Side, Sighting},
     },
     render::event,
@@ -28,9 +31,9 @@ pub(super) fn header(journey: &Journey) -> String {
     let flow = &journey.flow;
     let mut ends = [flow.source(), flow.destination()];
     if let Some(pod) = &journey.pod {
+        let first = journey.steps.iter().find(|step| step.forward).map(|step| &step.sighting);
         let is_destination =
-            journey.steps.front().is_some_and(|s| s.forward && s.sighting.destination.yes() == Some(pod))
-                && journey.steps.front().is_some_and(|s| s.sighting.source.yes() != Some(pod));
+            first.is_some_and(|first| first.destination.yes() == Some(pod) && first.source.yes() != Some(pod));
         let end = &mut ends[usize::from(is_destination)];
         *end = format!("{pod} {end}");
     }
@@ -39,21 +42,18 @@ pub(super) fn header(journey: &Journey) -> String {
         .iter()
         .map(|step| event::words(&step.sighting).label)
         .find(|label| !label.is_empty())
-        .filter(|_| flow.proto != crate::model::flow::Proto::Udp)
+        .filter(|_| flow.proto != Proto::Udp)
         .unwrap_or_default();
     let [src, dst] = ends;
     format!("{src} -> {dst} {} {label}", flow.proto).trim_end().to_owned()
 }
 
-/// The lines of the steps from `from` on. What was told by the steps before is not told again.
-pub(super) fn lines(journey: &Journey, from: usize) -> Vec<Line> {
-    let mut told = Told { forms: vec![journey.flow], label: String::new() };
+/// The lines of the steps in `range`. What the steps before have told is not told again.
+pub(super) fn lines(journey: &Journey, range: Range<usize>) -> Vec<Line> {
+    let mut told = Told::before(journey, range.start);
     let mut lines = Vec::new();
-    for (index, step) in journey.steps.iter().enumerate() {
-        let new = told.step(journey, index, step);
-        if index >= from {
-            lines.extend(new);
-        }
+    for (index, step) in journey.steps.iter().enumerate().take(range.end).skip(range.start) {
+        told.step(journey, index, step, &mut lines);
     }
     lines
 }
@@ -67,21 +67,33 @@ struct Told {
 }
 
 impl Told {
-    fn step(&mut self, journey: &Journey, index: usize, step: &Step) -> Vec<Line> {
+    /// What the steps before the `end`th have told.
+    fn before(journey: &Journey, end: usize) -> Self {
+        let mut told = Self { forms: vec![journey.flow], label: String::new() };
+        // The cheap half of `step`: a journey of 160 steps is told one step at a time.
+        for (index, step) in journey.steps.iter().enumerate().take(end) {
+            if told.forms.len() <= journey.translated.len() && shown(journey, index, &step.sighting) {
+                told.translation(journey, step);
+            }
+        }
+        let mut steps = journey.steps.iter().enumerate().take(end.min(journey.steps.len())).rev();
+        let last = steps.find(|(index, step)| head(step) && shown(journey, *index, &step.sighting));
+        told.label = last.map(|(_, step)| label(step, event::words(&step.sighting).label)).unwrap_or_default();
+        told
+    }
+
+    fn step(&mut self, journey: &Journey, index: usize, step: &Step, lines: &mut Vec<Line>) {
         let sighting = &step.sighting;
-        if !tells(sighting) || transmitted_later(journey, index, sighting) {
-            return Vec::new();
+        if !shown(journey, index, sighting) {
+            return;
         }
         let since_ns = sighting.packet.mono_ns.saturating_sub(journey.first_ns);
-        let mut lines: Vec<_> = self
-            .translation(journey, step)
-            .into_iter()
-            .map(|text| Line { since_ns, topic: "nat", text, left_by: None })
-            .collect();
+        let said = self.translation(journey, step);
+        lines.extend(said.into_iter().map(|text| Line { since_ns, topic: "nat", text, left_by: None }));
         let words = event::words(sighting);
         let mut text = words.text;
         if !words.label.is_empty() {
-            let label = if step.forward { words.label } else { format!("answer {}", words.label) };
+            let label = label(step, words.label);
             // The header has said what the first packet is.
             let first = self.label.is_empty() && step.forward;
             if label != self.label && !first {
@@ -91,13 +103,19 @@ impl Told {
         }
         let left_by = matches!(&sighting.packet.what, What::Hop { place: Place::Transmit, .. } if step.forward)
             .then(|| (sighting.side, sighting.device.to_string()));
+        // A task may ask for its route three times before it sends.
+        if words.topic == "route" && lines.last().is_some_and(|last| last.topic == "route" && last.text == text) {
+            return;
+        }
         lines.push(Line { since_ns, topic: words.topic, text, left_by });
-        lines
     }
 
     /// What was translated since the form told last; said once for each form.
     fn translation(&mut self, journey: &Journey, step: &Step) -> Vec<String> {
-        let Some(flow) = head(&step.sighting).and_then(|head| head.flow) else { return Vec::new() };
+        let (What::Hop { head, inner: None, .. } | What::Dropped { head, .. }) = &step.sighting.packet.what else {
+            return Vec::new();
+        };
+        let Some(flow) = head.flow else { return Vec::new() };
         let form = if step.forward { flow } else { flow.reversed() };
         if self.forms.contains(&form) || !journey.translated.contains(&form) {
             return Vec::new();
@@ -115,32 +133,35 @@ impl Told {
     }
 }
 
-/// Steps without a word for the reader: address checks and the like, and misses in the table of
-/// the host's own addresses, which every packet to elsewhere has.
-fn tells(sighting: &Sighting) -> bool {
-    !matches!(
-        &sighting.packet.what,
-        What::Lookup { role: LookupRole::Other, .. } | What::Lookup { table: 255, err: ..0, .. }
-    )
+/// Whether a packet was seen, so that there is something to say of its kind.
+fn head(step: &Step) -> bool {
+    matches!(&step.sighting.packet.what, What::Hop { .. } | What::Dropped { .. })
 }
 
-/// The packet was queued here, and a later step says that it left by the same device: one line
-/// is enough.
-fn transmitted_later(journey: &Journey, index: usize, queued: &Sighting) -> bool {
-    let What::Hop { place: Place::Queue, head, .. } = &queued.packet.what else { return false };
-    journey.steps.iter().skip(index + 1).any(|later| {
-        let later = &later.sighting;
-        later.side == queued.side
-            && later.device == queued.device
-            && later.packet.netns == queued.packet.netns
-            && matches!(&later.packet.what,
-                What::Hop { place: Place::Transmit, head: left, .. } if left.skb == head.skb)
-    })
+/// A packet's kind, with its direction.
+fn label(step: &Step, label: String) -> String {
+    if step.forward { label } else { format!("answer {label}") }
 }
 
-fn head(sighting: &Sighting) -> Option<&Head> {
+/// Whether a step has a word for the reader. Address checks and the like have none; nor have
+/// misses in the table of the host's own addresses, which every packet to elsewhere has; nor has
+/// a packet's time in the queue of a device that a later step says it left by.
+fn shown(journey: &Journey, index: usize, sighting: &Sighting) -> bool {
     match &sighting.packet.what {
-        What::Hop { head, inner: None, .. } | What::Dropped { head, .. } => Some(head),
-        _ => None,
+        What::Lookup { role: LookupRole::Other, .. } | What::Lookup { table: 255, err: ..0, .. } => false,
+        What::Hop { place: Place::Queue, head, .. } => !journey.steps.range(index + 1..).any(|later| {
+            let later = &later.sighting;
+            matches!(&later.packet.what,
+                What::Hop { place: Place::Transmit, head: left, .. } if left.skb == head.skb)
+                && later.side == sighting.side
+                && later.packet.netns == sighting.packet.netns
+                && later.device == sighting.device
+        }),
+        // That a SYN was freed is for rules to weigh; and what every healthy node drops tells nothing.
+        What::Hop { place: Place::Consume, .. } => false,
+        What::Dropped { head, reason, site, .. } => {
+            noise::of(reason, site, Some(head), journey.steps[index].forward).is_none()
+        }
+        _ => true,
     }
 }

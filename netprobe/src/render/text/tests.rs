@@ -3,6 +3,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use proptest::prelude::*;
+
 use super::Text;
 use crate::{
     model::{
@@ -10,7 +12,7 @@ use crate::{
         finding::Finding,
         flow::Proto,
         identity::Pod,
-        packet::{Place, What},
+        packet::{Head, Place, What},
         sighting::Side,
     },
     render::{Render, Setup, samples},
@@ -145,6 +147,26 @@ shop/web-0 10.176.98.29:41234 -> 10.176.46.4:3306 tcp SYN
     0.100 ms  icmp   sends \"host unreachable\" to the sender
     0.110 ms  route  table main: no route
     0.120 ms  route  table 2: blackhole route
+    0.130 ms  node   eth1 in          fragmentation needed, about
+                     10.176.98.29:41234 -> 10.176.46.4:3306 tcp
+"
+    );
+}
+
+#[test]
+fn a_ping_has_no_ports_and_its_answer_is_an_answer() {
+    let ping = samples::flow(Proto::Icmpv6, "[fd00::29]:77", "[fd00::1]:77");
+    let echo = |flow, icmp| samples::hop(Place::Receive, Head { icmp: Some(icmp), ..samples::head(flow, 0) });
+    let steps = vec![
+        samples::step(10, Side::Node, "veth3f2", true, echo(ping, (128, 0))),
+        samples::step(900, Side::Node, "eth1", false, echo(ping.reversed(), (129, 0))),
+    ];
+    assert_eq!(
+        rendered(|text| text.journey(&samples::journey(5, ping, vec![], steps), 0, &[])),
+        "\
+shop/web-0 fd00::29 -> fd00::1 icmp6 echo request
+    0.010 ms  node   veth3f2 in
+    0.900 ms  node   eth1 in          answer echo reply
 "
     );
 }
@@ -261,6 +283,26 @@ fn nothing_is_wider_than_the_terminal() {
         });
         for line in text.lines() {
             assert!(line.chars().count() <= columns, "{columns}: {line}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_name_breaks_the_table_or_its_width(
+        texts in prop::collection::vec(any::<String>(), 3), packets in any::<u64>(), columns in 40usize..160,
+    ) {
+        let pod = Pod { name: texts[0].clone(), ..(*samples::pod("x")).clone() };
+        let row = DropRow {
+            pod: Some(Arc::new(pod)),
+            device: texts[1].as_str().into(),
+            ..samples::drop_row(None, &texts[2], packets / 120)
+        };
+        let table = DropTable { rows: vec![row], ..samples::drop_table() };
+        for line in super::table::lines(&table, columns, columns) {
+            // Five columns of eight, the counts with their headings, and six gaps of two.
+            let least = 5 * 8 + 2 * 20 + 6 * 2;
+            prop_assert!(textwrap::core::display_width(&line) <= columns.max(least), "{}", line);
         }
     }
 }
