@@ -8,6 +8,10 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{RcvBuf, RcvBufForce},
+};
 
 /// How often a dump is begun again because the kernel's tables changed under it. After that we take
 /// what we have: the notifications that follow repair it.
@@ -135,13 +139,16 @@ const GROUPS: u32 = {
 };
 
 /// Room for notifications in the kernel, bytes: some thousand routes that go at once. Memory is used when they do.
-const NOTIFICATIONS_BYTES: i32 = 1024 * 1024;
+const NOTIFICATIONS_BYTES: usize = 2 * 1024 * 1024;
 
 /// A socket that hears of every change in the calling thread's namespace and never blocks.
 pub(super) fn subscribe() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.set_non_blocking(true)?;
-    socket.set_rx_buf_sz(NOTIFICATIONS_BYTES)?;
+    // Beyond net.core.rmem_max, which holds some 400 notifications, only with CAP_NET_ADMIN.
+    if setsockopt(&socket, RcvBufForce, &NOTIFICATIONS_BYTES).is_err() {
+        setsockopt(&socket, RcvBuf, &NOTIFICATIONS_BYTES)?;
+    }
     socket.bind(&SocketAddr::new(0, GROUPS))?;
     Ok(socket)
 }

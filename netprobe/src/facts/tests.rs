@@ -270,6 +270,28 @@ fn facts_that_were_followed_are_those_a_new_reader_reads() {
     }
 }
 
+#[test]
+fn more_changes_than_the_kernel_keeps_for_us_are_a_loss_and_no_lie() {
+    let mut net = Net::up("h", &[]);
+    let routes = |verb: &str| {
+        let line = |i: u32| format!("route {verb} 10.{}.{}.0/24 via 10.9.0.1\n", 16 + i / 256, i % 256);
+        (0..6000).map(line).collect::<String>()
+    };
+    net.ip("node", &routes("add"));
+    let mut events = vec![];
+    net.reader.read_ready(now(), &mut events).expect("epoll");
+    net.apply(&events);
+    assert!(events.iter().any(|event| matches!(event, FactsEvent::Lost { unread: 0, .. })));
+    assert_eq!(
+        net.node().routes.iter().filter(|route| route.dst.prefix_len() == 24 && route.table == 254).count(),
+        6001
+    );
+    // And it goes on from there.
+    net.ip("node", "route del 10.16.7.0/24");
+    let gone = "10.16.7.0/24".parse().expect("a prefix");
+    net.until(SOON, |facts| facts.node().is_some_and(|node| node.routes.iter().all(|route| route.dst != gone)));
+}
+
 /// Without what moves by itself, and in one order.
 fn comparable(mut facts: NamespaceFacts) -> NamespaceFacts {
     facts.neighbours.clear();
