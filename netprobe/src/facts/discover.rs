@@ -32,7 +32,11 @@ pub(super) struct Outside {
 impl FactsReader {
     /// Looks for namespaces that are new, and lets go of those that only we still refer to.
     pub(super) fn scan(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) {
-        let mut all = namespaces::all();
+        self.scan_among(namespaces::all(), now_ns, events);
+    }
+
+    /// The same among those that were found already.
+    pub(super) fn scan_among(&mut self, mut all: BTreeMap<u32, Holders>, now_ns: u64, events: &mut Vec<FactsEvent>) {
         self.update_holders(&mut all);
         self.drop_abandoned(now_ns, events);
         let mut candidates = open(all);
@@ -124,8 +128,8 @@ impl FactsReader {
         let inum = netns.inum;
         self.mirror.join(inum, facts.links.values());
         let listed = self.pod_addresses.iter().any(|ip| facts.owns(*ip));
-        let node = self.mirror.node().cloned().unwrap_or_default();
-        if !listed && (was_outside || is_outside(&node, &facts, &self.pod_addresses)) {
+        let beyond = self.mirror.node().is_some_and(|node| is_outside(node, &facts, &self.pod_addresses));
+        if !listed && (was_outside || beyond) {
             self.outside.insert(inum, Outside { holders, nsid });
             return;
         }

@@ -102,10 +102,11 @@ impl FactsReader {
         if let Some(names) = &reader.names {
             reader.epoll.add(names, readable).context("watch /run/netns")?;
         }
-        let holders = namespaces::all().remove(&inum).unwrap_or_default();
+        let all = namespaces::all();
+        let holders = all.get(&inum).cloned().unwrap_or_default();
         reader.watch(inum, Watched { nsids, holders }, facts, 0);
         let mut events = vec![];
-        reader.scan(0, &mut events);
+        reader.scan_among(all, 0, &mut events);
         // What is there at start is no news.
         let facts = reader.mirror.clone();
         Ok((reader, facts))

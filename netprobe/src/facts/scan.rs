@@ -44,8 +44,8 @@ pub(super) fn look(netns: &Netns, node: &Netns) -> io::Result<Option<Look>> {
         nsids.extend(id.map(|id| (id, node.inum)));
     }
     let mut tables = read::tables(&mut requests)?;
-    tables.sysctls.extend(sysctls::of_this_namespace());
     let kind = if netns.inum == node.inum { NamespaceKind::Node } else { NamespaceKind::Pod };
+    tables.sysctls.extend(sysctls::of_this_namespace(kind));
     let facts = facts(netns.inum, kind, tables, &nsids);
     Ok(Some(Look { nsids, facts, unread: requests.unread }))
 }

@@ -11,6 +11,8 @@ use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, Inet6DevConf, InetDevConf, LinkAttribute, LinkMessage,
 };
 
+use crate::model::facts::NamespaceKind;
+
 /// Settings by their name in dots.
 pub(super) type Sysctls = BTreeMap<String, String>;
 
@@ -42,18 +44,22 @@ const V6_DEVICE: &[V6] = &[
 
 /// Settings of a whole namespace. Those the kernel does not have (a module that is not loaded) are left out.
 const NAMESPACE: &[&str] = &[
-    "net.bridge.bridge-nf-call-ip6tables",
-    "net.bridge.bridge-nf-call-iptables",
-    "net.core.netdev_max_backlog",
     "net.core.somaxconn",
     "net.ipv4.ip_forward",
     "net.ipv4.ip_local_port_range",
-    "net.ipv4.neigh.default.gc_thresh3",
     "net.ipv4.tcp_syncookies",
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
     "net.netfilter.nf_conntrack_tcp_be_liberal",
     "net.netfilter.nf_conntrack_tcp_timeout_established",
+];
+
+/// Settings read in the node's namespace alone: the kernel has one of each, or packets between pods meet them there.
+const NODE: &[&str] = &[
+    "net.bridge.bridge-nf-call-ip6tables",
+    "net.bridge.bridge-nf-call-iptables",
+    "net.core.netdev_max_backlog",
+    "net.ipv4.neigh.default.gc_thresh3",
 ];
 
 /// Settings that move all the time. They are kept, and a change of one is no news.
@@ -62,9 +68,16 @@ pub(super) fn is_counter(name: &str) -> bool {
 }
 
 /// The settings of the calling thread's namespace, but for its devices'.
-pub(super) fn of_this_namespace() -> Sysctls {
-    let names = NAMESPACE.iter().map(|name| (*name).to_owned());
-    let v4 = ["all", "default"].into_iter().flat_map(|d| V4_DEVICE.iter().map(move |(n, _)| v4_name(d, n)));
+///
+/// A pod's are fewer: it gets no new devices, so `default` decides nothing there, and the files are most of what
+/// reading a pod costs.
+pub(super) fn of_this_namespace(kind: NamespaceKind) -> Sysctls {
+    let (shared, devices): (_, &[&str]) = match kind {
+        NamespaceKind::Node => (NODE, &["all", "default"]),
+        NamespaceKind::Pod => (&[][..], &["all"]),
+    };
+    let names = NAMESPACE.iter().chain(shared).map(|name| (*name).to_owned());
+    let v4 = devices.iter().flat_map(|d| V4_DEVICE.iter().map(move |(n, _)| v4_name(d, n)));
     let v6 = V6_DEVICE.iter().map(|(n, _)| v6_name("all", n));
     names.chain(v4).chain(v6).filter_map(|name| read(&name).map(|value| (name, value))).collect()
 }
