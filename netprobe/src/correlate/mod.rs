@@ -10,8 +10,6 @@ mod receiving;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hashbrown::HashMap;
-
 use crate::model::{
     flow::Flow,
     identity::Pod,
