@@ -9,9 +9,13 @@ use super::{
     netns::{Netns, visit},
     outside::is_outside,
     reader::FactsReader,
-    scan::{Look, Watched, look},
+    scan::{Depth, Look, Watched, look},
 };
 use crate::model::facts::NamespaceKind;
+
+/// On a machine with more namespaces, a pod's settings that only /proc has are read when they are asked for
+/// ([`FactsReader::refresh_sysctls`]).
+const FILES: usize = 64;
 
 /// A namespace that may be linked into the node.
 struct Candidate {
@@ -113,7 +117,9 @@ impl FactsReader {
     fn look_into(&self, candidates: &[Candidate]) -> Vec<io::Result<Option<Look>>> {
         let Some(node) = self.watched.get(&self.mirror.node) else { return vec![] };
         let namespaces: Vec<&Netns> = candidates.iter().map(|c| &c.netns).collect();
-        visit(&namespaces, |netns| look(netns, &node.netns))
+        let many = self.watched.len() + namespaces.len() > FILES;
+        let depth = if many { Depth::Netlink } else { Depth::Files };
+        visit(&namespaces, |netns| look(netns, &node.netns, depth))
     }
 
     /// Decides what a linked namespace is.
@@ -123,8 +129,8 @@ impl FactsReader {
         let inum = netns.inum;
         self.mirror.join(inum, facts.links.values());
         let listed = self.pod_addresses.iter().any(|ip| facts.owns(*ip));
-        let node = self.mirror.node().cloned().unwrap_or_default();
-        if !listed && (was_outside || is_outside(&node, &facts, &self.pod_addresses)) {
+        let outside = self.mirror.node().is_some_and(|node| is_outside(node, &facts, &self.pod_addresses));
+        if !listed && (was_outside || outside) {
             self.outside.insert(inum, (netns, holders));
             return;
         }

@@ -18,7 +18,7 @@ use super::{
     event::FactsEvent,
     namespaces::{self, Holders},
     netns::Netns,
-    scan::{Look, Watched, look},
+    scan::{Depth, Look, Watched, look},
 };
 use crate::model::facts::{NamespaceFacts, NodeFacts};
 
@@ -79,7 +79,7 @@ impl FactsReader {
     /// Fails where the node's own tables cannot be read. Pods that cannot be entered are left out, with a warning.
     pub fn start(options: Options) -> Result<(Self, NodeFacts)> {
         let node = Netns::open(Path::new(OWN)).with_context(|| format!("open the node's namespace {OWN}"))?;
-        let found = look(&node, &node).context("read the node's links, rules and routes by netlink")?;
+        let found = look(&node, &node, Depth::Files).context("read the node's links, rules and routes by netlink")?;
         let Look { socket, nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?;
         let inum = node.inum;
