@@ -10,7 +10,7 @@ macro_rules! offsets {
     ($( $(#[$meta:meta])* $field:ident = $path:literal ),+ $(,)?) => {
         crate::wire! {
             /// Byte offsets of the running kernel's struct fields; [`ABSENT`] where it has none.
-            pub struct Offsets { $( $(#[$meta])* #[doc = $path] pub $field: u32 ),+ }
+            pub struct Offsets { $( $(#[$meta])* #[doc = concat!("`", $path, "`")] pub $field: u32 ),+ }
         }
         impl Offsets {
             /// A table with nothing in it.

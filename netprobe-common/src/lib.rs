@@ -1,6 +1,6 @@
 //! Bytes that both sides of the ring agree on: no allocation, no logic, no std.
 //!
-//! * [`wire`]: how a struct becomes bytes, checked at compile time
+//! * [`mod@wire`]: how a struct becomes bytes, checked at compile time
 //! * [`flow`]: the five-tuple
 //! * [`config`]: what user space tells the programs
 //! * [`filter`]: the user's filter, evaluated

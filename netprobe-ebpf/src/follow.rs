@@ -200,10 +200,13 @@ fn passes(headers: &Headers) -> bool {
         return true;
     }
     let clauses = config!(filter_clauses);
+    // Without this the compiler takes the zeros it sees for the filter, and reads none of it.
+    let filter = core::hint::black_box(&raw const CONFIG.filter);
     // SAFETY: `CONFIG` is a live static, frozen before the program was loaded.
-    let filter: &Filter = unsafe { &*(&raw const CONFIG.filter) };
+    let filter: &Filter = unsafe { &*filter };
+    let kind = (headers.flags, headers.icmp_type);
     let fits = |flow: &FlowKey, reversed| {
-        filter::passes(filter, tests, clauses, flow, reversed, headers.flags, headers.icmp_type)
+        filter::passes(filter, (tests, clauses), flow, reversed, kind, |bits| headers.forget(bits))
     };
     fits(&headers.flow, false)
         || fits(&headers.flow, true)

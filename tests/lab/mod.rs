@@ -1,1 +1,207 @@
 //! Networks in namespaces, and netprobe run on them.
+//!
+//! ```ignore
+//! let Some(lab) = Lab::start("a_dropped_packet") else { return };
+//! lab.on("node").nft("table ip t { chain c { type filter hook forward priority 0; drop; } }");
+//! let probe = lab.trace("web-0");
+//! lab.on("web-0").cannot_connect(SERVER);
+//! let finding = probe.one("netfilter-drop");
+//! assert_eq!(finding.text("/at/device"), "vweb0");
+//! ```
+#![forbid(unsafe_code)]
+
+use std::{
+    env, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netprobe::cli::demo::{
+    namespace::{Namespace, sweep},
+    network::{DemoPod, Network, PODS, SERVER_V4, SERVER_V6},
+    traffic::{Echo, connect, datagram, word},
+};
+
+pub mod findings;
+pub mod probe;
+
+pub use findings::{Finding, Run};
+pub use netprobe::cli::demo::network::LATE_POD;
+pub use probe::{Probe, binary};
+
+/// How names of the tests' namespaces begin.
+const PREFIX: &str = "nptest";
+/// The port that the server, the node and every pod answer on, TCP and UDP.
+pub const PORT: u16 = 3306;
+/// The server outside.
+pub const SERVER: SocketAddr = SocketAddr::new(SERVER_V4, PORT);
+/// The server outside.
+pub const SERVER6: SocketAddr = SocketAddr::new(SERVER_V6, PORT);
+/// The pod that most stories are about.
+pub const WEB_0: DemoPod = PODS[0];
+/// Its neighbour.
+pub const WEB_1: DemoPod = PODS[1];
+
+/// How long a connection may take that is to succeed, or to be refused.
+const SOON: Duration = Duration::from_secs(5);
+/// How long a connection is tried that goes nowhere: the kernel sends the SYN again after 1 s.
+const IN_VAIN: Duration = Duration::from_millis(1500);
+/// The same where nobody answers for a neighbour: the kernel gives up after 3 s.
+const NO_NEIGHBOUR: Duration = Duration::from_millis(3800);
+
+/// The network of one test; gone when dropped.
+pub struct Lab {
+    network: Network,
+    _listeners: Vec<Echo>,
+}
+
+impl Lab {
+    /// Builds the network, or says that the test `name` is skipped: it needs root, and in CI that is a failure.
+    #[must_use]
+    pub fn start(name: &str) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if !nix::unistd::geteuid().is_root() {
+            assert!(env::var_os("CI").is_none(), "{name} needs root");
+            println!("skipped: {name} needs root");
+            return None;
+        }
+        sweep(PREFIX);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let network = Network::build(&format!("{PREFIX}{}-{number}-", std::process::id())).expect("build the network");
+        let listening = ["server", "node"].into_iter().chain(PODS.iter().map(|p| p.name));
+        let listeners = listening.map(|name| Echo::start(network.on(name).expect("it is there"), PORT)).collect();
+        let listeners = listeners_or_panic(listeners);
+        Some(Self { network, _listeners: listeners })
+    }
+
+    /// A namespace: `node`, `router`, `server`, or a pod's name.
+    #[must_use]
+    pub fn on(&self, name: &str) -> On<'_> {
+        On(self.network.on(name).expect("the network has it"))
+    }
+
+    /// Makes one more pod, as a CNI does.
+    pub fn add_pod(&mut self, pod: DemoPod) {
+        self.network.add_pod(pod).expect("make the pod");
+    }
+
+    /// A directory for files of this test; gone with the network.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.network.directory()
+    }
+
+    /// The inventory file of this network.
+    #[must_use]
+    pub fn inventory(&self) -> PathBuf {
+        self.network.inventory().expect("write the inventory")
+    }
+
+    /// Starts `netprobe trace` of a pod on the node, and returns once it is attached.
+    #[must_use]
+    pub fn trace(&self, pod: &str) -> Probe {
+        self.netprobe(&["trace", "--pod", &format!("shop/{pod}")])
+    }
+
+    /// Starts netprobe on the node with these words, JSON and this network's inventory, and returns once it is attached.
+    #[must_use]
+    pub fn netprobe(&self, args: &[&str]) -> Probe {
+        Probe::start(self, args)
+    }
+
+    /// Watches the pod while `traffic` flows, and returns the one finding, which must be of `rule`.
+    #[must_use]
+    pub fn finding(&self, pod: &str, rule: &str, traffic: impl FnOnce(&Self)) -> Finding {
+        let probe = self.trace(pod);
+        traffic(self);
+        probe.one(rule)
+    }
+}
+
+fn listeners_or_panic(listeners: Result<Vec<Echo>, impl std::fmt::Debug>) -> Vec<Echo> {
+    listeners.expect("listen in the network")
+}
+
+/// Does things inside one namespace; what fails is the test's failure.
+#[derive(Clone, Copy)]
+pub struct On<'a>(&'a Namespace);
+
+impl On<'_> {
+    /// Runs `line` in a shell and returns what it printed.
+    pub fn run(self, line: &str) -> String {
+        self.0.run("sh", &["-c", line], None).expect("the command works")
+    }
+
+    /// Runs `nft -f -` with this text.
+    pub fn nft(self, text: &str) {
+        self.0.run("nft", &["-f", "-"], Some(text)).expect("nft takes the text");
+    }
+
+    /// Writes a setting, named in slashes: `ipv4/ip_forward`.
+    pub fn set(self, setting: &str, value: &str) {
+        self.0.set(setting, value).expect("the setting is there");
+    }
+
+    /// Connects and gets an answer, or fails the test.
+    pub fn connects(self, to: SocketAddr) {
+        let result = connect(self.0, to, SOON).expect("enter the namespace");
+        assert!(result.is_ok(), "{} cannot connect to {to}: {}", self.0.name(), word(&result));
+    }
+
+    /// Sends a datagram and gets an answer, or fails the test.
+    pub fn exchanges(self, to: SocketAddr) {
+        let result = datagram(self.0, to, SOON).expect("enter the namespace");
+        assert!(result.is_ok(), "{} gets no answer from {to}: {}", self.0.name(), word(&result));
+    }
+
+    /// Tries to connect and returns what it came to; fails the test if that is a connection.
+    pub fn cannot_connect(self, to: SocketAddr) -> io::Error {
+        self.fails(to, IN_VAIN)
+    }
+
+    /// The same, for as long as the kernel looks for a neighbour.
+    pub fn finds_no_neighbour(self, to: SocketAddr) -> io::Error {
+        self.fails(to, NO_NEIGHBOUR)
+    }
+
+    fn fails(self, to: SocketAddr, timeout: Duration) -> io::Error {
+        let result = connect(self.0, to, timeout).expect("enter the namespace");
+        result.expect_err("the network is broken, so this must not connect")
+    }
+
+    /// Does `work` on a thread inside the namespace.
+    pub fn enter<R: Send>(self, work: impl FnOnce() -> R + Send) -> R {
+        self.0.enter(work).expect("enter the namespace")
+    }
+}
+
+/// `ip`, at a port where nobody listens.
+#[must_use]
+pub fn closed(ip: impl Into<IpAddr>) -> SocketAddr {
+    SocketAddr::new(ip.into(), 9999)
+}
+
+/// `ip`, at the port where everybody answers.
+#[must_use]
+pub fn open(ip: impl Into<IpAddr>) -> SocketAddr {
+    SocketAddr::new(ip.into(), PORT)
+}
+
+/// Waits until `until` holds, at most `limit`; returns whether it does.
+pub fn wait(limit: Duration, mut until: impl FnMut() -> bool) -> bool {
+    #[allow(clippy::disallowed_methods, reason = "a test waits for a process, in real time")]
+    let now = Instant::now;
+    let start = now();
+    loop {
+        if until() {
+            return true;
+        }
+        if now() - start >= limit {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}

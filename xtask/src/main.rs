@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod abi;
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -53,6 +54,11 @@ enum Verb {
     },
     /// Run what must pass before a merge: `test`, dependencies, spelling, and a tree left as it was.
     Ci,
+    /// Measure what netprobe costs, beside other tools, and write docs/bench.md (as root; some minutes).
+    Bench(bench::BenchArgs),
+    /// Send UDP datagrams: what `bench` runs inside its namespaces.
+    #[command(hide = true)]
+    Load(bench::LoadArgs),
     /// Check that data flows one way through the modules of netprobe.
     Layers,
     /// Check that the layout of records did not change without a new ABI number.
@@ -85,6 +91,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { arguments } => demo::run(&root, &arguments),
         Verb::Test { arguments } => test::run(&root, &arguments),
         Verb::Ci => ci::run(&root),
+        Verb::Bench(args) => bench::run(&root, &args),
+        Verb::Load(args) => bench::send(&args),
         Verb::Layers => layers::run(&root),
         Verb::Abi { accept } => abi::run(&root, accept),
         Verb::Docs { check } => docs::run(&root, check),

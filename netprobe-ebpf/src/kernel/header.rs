@@ -1,5 +1,7 @@
 //! Packet headers, read in two copies at most.
 
+use core::sync::atomic::AtomicU64;
+
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use netprobe_common::{
     event::PacketHead,
@@ -49,7 +51,6 @@ pub(crate) enum Slot {
 }
 
 /// What the headers say.
-#[derive(Clone, Copy)]
 pub(crate) struct Headers {
     pub(crate) flow: FlowKey,
     /// The flow of the packet that an ICMP error quotes; family 0 where it quotes none.
@@ -64,9 +65,22 @@ pub(crate) struct Headers {
     pub(crate) ttl: u8,
     pub(crate) icmp_type: u8,
     pub(crate) icmp_code: u8,
+    scratch: AtomicU64,
 }
 
 impl Headers {
+    /// Returns `value`, of which the verifier knows nothing afterwards: it does not track what lies in maps.
+    #[inline(always)]
+    pub(crate) fn forget(&self, value: u32) -> u32 {
+        let place = self.scratch.as_ptr();
+        // SAFETY: `place` is valid, and only this program writes to this entry. Volatile, because the compiler would
+        // otherwise see that nothing changes.
+        unsafe {
+            place.write_volatile(u64::from(value));
+            place.read_volatile() as u32
+        }
+    }
+
     /// Reads the packet whose network header is at `ip`. What is no IP has family 0.
     #[inline(never)]
     pub(crate) fn read(slot: Slot, ip: u64, ether_type: u16) -> Option<&'static Self> {

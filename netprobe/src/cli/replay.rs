@@ -8,9 +8,9 @@ use super::output::Output;
 use crate::{
     decode::Decoder,
     model::{drops::Loss, symbols::Symbols},
-    pipeline::{Input, Pipeline},
+    pipeline::{DropCounts, Input, Pipeline},
     probe::tables::LOSS_NAMES,
-    record::{Frame, ReadError, Reader},
+    record::{Frame, Reader},
     render::Render,
 };
 
@@ -64,61 +64,50 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let mut out = args.output.renderer(&host);
     let decoder = Decoder::new(host, Symbols::default());
     let mut pipeline = Pipeline::new(decoder, node, inventory.unwrap_or_default(), expect, now_ns);
-    let drops = options["command"] == "drops";
-    let (last_ns, whole) = feed(&mut pipeline, reader, drops, now_ns, &mut *out)?;
-    pipeline.finish(last_ns, &mut *out)?;
-    whole.with_context(|| format!("read {}", args.file.display()))
+    let mut last_ns = now_ns;
+    let fed = feed(&mut pipeline, reader, &mut last_ns, &mut *out);
+    // What came before the damage is still told.
+    let told = pipeline.finish(last_ns, &mut *out);
+    fed.with_context(|| format!("read {}", args.file.display()))?;
+    Ok(told?)
 }
 
-/// Feeds the recording's frames; gives the time of the last tick, and what is wrong with the rest.
-fn feed(
-    pipeline: &mut Pipeline,
-    reader: Reader,
-    drops: bool,
-    start_ns: u64,
-    out: &mut dyn Render,
-) -> anyhow::Result<(u64, Result<(), ReadError>)> {
-    let mut now_ns = start_ns;
+/// Feeds the recording's frames; `last_ns` is the time of the last tick.
+fn feed(pipeline: &mut Pipeline, reader: Reader, last_ns: &mut u64, out: &mut dyn Render) -> anyhow::Result<()> {
     // The last tick is the end of the run, which `finish` tells: it is held back until more comes.
     let mut held = None;
     for frame in reader {
-        let input = match frame {
-            Ok(Frame::Record(bytes)) => Input::Record(bytes),
-            Ok(Frame::FactsEvent(bytes)) => {
-                Input::Facts(serde_json::from_slice(&bytes).context("a change of the node")?)
+        let frame = frame?;
+        if let Some(tick_ns) = held.take_if(|_| !matches!(frame, Frame::End)) {
+            pipeline.tick(tick_ns, out)?;
+        }
+        match frame {
+            Frame::Record(bytes) => pipeline.take(Input::Record(bytes)),
+            Frame::FactsEvent(bytes) => {
+                let event = serde_json::from_slice(&bytes).context("a change of the node makes no sense")?;
+                pipeline.take(Input::Facts(event));
             }
-            Ok(Frame::Inventory(inventory)) => Input::Inventory(*inventory),
-            Ok(Frame::Symbol(symbol)) => {
-                pipeline.decoder().symbols().learn(symbol.address, &symbol.name);
-                continue;
-            }
-            Ok(Frame::Counts(value)) => {
-                pipeline.take(Input::Drops(serde_json::from_value(value).context("the drop counts")?));
-                if drops {
-                    out.drops(&pipeline.drop_table(now_ns), false)?;
+            Frame::Inventory(inventory) => pipeline.take(Input::Inventory(*inventory)),
+            Frame::Symbol(symbol) => pipeline.decoder().symbols().learn(symbol.address, &symbol.name),
+            Frame::Counts(value) => {
+                let counts: DropCounts = serde_json::from_value(value).context("the drop counts make no sense")?;
+                pipeline.take(Input::Drops(counts.rows));
+                if counts.shown {
+                    out.drops(&pipeline.drop_table(counts.mono_ns), false)?;
                 }
-                continue;
             }
-            Ok(Frame::Lost(lost)) => {
+            Frame::Lost(lost) => {
                 let what = LOSS_NAMES.iter().find(|name| **name == lost.what).copied().unwrap_or("records");
                 let loss = Loss { mono_ns: lost.mono_ns, lost: lost.lost, what };
                 out.loss(&loss)?;
-                Input::Lost(loss)
+                pipeline.take(Input::Lost(loss));
             }
-            Ok(Frame::Tick(tick_ns)) => {
-                if let Some(before_ns) = held.replace(tick_ns) {
-                    pipeline.tick(before_ns, out)?;
-                }
-                now_ns = tick_ns;
-                continue;
+            Frame::Tick(tick_ns) => {
+                *last_ns = tick_ns;
+                held = Some(tick_ns);
             }
-            Ok(_) => continue,
-            Err(error) => return Ok((now_ns, Err(error))),
-        };
-        if let Some(tick_ns) = held.take() {
-            pipeline.tick(tick_ns, out)?;
+            Frame::Header(_) | Frame::HostFacts(_) | Frame::NodeFacts(_) | Frame::Options(_) | Frame::End => {}
         }
-        pipeline.take(input);
     }
-    Ok((now_ns, Ok(())))
+    Ok(())
 }

@@ -6,10 +6,9 @@
 mod ghosts;
 mod index;
 mod neighbours;
+mod receiving;
 
-use std::sync::Arc;
-
-use hashbrown::HashMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::model::{
     flow::Flow,
@@ -21,6 +20,7 @@ use crate::model::{
 use ghosts::Ghosts;
 use index::Index;
 pub use neighbours::{NeighbourState, Neighbours};
+use receiving::Receiving;
 
 /// How long a silent conversation stays open, nanoseconds.
 ///
@@ -30,9 +30,6 @@ pub const IDLE_NS: u64 = 120_000_000_000;
 /// How long a closed connection stays open for stragglers, nanoseconds: a FIN that is sent again
 /// comes within one retransmission time-out, which starts at 1 s (RFC 6298) or 200 ms (Linux).
 pub const CLOSED_NS: u64 = 3_000_000_000;
-/// How long a received packet stays in its CPU's hands at most, nanoseconds: forwarding takes
-/// microseconds, and 2 ms leave room for a preempted virtual CPU.
-const IN_HAND_NS: u64 = 2_000_000;
 /// Journeys kept; the one longest silent goes first. 4,096 of 160 sightings bound the memory of a
 /// run; a busy pod has a few hundred connections at a time.
 pub const JOURNEYS_MAX: usize = 4_096;
@@ -40,13 +37,14 @@ pub const JOURNEYS_MAX: usize = 4_096;
 /// The open journeys.
 #[derive(Default)]
 pub struct Journeys {
-    open: HashMap<u64, Journey>,
+    /// By number, in order, so that a replay walks them as the run did.
+    open: BTreeMap<u64, Journey>,
     index: Index,
     ghosts: Ghosts,
     /// Who did not answer, and who answers with which link-layer address.
     pub neighbours: Neighbours,
-    /// The packet each CPU is receiving: its address, its journey, and when it was seen last.
-    receiving: HashMap<u32, (u64, u64, u64)>,
+    /// The packet each CPU is receiving.
+    receiving: Receiving,
     last_id: u64,
 }
 
@@ -57,7 +55,7 @@ impl Journeys {
         self.open.get(&id)
     }
 
-    /// All open journeys.
+    /// All open journeys, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Journey> {
         self.open.values()
     }
@@ -80,7 +78,7 @@ impl Journeys {
                     (None, None) => return None,
                 };
                 if *place == Place::Receive {
-                    self.receiving.insert(packet.cpu, (head.skb, id, packet.mono_ns));
+                    self.receiving.note(packet, head, id);
                 }
                 Some(id)
             }
@@ -117,9 +115,12 @@ impl Journeys {
         };
         let ended: Vec<u64> = self.open.values().filter(|j| over(j)).map(|j| j.id).collect();
         let mut journeys: Vec<Journey> = ended.into_iter().filter_map(|id| self.close(id)).collect();
-        while self.open.len() > JOURNEYS_MAX {
-            let oldest = self.open.values().min_by_key(|j| (j.last_ns, j.id)).map(|j| j.id);
-            journeys.extend(oldest.and_then(|id| self.close(id)));
+        let excess = self.open.len().saturating_sub(JOURNEYS_MAX);
+        if excess > 0 {
+            // All at once: a port scan opens thousands between two ticks.
+            let mut silent: Vec<(u64, u64)> = self.open.values().map(|j| (j.last_ns, j.id)).collect();
+            silent.sort_unstable();
+            journeys.extend(silent.into_iter().take(excess).filter_map(|(_, id)| self.close(id)));
         }
         journeys.sort_unstable_by_key(|j| j.id);
         (journeys, opened)
@@ -156,15 +157,8 @@ impl Journeys {
     /// the packet this CPU is receiving, in another dress (encapsulated).
     fn known(&self, flow: &Flow, head: &Head, ct: Option<&Conntrack>, packet: &Packet) -> Option<u64> {
         let by_entry = |ct: &Conntrack| self.index.find(&ct.original).or_else(|| self.index.find(&ct.reply));
-        let in_hand = || self.in_hand(packet.cpu, head.skb, packet.mono_ns);
-        self.index.find(flow).or_else(|| ct.and_then(by_entry)).or_else(in_hand)
-    }
-
-    /// The journey of the packet that this CPU is receiving, if it is still this one: addresses
-    /// are reused within microseconds, but not while the packet is being forwarded.
-    fn in_hand(&self, cpu: u32, skb: u64, now_ns: u64) -> Option<u64> {
-        let (known, id, seen_ns) = *self.receiving.get(&cpu)?;
-        (known == skb && skb != 0 && now_ns.saturating_sub(seen_ns) <= IN_HAND_NS).then_some(id)
+        let inside = || self.receiving.inside(packet, head, flow);
+        self.index.find(flow).or_else(|| ct.and_then(by_entry)).or_else(inside)
     }
 
     /// A SYN with another sequence number after the old connection ended or fell silent.
@@ -209,7 +203,7 @@ impl Journeys {
         }
         // An output look-up is for a packet yet to come, whatever this CPU received before it.
         let received = matches!(role, LookupRole::Input | LookupRole::ReversePath);
-        if received && let Some(id) = self.in_hand(sighting.packet.cpu, skb, sighting.packet.mono_ns) {
+        if received && let Some(id) = self.receiving.journey(&sighting.packet, skb) {
             // The reverse-path look-up asks with the addresses swapped.
             let asked = if role == LookupRole::ReversePath { flow.reversed() } else { *flow };
             let forward = self.open.get(&id).is_some_and(|j| same_way(j, &asked));

@@ -96,7 +96,7 @@ pub struct Lookup<'a> {
 }
 
 /// "No match in this table" of IPv4 and IPv6 (`EAGAIN`, `ENETUNREACH`).
-pub const MISS: [i32; 2] = [-11, -101];
+pub(super) const MISS: [i32; 2] = [-11, -101];
 
 impl<'a> Case<'a> {
     /// Steps of the journey, oldest first.
@@ -265,13 +265,13 @@ impl<'a> Case<'a> {
 
 /// The function without what the compiler appended (`.constprop.0`).
 #[must_use]
-pub fn base(name: &str) -> &str {
+pub(super) fn base(name: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
 /// Who made a change, in words.
 #[must_use]
-pub fn author(by: &Author) -> String {
+pub(super) fn author(by: &Author) -> String {
     match (&by.process, by.port_id) {
         (Some((pid, name)), _) => format!("by {name} (pid {pid})"),
         (None, 0) => "by the kernel".to_owned(),

@@ -26,6 +26,13 @@ struct Candidate {
     was_outside: bool,
 }
 
+/// A namespace that is linked into the node and is the world outside.
+#[derive(Debug)]
+pub(super) struct Outside {
+    holders: Holders,
+    nsid: Option<i32>,
+}
+
 impl FactsReader {
     /// Looks for namespaces that are new, and lets go of those that only we still refer to.
     pub(super) fn scan(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) {
@@ -62,24 +69,23 @@ impl FactsReader {
         for (inum, watched) in &mut self.watched {
             watched.holders = all.remove(inum).unwrap_or_default();
         }
-        for (inum, (_, holders)) in &mut self.outside {
-            *holders = all.remove(inum).unwrap_or_default();
+        for (inum, outside) in &mut self.outside {
+            outside.holders = all.remove(inum).unwrap_or_default();
         }
     }
 
-    /// Once a second, without looking through /proc: is anything abandoned?
-    pub(super) fn check_holds(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) {
-        let node = self.mirror.node;
-        let watched = self.watched.iter().map(|(inum, w)| (inum, &w.holders));
-        let outside = self.outside.iter().map(|(inum, (_, holders))| (inum, holders));
-        if watched.chain(outside).any(|(inum, holders)| *inum != node && !holders.hold(*inum)) {
-            self.scan(now_ns, events);
+    /// The namespace that the node knew by this number has ended.
+    pub(super) fn ended(&mut self, nsid: i32, now_ns: u64, events: &mut Vec<FactsEvent>) {
+        self.outside.retain(|_, outside| outside.nsid != Some(nsid));
+        let node = self.watched.get(&self.node.inum);
+        if let Some(netns) = node.and_then(|node| node.nsids.get(&nsid)).copied() {
+            self.forget(netns, now_ns, events);
         }
     }
 
     fn drop_abandoned(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) {
         let node = self.mirror.node;
-        self.outside.retain(|_, (_, holders)| holders.path().is_some());
+        self.outside.retain(|_, outside| outside.holders.path().is_some());
         let abandoned = self.watched.iter().filter(|(inum, w)| **inum != node && w.holders.path().is_none());
         let abandoned: Vec<u32> = abandoned.map(|(inum, _)| *inum).collect();
         for netns in abandoned {
@@ -87,63 +93,71 @@ impl FactsReader {
         }
     }
 
-    /// Stops following a namespace. Its last notifications are read first.
-    fn forget(&mut self, netns: u32, now_ns: u64, events: &mut Vec<FactsEvent>) -> Option<Watched> {
-        self.drain(netns, now_ns, events);
+    /// Stops following a namespace.
+    fn forget(&mut self, netns: u32, now_ns: u64, events: &mut Vec<FactsEvent>) -> Option<Outside> {
         let watched = self.watched.remove(&netns)?;
-        if let Err(error) = self.epoll.delete(&watched.socket) {
-            log::debug!("epoll: {error}");
-        }
-        if let Some(node) = self.watched.get_mut(&self.mirror.node) {
+        let mut nsid = None;
+        if let Some(node) = self.watched.get_mut(&self.node.inum) {
+            nsid = node.nsids.iter().find(|(_, inum)| **inum == netns).map(|(id, _)| *id);
             node.nsids.retain(|_, inum| *inum != netns);
         }
         self.tell(FactsEvent::NamespaceGone { netns, mono_ns: now_ns }, events);
-        Some(watched)
+        Some(Outside { holders: watched.holders, nsid })
     }
 
     /// Asks the node by which numbers it knows the candidates.
     fn number(&mut self, candidates: &mut [Candidate]) -> io::Result<()> {
-        let Some(node) = self.watched.get(&self.mirror.node) else { return Ok(()) };
         // The calling thread may be in any namespace by now.
-        let opened = visit(&[&node.netns], |_| Requests::open());
-        for mut requests in opened.into_iter().collect::<io::Result<Vec<_>>>()? {
-            for candidate in &mut *candidates {
-                candidate.nsid = namespaces::nsid(&mut requests, &candidate.netns)?;
-            }
+        let mut requests = self.inside(self.node.inum, Requests::open)?;
+        for candidate in candidates {
+            candidate.nsid = namespaces::nsid(&mut requests, &candidate.netns)?;
+        }
+        // A node that has a number for itself hears of itself by that number.
+        let own = namespaces::nsid(&mut requests, &self.node)?;
+        if let (Some(own), Some(node)) = (own, self.watched.get_mut(&self.node.inum)) {
+            node.nsids.insert(own, self.node.inum);
         }
         Ok(())
     }
 
     fn look_into(&self, candidates: &[Candidate]) -> Vec<io::Result<Option<Look>>> {
-        let Some(node) = self.watched.get(&self.mirror.node) else { return vec![] };
         let namespaces: Vec<&Netns> = candidates.iter().map(|c| &c.netns).collect();
         let many = self.watched.len() + namespaces.len() > FILES;
         let depth = if many { Depth::Netlink } else { Depth::Files };
-        visit(&namespaces, |netns| look(netns, &node.netns, depth))
+        visit(&namespaces, |netns| look(netns, &self.node, depth))
     }
 
     /// Decides what a linked namespace is.
     fn take(&mut self, candidate: Candidate, found: Look, now_ns: u64, events: &mut Vec<FactsEvent>) {
         let Candidate { netns, holders, nsid, was_outside } = candidate;
-        let Look { socket, nsids, facts, unread } = found;
+        let Look { nsids, facts, unread } = found;
         let inum = netns.inum;
         self.mirror.join(inum, facts.links.values());
         let listed = self.pod_addresses.iter().any(|ip| facts.owns(*ip));
         let outside = self.mirror.node().is_some_and(|node| is_outside(node, &facts, &self.pod_addresses));
         if !listed && (was_outside || outside) {
-            self.outside.insert(inum, (netns, holders));
+            self.outside.insert(inum, Outside { holders, nsid });
             return;
         }
-        if let (Some(nsid), Some(node)) = (nsid, self.watched.get_mut(&self.mirror.node)) {
+        if let (Some(nsid), Some(node)) =
+            (nsid.or_else(|| self.number_it(&netns)), self.watched.get_mut(&self.node.inum))
+        {
             node.nsids.insert(nsid, inum);
         }
-        match self.watch(Watched { netns, socket, nsids, holders }, facts, now_ns) {
-            Ok(event) => events.push(event),
-            Err(error) => log::warn!("cannot follow network namespace {inum}: {error:#}; a pod in it goes unseen"),
-        }
+        let event = self.watch(inum, Watched { nsids, holders }, facts, now_ns);
+        events.push(event);
         if unread > 0 {
             self.tell(FactsEvent::Lost { netns: inum, mono_ns: now_ns, unread }, events);
         }
+    }
+
+    /// A number for a namespace that the node has none for; without one its changes stay unheard.
+    fn number_it(&self, netns: &Netns) -> Option<i32> {
+        let numbered = self.inside(self.node.inum, || namespaces::number_it(&mut Requests::open()?, netns));
+        numbered.unwrap_or_else(|error| {
+            log::warn!("cannot follow network namespace {}: {error}; its changes go unseen", netns.inum);
+            None
+        })
     }
 
     /// A namespace that was linked before the node got its routes may turn out to be the world outside.
@@ -152,8 +166,8 @@ impl FactsReader {
         let pods = self.mirror.namespaces.values().filter(|facts| facts.kind == NamespaceKind::Pod);
         let wrong = pods.filter(|facts| is_outside(node, facts, &self.pod_addresses));
         for netns in wrong.map(|facts| facts.inum).collect::<Vec<_>>() {
-            if let Some(Watched { netns: handle, holders, .. }) = self.forget(netns, now_ns, events) {
-                self.outside.insert(netns, (handle, holders));
+            if let Some(outside) = self.forget(netns, now_ns, events) {
+                self.outside.insert(netns, outside);
             }
         }
     }
@@ -161,15 +175,18 @@ impl FactsReader {
     /// What was outside by the last inventory may be a pod by this one.
     fn outside_again(&mut self) -> Vec<Candidate> {
         let outside = std::mem::take(&mut self.outside);
-        let again = |(netns, holders)| Candidate { netns, holders, nsid: None, was_outside: true };
-        outside.into_values().map(again).collect()
+        let again = |(inum, Outside { holders, nsid }): (u32, Outside)| {
+            let netns = holders.open(inum).ok()?;
+            Some(Candidate { netns, holders, nsid, was_outside: true })
+        };
+        outside.into_iter().filter_map(again).collect()
     }
 }
 
 /// Opens what is still there.
 fn open(all: BTreeMap<u32, Holders>) -> Vec<Candidate> {
     let open = |(inum, holders): (u32, Holders)| {
-        let netns = Netns::open(&holders.path()?).ok().filter(|netns| netns.inum == inum)?;
+        let netns = holders.open(inum).ok()?;
         Some(Candidate { netns, holders, nsid: None, was_outside: false })
     };
     all.into_iter().filter_map(open).collect()

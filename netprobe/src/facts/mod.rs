@@ -8,6 +8,7 @@ mod apply;
 mod author;
 mod discover;
 mod links;
+mod listen;
 mod namespaces;
 mod neighbours;
 mod netlink;
@@ -21,8 +22,8 @@ mod scan;
 mod sysctls;
 mod watch;
 
-#[cfg(test)]
-mod tests;
-
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options};
+
+#[cfg(test)]
+mod tests;

@@ -49,10 +49,11 @@ impl Holders {
         cgroup(&fs::read_to_string(format!("/proc/{}/cgroup", self.pids.first()?)).ok()?)
     }
 
-    /// Whether one of them still refers to the namespace. Cheap: two or three `stat`.
-    pub(super) fn hold(&self, netns: u32) -> bool {
+    /// Opens the namespace by whichever of them still refers to it.
+    pub(super) fn open(&self, netns: u32) -> io::Result<Netns> {
         let paths = self.file.iter().cloned().chain(self.pids.iter().map(|pid| process_path(*pid)));
-        paths.into_iter().any(|path| number(&path) == Some(netns))
+        let mut open = paths.filter_map(|path| Netns::open(&path).ok().filter(|opened| opened.inum == netns));
+        open.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "nobody refers to it any more"))
     }
 }
 
@@ -120,9 +121,24 @@ pub(super) fn nsid(requests: &mut Requests, other: &Netns) -> io::Result<Option<
     let mut request = NsidMessage::default();
     request.attributes.push(NsidAttribute::Fd(fd));
     let Some(Message::NewNsId(answer)) = requests.get(Message::GetNsId(request))? else { return Ok(None) };
-    let id = answer.attributes.iter().find_map(|a| if let NsidAttribute::Id(id) = a { Some(*id) } else { None });
     // NETNSA_NSID_NOT_ASSIGNED is -1.
-    Ok(id.filter(|id| *id >= 0))
+    Ok(nsid_in(&answer).filter(|id| *id >= 0))
+}
+
+/// Has the kernel number `other` in the namespace of `requests`, as the kernel itself does whenever a link must name a
+/// namespace: without a number its changes are not heard there. The number ends with the namespace.
+pub(super) fn number_it(requests: &mut Requests, other: &Netns) -> io::Result<Option<i32>> {
+    let fd = u32::try_from(other.file().as_raw_fd()).map_err(io::Error::other)?;
+    let mut request = NsidMessage::default();
+    // -1 leaves the choice to the kernel.
+    request.attributes = vec![NsidAttribute::Id(-1), NsidAttribute::Fd(fd)];
+    requests.get(Message::NewNsId(request))?;
+    nsid(requests, other)
+}
+
+/// The number in a notification about one.
+pub(super) fn nsid_in(message: &NsidMessage) -> Option<i32> {
+    message.attributes.iter().find_map(|a| if let NsidAttribute::Id(id) = a { Some(*id) } else { None })
 }
 
 #[cfg(test)]
@@ -141,12 +157,18 @@ mod tests {
     #[test]
     fn this_process_is_found_in_its_own_namespace() {
         let own = number(Path::new("/proc/self/ns/net")).unwrap();
-        assert!(all()[&own].hold(own));
+        assert_eq!(all()[&own].open(own).unwrap().inum, own);
     }
 
     #[test]
-    fn a_namespace_nobody_refers_to_is_not_held() {
+    fn a_namespace_nobody_refers_to_cannot_be_opened() {
         let holders = Holders { file: Some("/run/netns/no such name".into()), pids: vec![] };
-        assert!(!holders.hold(1));
+        assert!(holders.open(1).is_err());
+    }
+
+    #[test]
+    fn a_path_that_leads_to_another_namespace_by_now_is_not_taken() {
+        let holders = Holders { file: Some("/proc/self/ns/net".into()), pids: vec![] };
+        assert!(holders.open(1).is_err());
     }
 }

@@ -8,10 +8,6 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::sys::socket::{
-    setsockopt,
-    sockopt::{RcvBuf, RcvBufForce},
-};
 
 /// How often a dump is begun again because the kernel's tables changed under it. After that we take
 /// what we have: the notifications that follow repair it.
@@ -114,7 +110,7 @@ impl Requests {
     fn answers(&mut self, mut each: impl FnMut(&Notification<'_>)) -> io::Result<bool> {
         let mut consistent = true;
         loop {
-            receive(&self.socket, &mut self.buffer, 0)?;
+            receive(&self.socket, &mut self.buffer)?;
             for bytes in messages(&self.buffer) {
                 let Ok(frame) = NetlinkBuffer::new_checked(bytes) else { continue };
                 if frame.sequence_number() != self.sequence {
@@ -140,49 +136,16 @@ fn error(payload: &[u8]) -> Option<io::Error> {
     (code != 0).then(|| io::Error::from_raw_os_error(code.saturating_neg()))
 }
 
-/// Groups a watched namespace's socket listens to: bit N-1 is `RTNLGRP_` N (`include/uapi/linux/rtnetlink.h`).
-const GROUPS: u32 = {
-    let (link, neigh, netconf_v4, netconf_v6, nsid) = (1, 3, 24, 25, 28);
-    let (address_v4, route_v4, rule_v4) = (5, 7, 8);
-    let (address_v6, route_v6, rule_v6) = (9, 11, 19);
-    1 << (link - 1)
-        | 1 << (neigh - 1)
-        | 1 << (netconf_v4 - 1)
-        | 1 << (netconf_v6 - 1)
-        | 1 << (nsid - 1)
-        | 1 << (address_v4 - 1)
-        | 1 << (route_v4 - 1)
-        | 1 << (rule_v4 - 1)
-        | 1 << (address_v6 - 1)
-        | 1 << (route_v6 - 1)
-        | 1 << (rule_v6 - 1)
-};
-
-/// Room for notifications in the kernel, bytes: some thousand routes that go at once. Memory is used when they do.
-const NOTIFICATIONS_BYTES: usize = 2 * 1024 * 1024;
-
-/// A socket that hears of every change in the calling thread's namespace and never blocks.
-pub(super) fn subscribe() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.set_non_blocking(true)?;
-    // Beyond net.core.rmem_max, which holds some 400 notifications, only with CAP_NET_ADMIN.
-    if setsockopt(&socket, RcvBufForce, &NOTIFICATIONS_BYTES).is_err() {
-        setsockopt(&socket, RcvBuf, &NOTIFICATIONS_BYTES)?;
-    }
-    socket.bind(&SocketAddr::new(0, GROUPS))?;
-    Ok(socket)
-}
-
-/// One datagram, tried again when a signal interrupts. Returns who sent it.
+/// One datagram, tried again when a signal interrupts.
 ///
 /// The kernel fills no more than 32 KiB (`NLMSG_GOODSIZE`, `netlink_recvmsg`), so the buffer is never too small.
-pub(super) fn receive(socket: &Socket, buffer: &mut Vec<u8>, flags: i32) -> io::Result<SocketAddr> {
+fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
     loop {
         buffer.clear();
         buffer.reserve(BUFFER_BYTES);
-        match socket.recv_from(buffer, flags) {
+        match socket.recv(buffer, 0) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map(|(_, from)| from),
+            other => return other.map(drop),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Network namespaces as handles: kept open, and entered on a thread that ends afterwards.
+//! Network namespaces as handles: entered on a thread that ends afterwards, and let go soon.
 
 use std::{
     fs::{File, Metadata},
@@ -10,7 +10,8 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-/// An open network namespace. Its inode number cannot be given to another while this lives.
+/// An open network namespace. While this lives the kernel keeps the namespace and the links in it, and with them a deleted
+/// pod's veth on the node: only the node's own is held for longer than a look.
 #[derive(Debug)]
 pub(super) struct Netns {
     file: File,

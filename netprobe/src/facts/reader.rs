@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
@@ -9,15 +10,17 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::sys::{
-    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
     inotify::Inotify,
 };
 
 use super::{
     author::Authors,
+    discover::Outside,
     event::FactsEvent,
-    namespaces::{self, Holders},
-    netns::Netns,
+    listen::Listener,
+    namespaces,
+    netns::{Netns, visit},
     scan::{Depth, Look, Watched, look},
 };
 use crate::model::facts::{NamespaceFacts, NodeFacts};
@@ -29,16 +32,9 @@ const OWN: &str = "/proc/thread-self/ns/net";
 /// it and give it addresses, in steps that take from a millisecond to half a second.
 const RESCAN_NS: [u64; 4] = [0, 20_000_000, 100_000_000, 500_000_000];
 
-/// How often we ask whether anybody but us still refers to the namespaces we hold, nanoseconds.
-/// The kernel keeps a namespace, and a pod's veth with it, until we let go.
-const HOLD_CHECK_NS: u64 = 1_000_000_000;
-
 /// How often all namespaces are looked through without a sign, nanoseconds. A macvlan can be made right inside the pod's
 /// namespace; if that has no name either, the node hears nothing.
 const SCAN_NS: u64 = 10_000_000_000;
-
-/// Stands for [`FactsReader::names`] among the namespaces' numbers, none of which is 0.
-const NAMES: u64 = 0;
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -52,17 +48,20 @@ pub struct Options {
 
 /// Follows the node's namespaces.
 pub struct FactsReader {
-    pub(super) epoll: Epoll,
+    /// Readable when the listener or `names` is.
+    epoll: Epoll,
+    pub(super) listener: Listener,
+    /// The node's own namespace.
+    pub(super) node: Netns,
     /// The node's and the pods' namespaces.
     pub(super) watched: BTreeMap<u32, Watched>,
-    /// Linked, and none of ours. Held so that their numbers stay theirs.
-    pub(super) outside: BTreeMap<u32, (Netns, Holders)>,
+    /// Linked, and none of ours.
+    pub(super) outside: BTreeMap<u32, Outside>,
     /// What we told so far; its journal stays empty.
     pub(super) mirror: NodeFacts,
     pub(super) authors: Authors,
     /// Rescans to come, soonest first.
     pub(super) rescans: Vec<u64>,
-    pub(super) next_hold_check_ns: u64,
     next_scan_ns: u64,
     /// Hears of names given to namespaces, where the kernel and the file system can tell.
     names: Option<Inotify>,
@@ -79,30 +78,33 @@ impl FactsReader {
     /// Fails where the node's own tables cannot be read. Pods that cannot be entered are left out, with a warning.
     pub fn start(options: Options) -> Result<(Self, NodeFacts)> {
         let node = Netns::open(Path::new(OWN)).with_context(|| format!("open the node's namespace {OWN}"))?;
+        // Listening is older than reading, so nothing is missed in between.
+        let listener = Listener::open().context("listen to the kernel's notifications by netlink")?;
         let found = look(&node, &node, Depth::Files).context("read the node's links, rules and routes by netlink")?;
-        let Look { socket, nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?;
+        let Look { nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
         let inum = node.inum;
         let mut reader = Self {
-            epoll,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("create an epoll")?,
+            listener,
+            node,
             watched: BTreeMap::new(),
             outside: BTreeMap::new(),
             mirror: NodeFacts { node: inum, ..NodeFacts::default() },
             authors: Authors::default(),
             rescans: vec![],
-            next_hold_check_ns: options.now_ns + HOLD_CHECK_NS,
             next_scan_ns: options.now_ns + SCAN_NS,
             names: namespaces::watch_names(),
             pod_addresses: options.pod_addresses,
             inventory_changed: false,
         };
+        let readable = EpollEvent::new(EpollFlags::EPOLLIN, 0);
+        reader.epoll.add(&reader.listener, readable).context("watch the kernel's notifications")?;
         if let Some(names) = &reader.names {
-            reader.epoll.add(names, EpollEvent::new(EpollFlags::EPOLLIN, NAMES)).context("watch /run/netns")?;
+            reader.epoll.add(names, readable).context("watch /run/netns")?;
         }
         let all = namespaces::all();
         let holders = all.get(&inum).cloned().unwrap_or_default();
-        let watched = Watched { netns: node, socket, nsids, holders };
-        reader.watch(watched, facts, 0).context("watch the node's namespace")?;
+        reader.watch(inum, Watched { nsids, holders }, facts, 0);
         let mut events = vec![];
         reader.scan_among(all, 0, &mut events);
         // What is there at start is no news.
@@ -119,7 +121,7 @@ impl FactsReader {
     /// When [`read_ready`](Self::read_ready) wants to be called next though nothing is readable.
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
-        self.rescans.iter().copied().fold(self.next_hold_check_ns.min(self.next_scan_ns), u64::min)
+        self.rescans.iter().copied().fold(self.next_scan_ns, u64::min)
     }
 
     /// The addresses of this node's pods, after the inventory has changed.
@@ -135,21 +137,9 @@ impl FactsReader {
     ///
     /// Only if waiting itself fails; trouble with one namespace is an event or a warning.
     pub fn read_ready(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) -> Result<()> {
-        let mut ready = [EpollEvent::empty(); 64];
-        loop {
-            let count = match self.epoll.wait(&mut ready, EpollTimeout::ZERO) {
-                Err(nix::errno::Errno::EINTR) => continue,
-                other => other.context("wait for netlink notifications")?,
-            };
-            for event in &ready[..count] {
-                match u32::try_from(event.data()) {
-                    Ok(netns) if event.data() != NAMES => self.drain(netns, now_ns, events),
-                    _ => self.names_changed(now_ns),
-                }
-            }
-            if count == 0 {
-                break;
-            }
+        self.drain(now_ns, events)?;
+        if self.names_changed() {
+            self.rescan_soon(now_ns);
         }
         if self.rescans.iter().any(|due| *due <= now_ns) {
             self.rescans.retain(|due| *due > now_ns);
@@ -159,21 +149,16 @@ impl FactsReader {
             self.next_scan_ns = now_ns + SCAN_NS;
             self.scan(now_ns, events);
         }
-        if self.next_hold_check_ns <= now_ns {
-            self.next_hold_check_ns = now_ns + HOLD_CHECK_NS;
-            self.check_holds(now_ns, events);
-        }
         Ok(())
     }
 
-    fn names_changed(&mut self, now_ns: u64) {
-        // What changed is not worth a look: a new name is mounted after it is made.
-        if let Some(names) = &self.names
-            && let Err(error) = names.read_events()
-        {
-            log::debug!("inotify: {error}");
+    /// Whether a namespace was given a name, or lost it. Which, is not worth a look: a new name is mounted after it is made.
+    fn names_changed(&self) -> bool {
+        let mut changed = false;
+        while let Some(Ok(seen)) = self.names.as_ref().map(Inotify::read_events) {
+            changed |= !seen.is_empty();
         }
-        self.rescan_soon(now_ns);
+        changed
     }
 
     pub(super) fn rescan_soon(&mut self, now_ns: u64) {
@@ -187,17 +172,28 @@ impl FactsReader {
     }
 
     /// Begins to follow a namespace; the event tells of it.
-    pub(super) fn watch(&mut self, watched: Watched, mut facts: NamespaceFacts, now_ns: u64) -> Result<FactsEvent> {
+    pub(super) fn watch(&mut self, inum: u32, watched: Watched, mut facts: NamespaceFacts, now_ns: u64) -> FactsEvent {
         facts.name = watched.holders.name();
         facts.pids.clone_from(&watched.holders.pids);
         facts.cgroup = watched.holders.cgroup();
         facts.since_ns = now_ns;
-        let inum = watched.netns.inum;
-        let interest = EpollEvent::new(EpollFlags::EPOLLIN, inum.into());
-        self.epoll.add(&watched.socket, interest)?;
         self.watched.insert(inum, watched);
         let event = FactsEvent::Namespace(Box::new(facts));
         self.mirror.fold(&event);
-        Ok(event)
+        event
+    }
+
+    /// Does `work` inside a namespace that we follow.
+    pub(super) fn inside<T: Send>(&self, netns: u32, work: impl Fn() -> io::Result<T> + Send + Sync) -> io::Result<T> {
+        let opened;
+        let entered = if netns == self.node.inum {
+            &self.node
+        } else {
+            let watched = self.watched.get(&netns).ok_or_else(|| io::Error::other("it is not followed"))?;
+            opened = watched.holders.open(netns)?;
+            &opened
+        };
+        let mut results = visit(&[entered], |_| work());
+        results.pop().unwrap_or_else(|| Err(io::Error::other("the thread for namespaces gave no answer")))
     }
 }

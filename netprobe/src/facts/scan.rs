@@ -2,31 +2,26 @@
 
 use std::{collections::BTreeMap, io};
 
-use netlink_sys::Socket;
-
 use super::{
     namespaces::{self, Holders},
-    netlink::{Requests, subscribe},
+    netlink::Requests,
     netns::Netns,
     read::{self, Tables},
     sysctls,
 };
 use crate::model::facts::{Link, NamespaceFacts, NamespaceKind};
 
-/// A namespace we follow. While this lives the kernel keeps the namespace.
+/// A namespace we follow. We hold nothing of it: see [`super::listen`].
+#[derive(Debug, Default)]
 pub(super) struct Watched {
-    pub(super) netns: Netns,
-    /// Hears of every change.
-    pub(super) socket: Socket,
     /// Other namespaces by the number this one knows them by (`IFLA_LINK_NETNSID`).
     pub(super) nsids: BTreeMap<i32, u32>,
-    /// Who else refers to it.
+    /// Who refers to it.
     pub(super) holders: Holders,
 }
 
 /// What a look found.
 pub(super) struct Look {
-    pub(super) socket: Socket,
     pub(super) nsids: BTreeMap<i32, u32>,
     pub(super) facts: NamespaceFacts,
     /// Messages that could not be read.
@@ -44,8 +39,7 @@ pub(super) enum Depth {
 
 /// Reads the namespace the calling thread is in.
 ///
-/// `None` if it has no link whose other end or parent is in the node's. The subscription is older than
-/// the facts, so nothing is missed in between.
+/// `None` if it has no link whose other end or parent is in the node's.
 pub(super) fn look(netns: &Netns, node: &Netns, depth: Depth) -> io::Result<Option<Look>> {
     let mut requests = Requests::open()?;
     let mut nsids = BTreeMap::new();
@@ -58,7 +52,6 @@ pub(super) fn look(netns: &Netns, node: &Netns, depth: Depth) -> io::Result<Opti
         }
         nsids.extend(id.map(|id| (id, node.inum)));
     }
-    let socket = subscribe()?;
     let mut tables = read::tables(&mut requests)?;
     let kind = if netns.inum == node.inum { NamespaceKind::Node } else { NamespaceKind::Pod };
     if depth == Depth::Files {
@@ -67,7 +60,7 @@ pub(super) fn look(netns: &Netns, node: &Netns, depth: Depth) -> io::Result<Opti
         tables.sysctls.extend(sysctls::told_of_all(&mut requests)?);
     }
     let facts = facts(netns.inum, kind, tables, &nsids);
-    Ok(Some(Look { socket, nsids, facts, unread: requests.unread }))
+    Ok(Some(Look { nsids, facts, unread: requests.unread }))
 }
 
 /// Facts from tables. Who is in the namespace and since when is for the caller to add.

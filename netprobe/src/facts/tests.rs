@@ -215,6 +215,66 @@ fn a_pod_made_after_start_is_found_within_a_second_and_dropped_when_it_is_gone()
 }
 
 #[test]
+fn a_deleted_pod_and_its_veth_end_though_nobody_listens_to_the_reader() {
+    let mut net = Net::up("h", &[]);
+    net.add_pod("p1", "10.8.0.1");
+    net.until(SOON, |facts| facts.namespaces.len() == 2);
+    ip(&["netns", "del", &format!("{}p1", net.prefix)]);
+    let gone = || {
+        let there =
+            Command::new("ip").args(["link", "show", "vp1"]).stderr(Stdio::null()).stdout(Stdio::null()).status();
+        !there.expect("iproute2").success()
+    };
+    let end = now() + 3_000_000_000;
+    while !gone() {
+        assert!(now() < end, "the reader keeps the veth of a deleted pod");
+        thread::sleep(Duration::from_millis(10));
+    }
+    net.follow();
+    assert_eq!(net.pods(), [""; 0]);
+}
+
+#[test]
+fn a_pod_that_the_node_has_no_number_for_is_followed_too() {
+    let mut net = Net::up("i", &[]);
+    ip(&["netns", "add", &format!("{}mac", net.prefix)]);
+    // As CNI's macvlan plugin does: created right inside the pod.
+    net.ip("node", "link add link eth0 name eth0 netns @mac type macvlan mode bridge");
+    net.until(SOON, |facts| facts.namespaces.len() == 2);
+    net.ip("mac", "link set eth0 up\naddress add 10.9.0.50/24 dev eth0");
+    net.until(SOON, |facts| facts.namespaces.values().any(|n| n.owns([10, 9, 0, 50].into())));
+    ip(&["netns", "del", &format!("{}mac", net.prefix)]);
+    net.until(Duration::from_secs(3), |facts| facts.namespaces.len() == 1);
+}
+
+#[test]
+fn a_node_that_has_a_number_for_itself_is_followed_all_the_same() {
+    let mut net = Net::up("j", &[]);
+    net.ip("node", "netns set @node 77");
+    net.ip("node", "route add 10.1.0.0/16 via 10.9.0.1");
+    net.until(SOON, |facts| facts.node().is_some_and(|n| n.routes.iter().any(|r| r.dst.to_string() == "10.1.0.0/16")));
+    net.ip("node", "route del 10.1.0.0/16");
+    net.until(SOON, |facts| facts.journal.iter().any(|change| matches!(change.what, What::RouteDeleted(_))));
+}
+
+#[test]
+fn changes_that_the_kernel_had_no_room_for_are_said_to_be_lost_and_read_again() {
+    let mut net = Net::up("k", &[]);
+    net.add_pod("p1", "10.8.0.1");
+    net.until(SOON, |facts| facts.namespaces.len() == 2);
+    let routes: Vec<_> =
+        (0..15_000).map(|i| format!("route add 10.{}.{}.0/24 dev eth0", 100 + i / 250, i % 250)).collect();
+    net.ip("node", &routes.join("\n"));
+    net.ip("p1", "address add 10.8.0.2/32 dev eth0");
+    let mut events = vec![];
+    net.reader.read_ready(now(), &mut events).expect("epoll");
+    assert!(events.iter().any(|event| matches!(event, FactsEvent::Lost { unread: 0, .. })));
+    net.apply(&events);
+    assert_eq!(net.node().routes.iter().filter(|route| route.dst.prefix_len() == 24).count(), routes.len() + 1);
+    assert!(net.facts.namespaces.values().any(|n| n.owns([10, 8, 0, 2].into())));
+}
+
+#[test]
 fn settings_are_followed_where_the_kernel_tells_and_read_again_on_demand() {
     let mut net = Net::up("f", &[]);
     sysctl("net/ipv4/conf/eth0/rp_filter", "1");
@@ -268,28 +328,6 @@ fn facts_that_were_followed_are_those_a_new_reader_reads() {
         }
         thread::sleep(Duration::from_millis(100));
     }
-}
-
-#[test]
-fn more_changes_than_the_kernel_keeps_for_us_are_a_loss_and_no_lie() {
-    let mut net = Net::up("h", &[]);
-    let routes = |verb: &str| {
-        let line = |i: u32| format!("route {verb} 10.{}.{}.0/24 via 10.9.0.1\n", 16 + i / 256, i % 256);
-        (0..6000).map(line).collect::<String>()
-    };
-    net.ip("node", &routes("add"));
-    let mut events = vec![];
-    net.reader.read_ready(now(), &mut events).expect("epoll");
-    net.apply(&events);
-    assert!(events.iter().any(|event| matches!(event, FactsEvent::Lost { unread: 0, .. })));
-    assert_eq!(
-        net.node().routes.iter().filter(|route| route.dst.prefix_len() == 24 && route.table == 254).count(),
-        6001
-    );
-    // And it goes on from there.
-    net.ip("node", "route del 10.16.7.0/24");
-    let gone = "10.16.7.0/24".parse().expect("a prefix");
-    net.until(SOON, |facts| facts.node().is_some_and(|node| node.routes.iter().all(|route| route.dst != gone)));
 }
 
 /// Without what moves by itself, and in one order.

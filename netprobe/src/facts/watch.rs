@@ -1,14 +1,19 @@
-//! Notifications of one namespace, taken in order.
+//! Notifications of all namespaces, taken in order.
 
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
+use anyhow::{Context as _, Result};
 use netlink_packet_route::RouteNetlinkMessage;
 
 use super::{
     event::FactsEvent,
     links,
-    netlink::{Notification, Requests, messages, receive},
-    netns::visit,
+    listen::{DATAGRAM_BYTES, Heard},
+    namespaces::nsid_in,
+    netlink::{Notification, Requests, messages},
     notify::{Told, changed, told},
     read,
     reader::FactsReader,
@@ -16,9 +21,6 @@ use super::{
     sysctls::{self, NEWNETCONF},
 };
 use crate::model::facts::{Author, Change, NamespaceFacts, Route, What};
-
-/// Datagrams taken from one namespace before the others have their turn.
-const TURN: usize = 512;
 
 /// What the kernel may have taken routes away for, without a word.
 #[derive(Debug, Default)]
@@ -56,30 +58,49 @@ impl Suspects {
 }
 
 impl FactsReader {
-    /// Takes what the namespace's socket has.
-    pub(super) fn drain(&mut self, netns: u32, now_ns: u64, events: &mut Vec<FactsEvent>) {
-        let mut suspects = Suspects::default();
-        let mut buffer = vec![];
-        for _ in 0..TURN {
-            let Some(watched) = self.watched.get(&netns) else { return };
-            match receive(&watched.socket, &mut buffer, libc::MSG_DONTWAIT) {
-                // Only the kernel speaks; a process can send to our port.
-                Ok(from) if from.port_number() != 0 => {}
-                Ok(_) => {
-                    for bytes in messages(&buffer) {
-                        self.notified(netns, bytes, now_ns, &mut suspects, events);
+    /// Takes what the kernel told.
+    ///
+    /// # Errors
+    ///
+    /// If listening fails.
+    pub(super) fn drain(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) -> Result<()> {
+        let mut suspects: BTreeMap<u32, Suspects> = BTreeMap::new();
+        let mut overflow = false;
+        let mut buffer = vec![0; DATAGRAM_BYTES];
+        loop {
+            match self.listener.receive(&mut buffer).context("read the kernel's notifications")? {
+                Heard::Datagram(nsid, length) => {
+                    let Some(netns) = self.netns(nsid) else { continue };
+                    for bytes in messages(&buffer[..length]) {
+                        self.notified(netns, bytes, now_ns, suspects.entry(netns).or_default(), events);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => self.resync(netns, now_ns, events),
-                Err(error) => {
-                    log::warn!("network namespace {netns}: cannot read notifications: {error}");
-                    break;
-                }
+                Heard::Overflow => overflow = true,
+                Heard::Nothing => break,
             }
         }
-        if !suspects.is_empty() {
-            self.find_lost_routes(netns, now_ns, &suspects, events);
+        if overflow {
+            self.resync_all(now_ns, events);
+        }
+        for (netns, suspects) in suspects.iter().filter(|(_, suspects)| !suspects.is_empty()) {
+            self.find_lost_routes(*netns, now_ns, suspects, events);
+        }
+        Ok(())
+    }
+
+    /// The namespace a notification is about, if it is one we follow.
+    fn netns(&self, nsid: Option<i32>) -> Option<u32> {
+        let node = self.node.inum;
+        let Some(nsid) = nsid else { return Some(node) };
+        self.watched.get(&node)?.nsids.get(&nsid).copied()
+    }
+
+    /// Notifications were dropped: whatever they were about.
+    fn resync_all(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) {
+        // What ended meanwhile goes first.
+        self.scan(now_ns, events);
+        for netns in self.watched.keys().copied().collect::<Vec<_>>() {
+            self.resync(netns, now_ns, events);
         }
     }
 
@@ -100,6 +121,12 @@ impl FactsReader {
             let name = |index| facts.links.get(&index).map(|link| link.name.clone());
             sysctls::netconf(notification.payload, name).map_or_else(Vec::new, |settings| changed(facts, settings))
         } else if let Some(message) = notification.message() {
+            if let (true, RouteNetlinkMessage::DelNsId(gone)) = (netns == self.node.inum, &message) {
+                if let Some(nsid) = nsid_in(gone) {
+                    self.ended(nsid, now_ns, events);
+                }
+                return;
+            }
             rescan = netns == self.mirror.node && may_link_a_namespace(facts, &message);
             told(facts, &watched.nsids, &message, notification.replaces)
         } else {
@@ -126,15 +153,12 @@ impl FactsReader {
     /// When a link goes down or away, the kernel drops the IPv4 routes over it and tells nobody
     /// (`fib_sync_down_dev`, `fib_sync_down_addr`). So we look which of them are gone.
     fn find_lost_routes(&mut self, netns: u32, now_ns: u64, suspects: &Suspects, events: &mut Vec<FactsEvent>) {
-        let Some(watched) = self.watched.get(&netns) else { return };
-        let there = visit(&[&watched.netns], |_| read::routes(&mut Requests::open()?)).pop();
-        let there = match there {
-            Some(Ok(there)) => there,
-            Some(Err(error)) => {
-                log::warn!("network namespace {netns}: cannot read the routes left: {error}");
+        let there = match self.inside(netns, || read::routes(&mut Requests::open()?)) {
+            Ok(there) => there,
+            Err(error) => {
+                log::debug!("network namespace {netns}: cannot read the routes left: {error}");
                 return;
             }
-            None => return,
         };
         let Some(facts) = self.mirror.namespaces.get(&netns) else { return };
         let lost = facts.routes.iter().filter(|route| suspects.name(route) && !there.contains(route));
@@ -149,19 +173,18 @@ impl FactsReader {
         self.tell(FactsEvent::Lost { netns, mono_ns: now_ns, unread: 0 }, events);
         let (Some(watched), Some(old)) = (self.watched.get(&netns), self.mirror.namespaces.get(&netns)) else { return };
         let nsids = &watched.nsids;
-        let read = visit(&[&watched.netns], |_| {
+        let read = self.inside(netns, || {
             let mut tables = read::tables(&mut Requests::open()?)?;
             tables.sysctls.extend(sysctls::of_this_namespace(old.kind));
             Ok(scan::facts(netns, old.kind, tables, nsids))
         });
-        match read.into_iter().next() {
-            Some(Ok(mut facts)) => {
+        match read {
+            Ok(mut facts) => {
                 facts.inherit(old);
                 self.tell(FactsEvent::Namespace(Box::new(facts)), events);
                 self.rescan_soon(now_ns);
             }
-            Some(Err(error)) => log::warn!("network namespace {netns}: cannot read it again: {error}"),
-            None => {}
+            Err(error) => log::warn!("network namespace {netns}: cannot read it again: {error}"),
         }
     }
 
@@ -169,23 +192,21 @@ impl FactsReader {
     /// Tells what has changed, and nothing if nothing has.
     pub fn refresh_sysctls(&mut self, netns: u32, now_ns: u64, events: &mut Vec<FactsEvent>) {
         // What is announced is taken first, so that it keeps its author.
-        self.drain(netns, now_ns, events);
-        let (Some(watched), Some(facts)) = (self.watched.get(&netns), self.mirror.namespaces.get(&netns)) else {
-            return;
-        };
-        let kind = facts.kind;
-        let read = visit(&[&watched.netns], |_| {
+        if let Err(error) = self.drain(now_ns, events) {
+            log::warn!("{error:#}");
+        }
+        let Some(kind) = self.mirror.namespaces.get(&netns).map(|facts| facts.kind) else { return };
+        let read = self.inside(netns, || {
             let mut settings = read::links(&mut Requests::open()?)?.1;
             settings.extend(sysctls::of_this_namespace(kind));
             Ok(settings)
         });
-        let settings = match read.into_iter().next() {
-            Some(Ok(settings)) => settings,
-            Some(Err(error)) => {
+        let settings = match read {
+            Ok(settings) => settings,
+            Err(error) => {
                 log::warn!("network namespace {netns}: cannot read its settings: {error}");
                 return;
             }
-            None => return,
         };
         let Some(facts) = self.mirror.namespaces.get(&netns) else { return };
         for told in changed(facts, settings) {
@@ -206,7 +227,7 @@ fn may_link_a_namespace(node: &NamespaceFacts, message: &RouteNetlinkMessage) ->
             links::link(message).is_some_and(|seen| !node.links.contains_key(&seen.link.index))
         }
         RouteNetlinkMessage::DelLink(message) => links::link(message).is_some(),
-        RouteNetlinkMessage::NewNsId(_) | RouteNetlinkMessage::DelNsId(_) => true,
+        RouteNetlinkMessage::NewNsId(_) => true,
         _ => false,
     }
 }

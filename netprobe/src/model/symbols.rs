@@ -1,8 +1,6 @@
 //! Kernel addresses and the functions they lie in.
 
-use std::sync::Arc;
-
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::BufRead, sync::Arc};
 
 /// Functions of the running kernel, or those that a recording names.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +20,9 @@ const UNKNOWN: &str = "?";
 impl Symbols {
     /// From the text of /proc/kallsyms. Data symbols are left out.
     #[must_use]
-    pub fn parse(kallsyms: &str) -> Self {
+    pub fn parse(kallsyms: impl BufRead) -> Self {
         let mut symbols = Self::default();
-        for line in kallsyms.lines() {
+        for line in kallsyms.lines().map_while(Result::ok) {
             let mut words = line.split_ascii_whitespace();
             let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
             let Ok(address) = u64::from_str_radix(address, 16) else { continue };
@@ -83,7 +81,7 @@ mod tests {
     fn an_address_is_named_by_the_function_before_it() {
         let text =
             "0000000000001000 T ip_rcv\n0000000000002000 d some_data\n0000000000003000 t nft_do_chain\t[nf_tables]\n";
-        let mut symbols = Symbols::parse(text);
+        let mut symbols = Symbols::parse(text.as_bytes());
         assert_eq!(&*symbols.name(0x1010), "ip_rcv");
         assert_eq!(&*symbols.name(0x2fff), "ip_rcv");
         assert_eq!(&*symbols.name(0x33e8), "nft_do_chain");
@@ -93,6 +91,6 @@ mod tests {
 
     #[test]
     fn hidden_addresses_give_no_names() {
-        assert!(Symbols::parse("0000000000000000 T ip_rcv\n").is_empty());
+        assert!(Symbols::parse(&b"0000000000000000 T ip_rcv\n"[..]).is_empty());
     }
 }

@@ -188,6 +188,13 @@ pub fn readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
     watched.map_err(|error| anyhow!("watch a descriptor: {error}"))
 }
 
+/// Gives memory that start-up needed back to the system: parsing BTF and loading the object take
+/// some 25 MiB for a moment, and the allocator would keep them for the whole run.
+pub fn give_memory_back() {
+    // SAFETY: `malloc_trim` has no preconditions.
+    unsafe { libc::malloc_trim(0) };
+}
+
 fn load(config: &Config) -> Result<Ebpf> {
     let config = PodOf(*config);
     let mut loader = EbpfLoader::new();

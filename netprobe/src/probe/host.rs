@@ -1,12 +1,12 @@
 //! What is true of the host: kernel, names, clocks.
 
-use std::{fs, os::linux::fs::MetadataExt};
+use std::{fs, io::BufReader, os::linux::fs::MetadataExt};
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{btf::KernelBtf, offsets};
-use crate::model::facts::HostFacts;
+use crate::model::{facts::HostFacts, symbols::Symbols};
 
 /// Path of the namespace netprobe runs in. /proc/1 may be another one, or unreadable.
 pub const OWN_NETNS: &str = "/proc/self/ns/net";
@@ -60,7 +60,7 @@ fn wall_offset_ns() -> Result<i64> {
 
 /// Reads the kernel's functions; empty where the kernel hides their addresses.
 #[must_use]
-pub fn symbols() -> crate::model::symbols::Symbols {
-    let text = fs::read("/proc/kallsyms").unwrap_or_default();
-    crate::model::symbols::Symbols::parse(&String::from_utf8_lossy(&text))
+pub fn symbols() -> Symbols {
+    let file = fs::File::open("/proc/kallsyms");
+    file.map_or_else(|_| Symbols::default(), |file| Symbols::parse(BufReader::with_capacity(1 << 16, file)))
 }

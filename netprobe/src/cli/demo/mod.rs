@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::Output;
 use crate::render::{Format, escape};
 
+mod daemon;
 pub mod namespace;
 pub mod network;
 pub mod scenes;
@@ -83,6 +84,9 @@ fn play(name: &str, options: Options) -> Result<()> {
         let name = escape(name);
         bail!("no demo `{name}`: is {} meant? `netprobe demo` lists them", closest.unwrap_or("wrong-nic"));
     };
+    if !nix::unistd::geteuid().is_root() {
+        bail!("a demo makes network namespaces, which needs root: run it with sudo");
+    }
     sweep();
     let interrupted = watch_signals()?;
     let prefix = format!("{PREFIX}{}-", std::process::id());

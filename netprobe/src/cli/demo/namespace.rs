@@ -77,13 +77,22 @@ impl Namespace {
         self.run("ip", &args, None).map(drop)
     }
 
-    /// Runs `ip` once with a command in each line.
+    /// Runs `ip` with a command in each line, those that begin with `-6` after the others.
     ///
     /// # Errors
     ///
     /// As [`run`](Self::run); what came before the bad line is done.
     pub fn ip_batch(&self, lines: &str) -> Result<()> {
-        self.run("ip", &["-batch", "-"], Some(lines)).map(drop)
+        // Inside a batch `ip` takes no options.
+        let (v6, any): (Vec<_>, Vec<_>) = lines.lines().map(family).partition(|(v6, _)| *v6);
+        let text = |lines: Vec<(bool, &str)>| lines.iter().map(|(_, line)| format!("{line}\n")).collect::<String>();
+        if !any.is_empty() {
+            self.run("ip", &["-batch", "-"], Some(&text(any)))?;
+        }
+        if !v6.is_empty() {
+            self.run("ip", &["-6", "-batch", "-"], Some(&text(v6)))?;
+        }
+        Ok(())
     }
 
     /// Writes a setting, named in slashes: `ipv4/ip_forward`. A device's name may hold dots.
@@ -115,6 +124,11 @@ impl Drop for Namespace {
             log::warn!("{error:#}");
         }
     }
+}
+
+/// Whether `line` begins with `-6`, and what follows.
+pub(super) fn family(line: &str) -> (bool, &str) {
+    line.strip_prefix("-6 ").map_or((false, line), |rest| (true, rest))
 }
 
 fn delete(name: &str) -> Result<()> {

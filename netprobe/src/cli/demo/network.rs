@@ -12,7 +12,6 @@
 //! from eth1 only, as clouds check the source of a NIC.
 
 use std::{
-    fmt::Write as _,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
@@ -206,16 +205,6 @@ impl Network {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
         fs::write(&path, list.to_string()).with_context(|| format!("write {}", path.display()))?;
         Ok(path)
-    }
-
-    /// The drawing of the module in three words: for people who watch.
-    #[must_use]
-    pub fn describe() -> String {
-        let mut text = String::new();
-        for pod in PODS {
-            let _ = write!(text, "{KUBE_NAMESPACE}/{} {}, ", pod.name, pod.v4);
-        }
-        format!("{text}a node with eth0 and eth1 (table 2: the pods' NIC), a server {SERVER_V4} behind a router")
     }
 }
 

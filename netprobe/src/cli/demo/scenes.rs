@@ -17,6 +17,8 @@ pub struct Scene {
     pub steps: &'static [Step],
     /// The connection that meets it, from web-0.
     pub to: SocketAddr,
+    /// How long it is tried, milliseconds.
+    pub patience_ms: u64,
     /// Rule of the finding; `None` where silence is right.
     pub expect: Option<&'static str>,
 }
@@ -46,8 +48,14 @@ pub const PORT: u16 = 3306;
 const CLOSED_PORT: u16 = 9999;
 const NEIGHBOUR_POD: Ipv4Addr = PODS[1].v4;
 
+/// A SYN is sent again after 1 s.
+const ONE_RETRY_MS: u64 = 1300;
+/// Nobody answers for a neighbour: the kernel gives up after 3 s.
+const NO_NEIGHBOUR_MS: u64 = 3500;
+
 const fn scene(name: &'static str, sentence: &'static str, steps: &'static [Step], expect: &'static str) -> Scene {
-    Scene { name, sentence, sound_first: false, steps, to: at(SERVER_V4, PORT), expect: Some(expect) }
+    let to = at(SERVER_V4, PORT);
+    Scene { name, sentence, sound_first: false, steps, to, patience_ms: ONE_RETRY_MS, expect: Some(expect) }
 }
 
 /// Every demo, in the order of the list.
@@ -108,12 +116,15 @@ pub const SCENES: [Scene; 11] = [
         )],
         "netfilter-drop",
     ),
-    scene(
-        "gateway-dead",
-        "the gateway behind eth1 answers no ARP (takes 3 s, as the kernel asks three times)",
-        &[Step::Ip("router", "addr flush dev n1 scope global")],
-        "neighbour-unresolved",
-    ),
+    Scene {
+        patience_ms: NO_NEIGHBOUR_MS,
+        ..scene(
+            "gateway-dead",
+            "the gateway behind eth1 answers no ARP (takes 3 s, as the kernel asks three times)",
+            &[Step::Ip("router", "addr flush dev n1 scope global")],
+            "neighbour-unresolved",
+        )
+    },
     scene(
         "rp-filter",
         "answers come back by eth0 and the node's strict reverse-path filter drops them",

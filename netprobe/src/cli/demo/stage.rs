@@ -1,11 +1,9 @@
 //! Plays one demo: network, `netprobe trace` on it, traffic, finding, and away with it all.
 
 use std::{
-    fs,
     io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::{fs::symlink, process::CommandExt as _},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,16 +20,15 @@ use nix::{
 
 use super::{
     Options,
-    namespace::{Namespace, missing},
-    network::{KUBE_NAMESPACE, Network, PODS},
+    daemon::Daemon,
+    namespace::Namespace,
+    network::{KUBE_NAMESPACE, Network, PODS, SERVER_V4},
     scenes::{DAEMON, PORT, Scene, Step},
     traffic::{Echo, connect, word},
 };
 
 /// How long `trace` may take to attach.
 const READY: Duration = Duration::from_secs(15);
-/// How long a connection may take: a SYN is sent again after 1 s.
-const CONNECT: Duration = Duration::from_millis(3500);
 /// How long a finding may take after the traffic: what waits for a timeout of the kernel's needs 3 s.
 const FINDING: Duration = Duration::from_secs(8);
 /// How long to listen on for a better cause, or for a finding where none is due.
@@ -43,8 +40,10 @@ const TICK: Duration = Duration::from_millis(10);
 pub(super) fn play(scene: &Scene, options: Options, prefix: &str, interrupted: &AtomicBool) -> Result<()> {
     let stage = Stage { options, interrupted };
     stage.say("demo", &format!("{}: {}", scene.name, scene.sentence));
-    stage.say("network", &Network::describe());
-    let network = Network::build(prefix).context("build the demo's network (it needs root)")?;
+    let pods: Vec<_> = PODS.iter().map(|pod| pod.name).collect();
+    stage.say("network", &format!("pods {} of {KUBE_NAMESPACE} on a node with eth0 and eth1;", pods.join(", ")));
+    stage.say("", &format!("table 2 sends them by eth1; a server {SERVER_V4} outside"));
+    let network = Network::build(prefix).context("build the demo's network")?;
     let _listeners = [Echo::start(network.on("server")?, PORT)?, Echo::start(network.on("web-1")?, PORT)?];
     let mut daemons = Vec::new();
     if !scene.sound_first {
@@ -56,12 +55,17 @@ pub(super) fn play(scene: &Scene, options: Options, prefix: &str, interrupted: &
         stage.break_it(scene, &network, &mut daemons)?;
     }
     stage.traffic(scene, &network)?;
-    stage.until_found(scene, &mut trace)?;
+    let found = stage.until_found(&trace)?;
     trace.stop()?;
     drop(daemons);
     drop(network);
     stage.say("demo", "the network is gone again");
-    Ok(())
+    match scene.expect {
+        Some(rule) if !found => {
+            bail!("no finding `{rule}` within {} s: this demo failed; please report it", FINDING.as_secs())
+        }
+        _ => Ok(()),
+    }
 }
 
 struct Stage<'a> {
@@ -108,7 +112,7 @@ impl Stage<'_> {
                 }
                 Step::Daemon(on, line) => {
                     let daemon = Daemon::start(network.on(on)?, network.directory(), line)?;
-                    let pid = daemon.child.id();
+                    let pid = daemon.pid();
                     self.say("break", &format!("{on}: ip {line}  (done by {DAEMON}, pid {pid})"));
                     daemons.push(daemon);
                 }
@@ -128,7 +132,7 @@ impl Stage<'_> {
 
     fn traffic(&self, scene: &Scene, network: &Network) -> Result<()> {
         let from = PODS[0].name;
-        let result = connect(network.on(from)?, scene.to, CONNECT)?;
+        let result = connect(network.on(from)?, scene.to, Duration::from_millis(scene.patience_ms))?;
         self.say("traffic", &format!("{KUBE_NAMESPACE}/{from} connects to {}: {}", scene.to, word(&result)));
         Ok(())
     }
@@ -154,14 +158,14 @@ impl Stage<'_> {
         if is_ready { Ok(trace) } else { bail!("netprobe trace was not ready within {} s", READY.as_secs()) }
     }
 
-    fn until_found(&self, scene: &Scene, trace: &mut Trace) -> Result<()> {
-        if let Some(rule) = scene.expect {
-            let found = self.wait(FINDING, || Ok(trace.found.load(Ordering::Relaxed)))?;
-            if !found {
-                bail!("no finding `{rule}` within {} s: this demo failed; please report it", FINDING.as_secs());
-            }
+    /// Whether the finding came; a closed stdout ends the wait too.
+    fn until_found(&self, trace: &Trace) -> Result<bool> {
+        let found = || trace.found.load(Ordering::Relaxed);
+        if trace.rule.is_some() {
+            self.wait(FINDING, || Ok(found() || trace.is_unread()))?;
         }
-        self.wait(SETTLE, || Ok(false)).map(drop)
+        self.wait(SETTLE, || Ok(trace.is_unread()))?;
+        Ok(found())
     }
 }
 
@@ -175,6 +179,7 @@ struct Trace {
     child: Child,
     reader: Option<JoinHandle<io::Result<()>>>,
     found: Arc<AtomicBool>,
+    rule: Option<&'static str>,
 }
 
 impl Trace {
@@ -195,7 +200,12 @@ impl Trace {
             }
             Ok(())
         });
-        Ok(Self { child, reader: Some(reader), found })
+        Ok(Self { child, reader: Some(reader), found, rule })
+    }
+
+    /// Nobody reads its output any more: it has ended, or our own stdout is closed.
+    fn is_unread(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Ends it as Ctrl-C does, and waits until its last line is out.
@@ -223,45 +233,4 @@ impl Drop for Trace {
 fn terminate(child: &Child) {
     // Not there any more is what we want.
     let _ = i32::try_from(child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
-}
-
-/// A process called [`DAEMON`] that changed the network and has not ended: netprobe can name it.
-struct Daemon {
-    child: Child,
-    /// `ip` ends when this closes.
-    commands: Option<ChildStdin>,
-}
-
-impl Daemon {
-    fn start(namespace: &Namespace, directory: &Path, line: &str) -> Result<Self> {
-        let program = directory.join(DAEMON);
-        if !program.exists() {
-            symlink(which("ip")?, &program).with_context(|| format!("make {}", program.display()))?;
-        }
-        // The kernel names a process after its file, `ip` takes its work from its first argument.
-        let mut command = Command::new(&program);
-        command.arg0("ip").args(["-batch", "-"]).stdin(Stdio::piped());
-        let mut child = namespace.enter(|| command.spawn())?.map_err(|error| missing("ip", error))?;
-        let commands = child.stdin.take();
-        let mut daemon = Self { child, commands };
-        let pipe = daemon.commands.as_mut().context("the daemon takes no commands")?;
-        writeln!(pipe, "{line}").with_context(|| format!("tell {DAEMON} `{line}`"))?;
-        pipe.flush().with_context(|| format!("tell {DAEMON} `{line}`"))?;
-        Ok(daemon)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        drop(self.commands.take());
-        let _ = self.child.wait();
-    }
-}
-
-/// Where `program` is.
-fn which(program: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
-    let found = found.ok_or_else(|| missing(program, io::ErrorKind::NotFound.into()))?;
-    fs::canonicalize(&found).with_context(|| format!("find {}", found.display()))
 }

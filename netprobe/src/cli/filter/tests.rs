@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netprobe_common::{
-    config::FilterTest,
+    filter,
     flow::{FlowKey, mapped},
 };
 use proptest::prelude::*;
@@ -37,32 +37,10 @@ fn seen(proto: u8, src: (&str, u16), dst: (&str, u16)) -> Seen {
     Seen { flow, flags: 0, icmp_type: 0 }
 }
 
-/// One test, as `FilterTest` documents it: the reference.
-fn holds(test: &FilterTest, packet: &Seen) -> bool {
-    let Seen { flow, flags, icmp_type } = packet;
-    let all_ports = (test.port_low, test.port_high) == (0, u16::MAX);
-    let side = |bit: u8, address: &[u8; 16], port: u16| {
-        test.sides & bit != 0
-            && (0..16).all(|i| address[i] & test.mask[i] == test.address[i])
-            && (all_ports || ([6, 17, 132].contains(&flow.proto) && (test.port_low..=test.port_high).contains(&port)))
-    };
-    (test.family == 0 || test.family == flow.family)
-        && (test.proto == 0 || test.proto == flow.proto)
-        && match (test.flags_mask, test.flags_any) {
-            (0, _) => true,
-            (mask, 0) => flags & mask == test.flags_value,
-            (mask, _) => flags & mask != 0,
-        }
-        && (test.has_icmp_type == 0 || test.icmp_type == *icmp_type)
-        && (side(1, &flow.src, flow.sport) || side(2, &flow.dst, flow.dport))
-}
-
+/// As the programs decide it.
 fn passes(compiled: &Compiled, packet: &Seen) -> bool {
-    let bits = (0..compiled.tests)
-        .filter(|i| holds(&compiled.filter.tests[*i as usize], packet))
-        .fold(0_u32, |bits, i| bits | 1 << i);
-    let clauses = &compiled.filter.clauses[..compiled.clauses as usize];
-    compiled.tests == 0 || clauses.iter().any(|clause| bits & clause.need == clause.need && bits & clause.deny == 0)
+    let Compiled { filter, tests, clauses, .. } = compiled;
+    filter::passes(filter, (*tests, *clauses), &packet.flow, false, (packet.flags, packet.icmp_type), |bits| bits)
 }
 
 fn pass(text: &str, packet: &Seen) -> bool {

@@ -92,7 +92,7 @@ fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     );
     let lost = intent::lost_route(case, exit.node.inum, &exit.flow, Some(rule.table));
     let mut draft = draft(case, exit, &expected, claim).detail(format!("table {}", rule.table));
-    for miss in misses(case, exit, rule.table) {
+    if let Some(miss) = miss(case, exit, rule.table) {
         draft = draft.proof(miss, format!("route look-up in table {table}: no route"));
     }
     draft.evidence.sort_by_key(|e| e.mono_ns);
@@ -139,7 +139,7 @@ fn came_in_by(case: &Case<'_>, node: u32) -> Option<String> {
 }
 
 /// When that table was asked for this journey and had nothing.
-fn misses(case: &Case<'_>, exit: &Exit<'_>, table: u32) -> Option<u64> {
+fn miss(case: &Case<'_>, exit: &Exit<'_>, table: u32) -> Option<u64> {
     let until = exit.step.sighting.packet.mono_ns;
     case.lookups()
         .rev()
@@ -270,9 +270,9 @@ fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim: String) -
         )
         .proof(packet.mono_ns, format!("net_dev_start_xmit on {}, expected {}", exit.device, expected.device))
         .proof(packet.mono_ns, expected.why.clone());
-    let sent = case
-        .hops()
-        .filter(|(s, place, _)| s.forward && *place == Place::Transmit && &*s.sighting.device == exit.device);
+    let here = |s: &Step| s.sighting.side == Side::Node && &*s.sighting.device == exit.device;
+    // The pod's own device may have the same name.
+    let sent = case.hops().filter(|(s, place, _)| s.forward && *place == Place::Transmit && here(s));
     draft.count = sent.count() as u64;
     draft.expected_device = Some(expected.device.clone());
     draft.route = Some(exit.route.clone());
@@ -281,7 +281,7 @@ fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim: String) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, hop, lookup, lookup_via, retransmit, syn};
+    use super::super::testing::{Scene, hop, in_pod, lookup, lookup_via, retransmit, syn};
     use super::*;
 
     fn scene() -> Scene {
@@ -304,6 +304,14 @@ mod tests {
              which is empty"
         );
         assert_eq!((draft.device.as_deref(), draft.expected_device.as_deref()), (Some("eth0"), Some("eth1")));
+    }
+
+    #[test]
+    fn counts_packets_where_they_left_the_node_and_not_the_pod() {
+        let mut scene = scene();
+        scene.node().routes.retain(|r| r.table != 2);
+        scene.step(0, in_pod(hop(Place::Transmit, syn())), "eth0");
+        assert_eq!(check(&scene.case()).expect("table 2 is empty").count, 1);
     }
 
     #[test]

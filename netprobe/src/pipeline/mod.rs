@@ -13,19 +13,23 @@ use std::{
 
 use bytes::Bytes;
 
+mod drops;
+
+pub use drops::{DropCount, DropCounts};
+use drops::{Drops, Known};
+
 use crate::{
     correlate::Journeys,
     decode::Decoder,
     enrich::{self, names::Names},
-    explain::{Case, Expectations, Findings, Verdict, noise},
+    explain::{Case, Expectations, Findings, Verdict},
     facts::FactsEvent,
     model::{
-        drops::{DropRow, DropTable, Loss, Summary},
+        drops::{DropTable, Loss, Summary},
         facts::NodeFacts,
-        identity::Pod,
+        finding::Finding,
         inventory::Inventory,
-        packet::{Packet, What},
-        sighting::Side,
+        packet::Packet,
     },
     render::Render,
 };
@@ -36,39 +40,21 @@ const SETTLE_NS: u64 = 20_000_000;
 /// How long a journey that is never quiet waits at most.
 const SETTLE_AT_MOST_NS: u64 = 200_000_000;
 
+/// How often a finding is told again while only its count rises, nanoseconds.
+const COUNT_AGAIN_NS: u64 = 5_000_000_000;
+
 /// What goes into a pipeline.
 pub enum Input {
     /// A record of the ring.
     Record(Bytes),
     /// A change of the node.
-    Facts(FactsEvent),
+    Facts(Box<FactsEvent>),
     /// The cluster, anew.
     Inventory(Inventory),
     /// The kernel's drop table.
     Drops(Vec<DropCount>),
     /// Something was lost.
     Lost(Loss),
-}
-
-/// A row of the kernel's drop table, summed over its CPUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct DropCount {
-    /// Instruction address that freed the packets.
-    pub location: u64,
-    /// Namespace inode number.
-    pub netns: u32,
-    /// Device, or 0.
-    pub ifindex: u32,
-    /// Drop reason of this kernel.
-    pub reason: u32,
-    /// Number of the pod ([`Pipeline::owners`]), 0 for none.
-    pub owner: u32,
-    /// Packets since start.
-    pub packets: u64,
-    /// Bytes since start.
-    pub bytes: u64,
-    /// Last one, `CLOCK_MONOTONIC` nanoseconds.
-    pub last_ns: u64,
 }
 
 /// What a tick brought.
@@ -94,10 +80,9 @@ pub struct Pipeline {
     unsettled: BTreeMap<u64, u64>,
     waiting: BTreeMap<u64, u64>,
     shown: HashMap<u64, u64>,
-    owners: Vec<Arc<Pod>>,
-    drops: Vec<DropCount>,
-    drops_before: HashMap<(u64, u32, u32, u32, u32), u64>,
-    table_ns: u64,
+    /// Findings as told last, and when; those that changed since are told in time.
+    told: BTreeMap<String, (Arc<Finding>, u64)>,
+    drops: Drops,
     summary: Summary,
 }
 
@@ -117,13 +102,11 @@ impl Pipeline {
             unsettled: BTreeMap::new(),
             waiting: BTreeMap::new(),
             shown: HashMap::new(),
-            owners: Vec::new(),
-            drops: Vec::new(),
-            drops_before: HashMap::new(),
-            table_ns: now_ns,
+            told: BTreeMap::new(),
+            drops: Drops::since(now_ns),
             summary: Summary { from_ns: now_ns, ..Summary::default() },
         };
-        pipeline.number_owners();
+        pipeline.drops.number_owners(&pipeline.names);
         pipeline
     }
 
@@ -174,7 +157,7 @@ impl Pipeline {
                 self.inventory = inventory;
                 self.rename();
             }
-            Input::Drops(rows) => self.drops = rows,
+            Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
             Input::Lost(loss) => {
                 self.summary.lost += loss.lost;
                 self.findings.note_loss();
@@ -201,6 +184,7 @@ impl Pipeline {
             self.unsettled.remove(&journey.id);
             self.waiting.remove(&journey.id);
         }
+        self.tell_counts(now_ns, false, out)?;
         out.flush()?;
         Ok(progress)
     }
@@ -220,9 +204,10 @@ impl Pipeline {
         for id in left {
             self.judge(id, now_ns, true, out, &mut progress)?;
         }
+        self.tell_counts(now_ns, true, out)?;
         self.summary.to_ns = now_ns;
         self.summary.journeys = self.journeys.count();
-        self.summary.dropped = self.rows().filter(|row| row.noise.is_none()).map(|row| row.packets).sum();
+        self.summary.dropped = self.dropped();
         let mut by_rule: BTreeMap<&'static str, u64> = BTreeMap::new();
         for finding in self.findings.all() {
             *by_rule.entry(finding.rule).or_default() += 1;
@@ -233,36 +218,25 @@ impl Pipeline {
 
     /// The drop table of this moment.
     pub fn drop_table(&mut self, now_ns: u64) -> DropTable {
-        let mut rows: Vec<DropRow> = self.rows().collect();
-        rows.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| (&a.reason, &a.site).cmp(&(&b.reason, &b.site))));
-        let table = DropTable { mono_ns: now_ns, interval_ns: now_ns.saturating_sub(self.table_ns), rows };
-        self.table_ns = now_ns;
-        self.drops_before = self.drops.iter().map(|d| (key(d), d.packets)).collect();
-        table
+        let Self { drops, decoder, names, facts, journeys, .. } = self;
+        drops.table(now_ns, Known { decoder, names, facts, journeys })
+    }
+
+    fn dropped(&mut self) -> u64 {
+        let Self { drops, decoder, names, facts, journeys, .. } = self;
+        drops.dropped(Known { decoder, names, facts, journeys })
     }
 
     /// Addresses of the pods we know, each with the number that stands for its pod in the
     /// kernel's tables.
     #[must_use]
     pub fn owners(&self) -> Vec<(IpAddr, u32)> {
-        let number = |pod: &Arc<Pod>| self.owners.iter().position(|p| same_pod(p, pod)).map_or(0, |at| at as u32 + 1);
-        self.names.addresses().map(|(ip, pod)| (ip, number(pod))).collect()
+        self.drops.owners(&self.names)
     }
 
     fn rename(&mut self) {
         self.names = Names::build(&self.inventory, &self.facts);
-        self.number_owners();
-    }
-
-    fn number_owners(&mut self) {
-        let mut pods: Vec<Arc<Pod>> = self.names.addresses().map(|(_, pod)| Arc::clone(pod)).collect();
-        pods.extend(self.names.pods().map(|(_, pod)| Arc::clone(pod)));
-        pods.sort();
-        for pod in pods {
-            if !self.owners.iter().any(|known| same_pod(known, &pod)) {
-                self.owners.push(pod);
-            }
-        }
+        self.drops.number_owners(&self.names);
     }
 
     fn correlate(&mut self, now_ns: u64) {
@@ -320,10 +294,7 @@ impl Pipeline {
             progress.shown += total - before;
         }
         match verdict {
-            Verdict::Found(finding) => {
-                out.finding(&finding)?;
-                progress.findings += 1;
-            }
+            Verdict::Found(finding) => progress.findings += self.tell(&finding, now_ns, out)?,
             Verdict::Wait(until_ns) => {
                 self.waiting.insert(id, until_ns);
             }
@@ -332,50 +303,30 @@ impl Pipeline {
         Ok(())
     }
 
-    fn rows(&mut self) -> impl Iterator<Item = DropRow> + use<'_> {
-        let counts = self.drops.clone();
-        counts.into_iter().map(move |count| self.row(&count))
-    }
-
-    fn row(&mut self, count: &DropCount) -> DropRow {
-        let reason = self.decoder.reason(count.reason);
-        let site = self.decoder.symbols().name(count.location);
-        let in_node = count.netns == self.facts.node;
-        let owner = count.owner.checked_sub(1).and_then(|at| self.owners.get(at as usize)).cloned();
-        let namespace = self.facts.namespaces.get(&count.netns);
-        let device = namespace.filter(|_| count.ifindex != 0).map_or_else(String::new, |n| n.device(count.ifindex));
-        let base = site.split('.').next().unwrap_or(&site);
-        DropRow {
-            pod: owner.or_else(|| self.names.namespace(count.netns).yes().cloned()),
-            side: if in_node { Side::Node } else { Side::Pod },
-            device: Arc::from(device),
-            noise: noise::of(&reason, base, None, true),
-            site: Arc::from(base),
-            reason,
-            packets: count.packets,
-            bytes: count.bytes,
-            fresh: count.packets.saturating_sub(self.drops_before.get(&key(count)).copied().unwrap_or(0)),
-            last_ns: count.last_ns,
-            example: self.example(count),
+    /// Tells a finding that is new or better; one that only counts higher has time.
+    fn tell(&mut self, finding: &Arc<Finding>, now_ns: u64, out: &mut dyn Render) -> io::Result<u64> {
+        if let Some((told, at_ns)) = self.told.get(&finding.id)
+            && told.rule == finding.rule
+            && told.confidence == finding.confidence
+            && now_ns.saturating_sub(*at_ns) < COUNT_AGAIN_NS
+        {
+            return Ok(0);
         }
+        self.told.insert(finding.id.clone(), (Arc::clone(finding), now_ns));
+        out.finding(finding)?;
+        Ok(1)
     }
 
-    /// A flow that had such a drop, from the samples.
-    fn example(&self, count: &DropCount) -> Option<crate::model::flow::Flow> {
-        let fits = |packet: &Packet| packet.netns == count.netns && packet.ifindex == count.ifindex;
-        self.journeys.iter().flat_map(|j| j.steps.iter().rev()).find_map(|step| match &step.sighting.packet.what {
-            What::Dropped { head, .. } if fits(&step.sighting.packet) => head.flow,
-            _ => None,
-        })
+    /// Tells the counts that have risen since they were told.
+    fn tell_counts(&mut self, now_ns: u64, at_once: bool, out: &mut dyn Render) -> io::Result<()> {
+        for finding in self.findings.all() {
+            let Some((told, at_ns)) = self.told.get_mut(&finding.id) else { continue };
+            let due = at_once || now_ns.saturating_sub(*at_ns) >= COUNT_AGAIN_NS;
+            if due && **told != *finding {
+                (*told, *at_ns) = (Arc::clone(&finding), now_ns);
+                out.finding(&finding)?;
+            }
+        }
+        Ok(())
     }
-}
-
-/// What makes two rows the same.
-const fn key(count: &DropCount) -> (u64, u32, u32, u32, u32) {
-    (count.location, count.netns, count.ifindex, count.reason, count.owner)
-}
-
-/// One pod may be known in two ways (by its namespace, by its address): it is one pod.
-fn same_pod(a: &Pod, b: &Pod) -> bool {
-    (&a.namespace, &a.name) == (&b.namespace, &b.name)
 }

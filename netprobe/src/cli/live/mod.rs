@@ -1,20 +1,17 @@
 //! A live run: the kernel's records and the node's changes go into the pipeline, and into the
 //! recording, in one order.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::Write,
-    net::IpAddr,
-    os::{fd::OwnedFd, linux::fs::MetadataExt},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, io::Write, net::IpAddr, os::fd::OwnedFd, path::Path, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail};
-use netprobe_common::config::{Config, MODE_ALL, MODE_DROPS, NS_FOLLOWED, NS_NODE, NS_POD};
-
+use anyhow::{Context, Result};
+use netprobe_common::config::{Config, NS_FOLLOWED, NS_NODE, NS_POD};
 use tokio::io::unix::AsyncFd;
+
+mod parts;
+mod whom;
+
+use parts::{Parts, must_be_privileged};
+use whom::whom;
 
 use super::{
     output::{Output, Ready, Record},
@@ -22,22 +19,14 @@ use super::{
 };
 use crate::{
     decode::Decoder,
-    enrich::{
-        cgroup, inventory,
-        select::{Followed, Whose, resolve},
-    },
+    enrich::{inventory, select::Followed},
     explain::Expectations,
-    facts::{FactsReader, Options as FactsOptions},
-    model::{
-        drops::Loss,
-        facts::{HostFacts, NodeFacts},
-        inventory::Inventory,
-    },
-    pipeline::{DropCount, Input, Pipeline, Progress},
+    facts::FactsReader,
+    model::{drops::Loss, inventory::Inventory},
+    pipeline::{DropCount, DropCounts, Input, Pipeline, Progress},
     probe::{
-        attach::{Attached, readable},
-        btf::KernelBtf,
-        host, offsets,
+        attach::{Attached, give_memory_back, readable},
+        host,
         tables::{LOSS_NAMES, Lost},
     },
     record::{Frame, Header, Lost as LostFrame, Symbol, Writer},
@@ -110,10 +99,10 @@ impl Live {
         let drops_only = request.command == "drops";
         let (parts, followed) = Parts::gather(request, &target, &inventory, drops_only, config)?;
         let node = parts.host.node.clone();
-        let recorder =
-            request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request)).transpose()?;
-        let renderer = request.output.renderer(&parts.host);
         let now_ns = host::mono_ns();
+        let begun = request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request, now_ns));
+        let recorder = begun.transpose()?;
+        let renderer = request.output.renderer(&parts.host);
         let decoder = Decoder::new(parts.host, parts.symbols);
         let pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
         let mut live = Self {
@@ -130,6 +119,7 @@ impl Live {
             drops_only,
         };
         live.follow(&followed)?;
+        give_memory_back();
         if let Some(path) = &request.ready.ready_file {
             fs::write(path, b"").with_context(|| format!("create the ready file {}", path.display()))?;
         }
@@ -184,7 +174,7 @@ impl Live {
     /// Whatever the renderer returns.
     pub fn show_drops(&mut self, out: &mut dyn Render, live: bool) -> Result<()> {
         let now_ns = host::mono_ns();
-        self.take_drops()?;
+        self.take_drops(now_ns, true)?;
         let table = self.pipeline.drop_table(now_ns);
         Ok(out.drops(&table, live)?)
     }
@@ -198,7 +188,7 @@ impl Live {
         while self.take_records() == BATCH {}
         let now_ns = host::mono_ns();
         self.take_losses(now_ns, out)?;
-        self.take_drops()?;
+        self.take_drops(now_ns, false)?;
         let result = self.pipeline.finish(now_ns, out);
         self.keep(&Frame::Tick(now_ns));
         if let Some(recorder) = self.recorder.take() {
@@ -229,7 +219,7 @@ impl Live {
             let json = serde_json::to_vec(&event).context("write a change of the node as JSON")?;
             self.keep(&Frame::FactsEvent(json.into()));
             renamed |= event.changes_names();
-            self.pipeline.take(Input::Facts(event));
+            self.pipeline.take(Input::Facts(Box::new(event)));
         }
         if renamed
             && let Ok(followed) = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node)
@@ -254,7 +244,7 @@ impl Live {
         Ok(())
     }
 
-    fn take_drops(&mut self) -> Result<()> {
+    fn take_drops(&mut self, now_ns: u64, shown: bool) -> Result<()> {
         let rows: Vec<DropCount> = self
             .attached
             .drops()?
@@ -270,12 +260,16 @@ impl Live {
                 last_ns: total.last_ns,
             })
             .collect();
-        let json = serde_json::to_value(&rows).context("write the drop counts as JSON")?;
-        self.pipeline.take(Input::Drops(rows));
+        // Resolved now, so that the recording has the names before the counts.
+        for row in &rows {
+            self.pipeline.decoder().symbols().name(row.location);
+        }
         for (address, name) in self.pipeline.decoder().symbols().take_fresh() {
             self.keep(&Frame::Symbol(Symbol { address, name: name.to_string() }));
         }
-        self.keep(&Frame::Counts(json));
+        let counts = DropCounts { mono_ns: now_ns, shown, rows };
+        self.keep(&Frame::Counts(serde_json::to_value(&counts).context("write the drop counts as JSON")?));
+        self.pipeline.take(Input::Drops(counts.rows));
         Ok(())
     }
 
@@ -316,46 +310,8 @@ fn keep(recorder: &mut Option<Writer>, frame: &Frame) {
     }
 }
 
-/// What is read and attached at start, side by side.
-struct Parts {
-    attached: Attached,
-    host: HostFacts,
-    symbols: crate::model::symbols::Symbols,
-    facts: FactsReader,
-    node: NodeFacts,
-}
-
-impl Parts {
-    fn gather(
-        request: &Request<'_>,
-        target: &Target,
-        inventory: &Inventory,
-        drops_only: bool,
-        filter: Config,
-    ) -> Result<(Self, Followed)> {
-        let pods: Vec<IpAddr> = inventory.pods.iter().flat_map(|p| p.ips.iter().copied()).collect();
-        let options = FactsOptions { pod_addresses: pods, now_ns: host::mono_ns() };
-        let here = request.record.node_name.clone();
-        std::thread::scope(|scope| {
-            let symbols = scope.spawn(host::symbols);
-            let facts = scope.spawn(|| FactsReader::start(options));
-            let btf = KernelBtf::load(request.ready.btf.as_deref())?;
-            let host = host::read(&btf, here)?;
-            let (facts, node) = facts.join().map_err(|_| anyhow!("reading the node's network failed"))??;
-            let followed = whom(target, inventory, &node, &host.node)?;
-            let mut config = Config { ..offsets::config(&btf)? };
-            (config.filter, config.filter_tests, config.filter_clauses) =
-                (filter.filter, filter.filter_tests, filter.filter_clauses);
-            config.mode = if followed.all { MODE_ALL } else { 0 } | if drops_only { MODE_DROPS } else { 0 };
-            let attached = Attached::new(&config, &btf)?;
-            let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;
-            Ok((Self { attached, host, symbols, facts, node }, followed))
-        })
-    }
-}
-
-fn begin(path: &Path, parts: &Parts, inventory: &Inventory, request: &Request<'_>) -> Result<Writer> {
-    let wall_ns = i64::try_from(host::mono_ns())? + parts.host.wall_offset_ns;
+fn begin(path: &Path, parts: &Parts, inventory: &Inventory, request: &Request<'_>, now_ns: u64) -> Result<Writer> {
+    let wall_ns = i64::try_from(now_ns)? + parts.host.wall_offset_ns;
     let header = Header { node: parts.host.node.clone(), wall_ns, version: env!("CARGO_PKG_VERSION").to_owned() };
     let mut writer = Writer::create(path, &header)?;
     writer.write(&Frame::HostFacts(Box::new(parts.host.clone())))?;
@@ -363,57 +319,8 @@ fn begin(path: &Path, parts: &Parts, inventory: &Inventory, request: &Request<'_
     writer.write(&Frame::Inventory(Box::new(inventory.clone())))?;
     let options = serde_json::json!({ "command": request.command, "expect": request.expect });
     writer.write(&Frame::Options(options))?;
-    writer.write(&Frame::Tick(host::mono_ns()))?;
+    writer.write(&Frame::Tick(now_ns))?;
     Ok(writer)
-}
-
-/// Whom the target means, on the node as it is now.
-fn whom(target: &Target, inventory: &Inventory, facts: &NodeFacts, here: &str) -> Result<Followed> {
-    let netns = |inum: u32, asked: &str| resolve(Whose::Netns { inum, asked }, inventory, facts, here);
-    Ok(match target {
-        Target::All => resolve(Whose::All, inventory, facts, here)?,
-        Target::Pods { namespace, name, labels } => {
-            let test = |pod: &[(String, String)]| labels.as_ref().is_none_or(|l| l.matches(pod));
-            let labels = labels.is_some().then_some(&test as &dyn Fn(&[(String, String)]) -> bool);
-            let whose = Whose::Pods { namespace: namespace.as_deref(), name: name.as_deref(), labels };
-            resolve(whose, inventory, facts, here)?
-        }
-        Target::Netns(name) => netns(netns_inum(name)?, name)?,
-        Target::Pid(pid) => {
-            let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-            let meta = fs::metadata(&path).with_context(|| format!("there is no process {pid} that we may look at"))?;
-            netns(u32::try_from(meta.st_ino())?, &format!("pid {pid}"))?
-        }
-        Target::Container(id) => {
-            let has = |path: &str| cgroup::parse(path).container.is_some_and(|c| c.starts_with(id.as_str()));
-            let found = facts.namespaces.values().find(|n| n.cgroup.as_deref().is_some_and(has));
-            let Some(found) = found else { bail!("no container `{id}` with a namespace linked into this node") };
-            netns(found.inum, id)?
-        }
-    })
-}
-
-fn netns_inum(name: &str) -> Result<u32> {
-    let path = if name.contains('/') { PathBuf::from(name) } else { Path::new("/run/netns").join(name) };
-    let meta = fs::metadata(&path).with_context(|| format!("no network namespace `{name}` ({})", path.display()))?;
-    Ok(u32::try_from(meta.st_ino())?)
-}
-
-/// `CAP_BPF` and `CAP_SYS_ADMIN` (`include/uapi/linux/capability.h`): to load programs, and to look into the
-/// pods' namespaces.
-const NEEDED: u64 = 1 << 39 | 1 << 21;
-
-fn must_be_privileged() -> Result<()> {
-    let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
-    let effective = line.and_then(|l| u64::from_str_radix(l.trim(), 16).ok()).unwrap_or(0);
-    if effective & NEEDED != NEEDED {
-        bail!(
-            "not enough privileges to load BPF programs and to look into pods' namespaces: run it with sudo, \
-             or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN"
-        );
-    }
-    Ok(())
 }
 
 /// How often the pipeline is turned where nothing wakes it.

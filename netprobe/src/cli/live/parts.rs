@@ -1,0 +1,74 @@
+//! What is read and attached at start, side by side.
+
+use std::{fs, net::IpAddr};
+
+use anyhow::{Context, Result, anyhow, bail};
+use netprobe_common::config::{Config, MODE_ALL, MODE_DROPS};
+
+use super::{Request, whom::whom};
+use crate::{
+    cli::select::Target,
+    enrich::select::Followed,
+    facts::{FactsReader, Options as FactsOptions},
+    model::{
+        facts::{HostFacts, NodeFacts},
+        inventory::Inventory,
+        symbols::Symbols,
+    },
+    probe::{attach::Attached, btf::KernelBtf, host, offsets},
+};
+
+/// What is read and attached at start, side by side.
+pub(super) struct Parts {
+    pub(super) attached: Attached,
+    pub(super) host: HostFacts,
+    pub(super) symbols: Symbols,
+    pub(super) facts: FactsReader,
+    pub(super) node: NodeFacts,
+}
+
+impl Parts {
+    pub(super) fn gather(
+        request: &Request<'_>,
+        target: &Target,
+        inventory: &Inventory,
+        drops_only: bool,
+        filter: Config,
+    ) -> Result<(Self, Followed)> {
+        let pods: Vec<IpAddr> = inventory.pods.iter().flat_map(|p| p.ips.iter().copied()).collect();
+        let options = FactsOptions { pod_addresses: pods, now_ns: host::mono_ns() };
+        let here = request.record.node_name.clone();
+        std::thread::scope(|scope| {
+            let symbols = scope.spawn(host::symbols);
+            let facts = scope.spawn(|| FactsReader::start(options));
+            let btf = KernelBtf::load(request.ready.btf.as_deref())?;
+            let host = host::read(&btf, here)?;
+            let (facts, node) = facts.join().map_err(|_| anyhow!("reading the node's network failed"))??;
+            let followed = whom(target, inventory, &node, &host.node)?;
+            let mut config = Config { ..offsets::config(&btf)? };
+            (config.filter, config.filter_tests, config.filter_clauses) =
+                (filter.filter, filter.filter_tests, filter.filter_clauses);
+            config.mode = if followed.all { MODE_ALL } else { 0 } | if drops_only { MODE_DROPS } else { 0 };
+            let attached = Attached::new(&config, &btf)?;
+            let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;
+            Ok((Self { attached, host, symbols, facts, node }, followed))
+        })
+    }
+}
+
+/// `CAP_BPF` and `CAP_SYS_ADMIN` (`include/uapi/linux/capability.h`): to load programs, and to look into the
+/// pods' namespaces.
+const NEEDED: u64 = 1 << 39 | 1 << 21;
+
+pub(super) fn must_be_privileged() -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    let effective = line.and_then(|l| u64::from_str_radix(l.trim(), 16).ok()).unwrap_or(0);
+    if effective & NEEDED != NEEDED {
+        bail!(
+            "not enough privileges to load BPF programs and to look into pods' namespaces: run it with sudo, \
+             or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN"
+        );
+    }
+    Ok(())
+}

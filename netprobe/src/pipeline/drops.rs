@@ -1,0 +1,164 @@
+//! Who loses packets, why and where: the kernel's counts, with names.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use crate::{
+    correlate::Journeys,
+    decode::Decoder,
+    enrich::names::Names,
+    explain::noise,
+    model::{
+        drops::{DropRow, DropTable},
+        facts::NodeFacts,
+        flow::Flow,
+        identity::Pod,
+        packet::{Packet, What},
+        sighting::Side,
+    },
+};
+
+/// A row of the kernel's drop table, summed over its CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DropCount {
+    /// Instruction address that freed the packets.
+    pub location: u64,
+    /// Namespace inode number.
+    pub netns: u32,
+    /// Device, or 0.
+    pub ifindex: u32,
+    /// Drop reason of this kernel.
+    pub reason: u32,
+    /// Number of the pod ([`Pipeline::owners`]), 0 for none.
+    pub owner: u32,
+    /// Packets since start.
+    pub packets: u64,
+    /// Bytes since start.
+    pub bytes: u64,
+    /// Last one, `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+}
+
+/// The kernel's drop table at one moment, as a recording keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DropCounts {
+    /// `CLOCK_MONOTONIC` nanoseconds when it was read.
+    pub mono_ns: u64,
+    /// The user was shown it.
+    pub shown: bool,
+    /// The rows.
+    pub rows: Vec<DropCount>,
+}
+
+/// What makes two rows the same: place, namespace, device, reason, owner.
+type Key = (u64, u32, u32, u32, u32);
+
+impl DropCount {
+    const fn key(&self) -> Key {
+        (self.location, self.netns, self.ifindex, self.reason, self.owner)
+    }
+}
+
+/// The drop counts, and the numbers that stand for pods in them.
+#[derive(Default)]
+pub(super) struct Drops {
+    counts: Vec<DropCount>,
+    before: HashMap<Key, u64>,
+    table_ns: u64,
+    owners: Vec<Arc<Pod>>,
+}
+
+/// What names a row needs.
+pub(super) struct Known<'a> {
+    pub(super) decoder: &'a mut Decoder,
+    pub(super) names: &'a Names,
+    pub(super) facts: &'a NodeFacts,
+    pub(super) journeys: &'a Journeys,
+}
+
+impl Drops {
+    /// From now on.
+    pub(super) fn since(now_ns: u64) -> Self {
+        Self { table_ns: now_ns, ..Self::default() }
+    }
+
+    /// The counts, anew. Names are looked up at once, so that a recording has them before.
+    pub(super) fn set(&mut self, counts: Vec<DropCount>, decoder: &mut Decoder) {
+        for count in &counts {
+            decoder.symbols().name(count.location);
+        }
+        self.counts = counts;
+    }
+
+    /// Gives every pod that has no number the next one.
+    pub(super) fn number_owners(&mut self, names: &Names) {
+        let mut pods: Vec<Arc<Pod>> = names.addresses().map(|(_, pod)| Arc::clone(pod)).collect();
+        pods.extend(names.pods().map(|(_, pod)| Arc::clone(pod)));
+        pods.sort();
+        for pod in pods {
+            if !self.owners.iter().any(|known| same_pod(known, &pod)) {
+                self.owners.push(pod);
+            }
+        }
+    }
+
+    /// Addresses with the number of their pod.
+    pub(super) fn owners(&self, names: &Names) -> Vec<(IpAddr, u32)> {
+        let number = |pod: &Arc<Pod>| self.owners.iter().position(|p| same_pod(p, pod)).map_or(0, |at| at as u32 + 1);
+        names.addresses().map(|(ip, pod)| (ip, number(pod))).collect()
+    }
+
+    /// The table of this moment.
+    pub(super) fn table(&mut self, now_ns: u64, mut known: Known<'_>) -> DropTable {
+        let mut rows = self.rows(&mut known);
+        rows.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| (&a.reason, &a.site).cmp(&(&b.reason, &b.site))));
+        let table = DropTable { mono_ns: now_ns, interval_ns: now_ns.saturating_sub(self.table_ns), rows };
+        self.table_ns = now_ns;
+        self.before = self.counts.iter().map(|count| (count.key(), count.packets)).collect();
+        table
+    }
+
+    /// Packets dropped, noise left out.
+    pub(super) fn dropped(&self, mut known: Known<'_>) -> u64 {
+        self.rows(&mut known).iter().filter(|row| row.noise.is_none()).map(|row| row.packets).sum()
+    }
+
+    fn rows(&self, known: &mut Known<'_>) -> Vec<DropRow> {
+        self.counts.iter().map(|count| self.row(count, known)).collect()
+    }
+
+    fn row(&self, count: &DropCount, known: &mut Known<'_>) -> DropRow {
+        let reason = known.decoder.reason(count.reason);
+        let site = known.decoder.symbols().name(count.location);
+        let owner = count.owner.checked_sub(1).and_then(|at| self.owners.get(at as usize)).cloned();
+        let namespace = known.facts.namespaces.get(&count.netns);
+        let device = namespace.filter(|_| count.ifindex != 0).map_or_else(String::new, |n| n.device(count.ifindex));
+        let base = site.split('.').next().unwrap_or(&site);
+        DropRow {
+            pod: owner.or_else(|| known.names.namespace(count.netns).yes().cloned()),
+            side: if count.netns == known.facts.node { Side::Node } else { Side::Pod },
+            device: Arc::from(device),
+            noise: noise::of(&reason, base, None, true),
+            site: Arc::from(base),
+            reason,
+            packets: count.packets,
+            bytes: count.bytes,
+            fresh: count.packets.saturating_sub(self.before.get(&count.key()).copied().unwrap_or(0)),
+            last_ns: count.last_ns,
+            example: example(count, known.journeys),
+        }
+    }
+}
+
+/// A flow that had such a drop, from the samples.
+fn example(count: &DropCount, journeys: &Journeys) -> Option<Flow> {
+    let fits = |packet: &Packet| packet.netns == count.netns && packet.ifindex == count.ifindex;
+    journeys.iter().flat_map(|j| j.steps.iter().rev()).find_map(|step| match &step.sighting.packet.what {
+        What::Dropped { head, .. } if fits(&step.sighting.packet) => head.flow,
+        _ => None,
+    })
+}
+
+/// One pod may be known in two ways (by its namespace, by its address): it is one pod.
+fn same_pod(a: &Pod, b: &Pod) -> bool {
+    (&a.namespace, &a.name) == (&b.namespace, &b.name)
+}

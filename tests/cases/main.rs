@@ -1,0 +1,18 @@
+//! Stories: the network is broken one way, and netprobe says how. Each needs root.
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod broken_pipe;
+mod forwarding_off;
+mod healthy;
+mod kill_nine;
+mod neighbour;
+mod netfilter;
+mod network;
+mod no_reply;
+mod no_route;
+mod pod_created_later;
+mod port_closed;
+mod refused_routes;
+mod rp_filter;
+mod wrong_egress;

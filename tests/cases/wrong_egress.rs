@@ -1,0 +1,76 @@
+//! The pod's traffic leaves by eth0, though its rule means eth1.
+
+use netprobe_tests::{Finding, Lab, SERVER, SERVER6};
+
+/// The pod connects in vain; the finding must name both devices.
+fn story(lab: &Lab, server: std::net::SocketAddr) -> Finding {
+    let finding = lab.finding("web-0", "wrong-egress", |lab| drop(lab.on("web-0").cannot_connect(server)));
+    finding.is_at("web-0", "node", "eth0");
+    assert_eq!(finding.text("/expected/device"), "eth1");
+    finding
+}
+
+#[test]
+fn an_empty_table_sends_the_pod_to_the_main_table() {
+    let Some(lab) = Lab::start("an_empty_table_sends_the_pod_to_the_main_table") else { return };
+    lab.on("node").run("ip route flush table 2");
+    let finding = story(&lab, SERVER);
+    finding.says("table 2");
+    assert_eq!(finding.text("/flow/dst"), SERVER.ip().to_string());
+    assert_eq!(finding.value("/flow/dport"), SERVER.port());
+}
+
+#[test]
+fn a_route_deleted_while_watched_is_told_with_its_gateway() {
+    let Some(lab) = Lab::start("a_route_deleted_while_watched_is_told_with_its_gateway") else { return };
+    let probe = lab.trace("web-0");
+    lab.on("web-0").connects(SERVER);
+    lab.on("node").run("ip route del default table 2");
+    lab.on("web-0").cannot_connect(SERVER);
+    let finding = probe.one("wrong-egress");
+    finding.is_at("web-0", "node", "eth0");
+    assert_eq!(finding.text("/expected/device"), "eth1");
+    finding.says("deleted");
+    finding.says("via 172.20.20.1 dev eth1 table 2");
+}
+
+#[test]
+fn a_missing_rule_is_told_from_an_empty_table() {
+    let Some(lab) = Lab::start("a_missing_rule_is_told_from_an_empty_table") else { return };
+    lab.on("node").run("ip rule del pref 1536 from 10.61.7.10");
+    let finding = story(&lab, SERVER);
+    finding.says("rule");
+    finding.says("10.61.7.10");
+}
+
+#[test]
+fn a_device_that_is_gone_is_named() {
+    let Some(lab) = Lab::start("a_device_that_is_gone_is_named") else { return };
+    let probe = lab.trace("web-0");
+    lab.on("node").run("ip link del eth1");
+    lab.on("web-0").cannot_connect(SERVER);
+    let finding = probe.one("wrong-egress");
+    finding.is_at("web-0", "node", "eth0");
+    finding.says("eth1");
+}
+
+#[test]
+fn a_device_that_is_down_is_named() {
+    let Some(lab) = Lab::start("a_device_that_is_down_is_named") else { return };
+    let probe = lab.trace("web-0");
+    lab.on("node").run("ip link set eth1 down");
+    lab.on("web-0").cannot_connect(SERVER);
+    let finding = probe.one("wrong-egress");
+    finding.is_at("web-0", "node", "eth0");
+    assert_eq!(finding.text("/expected/device"), "eth1");
+    finding.says("down");
+}
+
+#[test]
+fn ipv6_has_tables_of_its_own() {
+    let Some(lab) = Lab::start("ipv6_has_tables_of_its_own") else { return };
+    lab.on("node").run("ip -6 route flush table 2");
+    let finding = story(&lab, SERVER6);
+    finding.says("table 2");
+    finding.says("-6");
+}

@@ -1,0 +1,168 @@
+//! A running netprobe.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{Finding, Lab, Run, wait};
+
+/// How long attaching may take.
+const READY: Duration = Duration::from_secs(15);
+/// How long a finding may take after its traffic.
+const FINDING: Duration = Duration::from_secs(8);
+/// How long to listen on for a finding that is not due.
+const SETTLE: Duration = Duration::from_millis(800);
+/// How long ending may take.
+const END: Duration = Duration::from_secs(5);
+
+/// The program under test: `NETPROBE_BIN`, else the one that cargo built, release before debug.
+///
+/// # Panics
+///
+/// There is none.
+#[must_use]
+pub fn binary() -> PathBuf {
+    if let Some(path) = env::var_os("NETPROBE_BIN") {
+        return path.into();
+    }
+    let own = env::current_exe().expect("a test has a file");
+    // target/debug/deps/cases-0123
+    let target = own.ancestors().nth(3).expect("cargo puts tests below its target directory");
+    let built = ["release", "debug"].map(|profile| target.join(profile).join("netprobe"));
+    let found = built.into_iter().find(|path| path.is_file());
+    found.expect("no netprobe beside the tests: run `cargo build -p netprobe`, or set NETPROBE_BIN")
+}
+
+/// A running netprobe; killed when dropped.
+pub struct Probe {
+    child: Child,
+    objects: Arc<Mutex<Vec<Value>>>,
+    readers: Option<(JoinHandle<()>, JoinHandle<String>)>,
+}
+
+impl Probe {
+    pub(crate) fn start(lab: &Lab, args: &[&str]) -> Self {
+        let ready = lab.directory().join("ready");
+        // From an earlier probe of the same test.
+        let _ = fs::remove_file(&ready);
+        let mut command = Command::new(binary());
+        command.args(args).args(["-o", "json", "--no-kube", "--inventory"]).arg(lab.inventory());
+        command.arg("--ready-file").arg(&ready).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
+        let objects = Arc::new(Mutex::new(Vec::new()));
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let mut stderr = child.stderr.take().expect("stderr is a pipe");
+        let into = Arc::clone(&objects);
+        let out = thread::spawn(move || {
+            for line in stdout.lines() {
+                let line = line.expect("output is text");
+                let object = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"));
+                into.lock().unwrap_or_else(PoisonError::into_inner).push(object);
+            }
+        });
+        let err = thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).expect("messages are text");
+            text
+        });
+        let mut probe = Self { child, objects, readers: Some((out, err)) };
+        let alive = wait(READY, || ready.exists() || probe.ended());
+        assert!(alive && ready.exists(), "netprobe {args:?} was not ready: {}", probe.words());
+        probe
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().expect("a pid"))
+    }
+
+    fn ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// Ends it whatever it does, and returns what it said on stderr.
+    fn words(&mut self) -> String {
+        let _ = self.child.kill();
+        self.readers.take().and_then(|(_, err)| err.join().ok()).unwrap_or_default()
+    }
+
+    /// Everything written so far.
+    #[must_use]
+    pub fn objects(&self) -> Vec<Value> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a finding of `rule`.
+    ///
+    /// # Panics
+    ///
+    /// There is none in time.
+    #[must_use]
+    pub fn finding(&self, rule: &str) -> Finding {
+        let mut found = None;
+        wait(FINDING, || {
+            found = self.objects().into_iter().rev().filter_map(Finding::of).find(|finding| finding.rule() == rule);
+            found.is_some()
+        });
+        found.unwrap_or_else(|| panic!("no finding {rule} within {FINDING:?}, but {}", self.summary()))
+    }
+
+    /// What was written, in few words.
+    fn summary(&self) -> String {
+        let objects = self.objects();
+        let findings: Vec<_> = objects.iter().cloned().filter_map(Finding::of).collect();
+        let claims: Vec<_> = findings.iter().map(|f| format!("{}: {}", f.rule(), f.text("/claim"))).collect();
+        format!("{} objects and these findings: {claims:#?}", objects.len())
+    }
+
+    /// Waits for a finding of `rule`, ends netprobe, and returns the finding, which must be the only one.
+    #[must_use]
+    pub fn one(self, rule: &str) -> Finding {
+        let _ = self.finding(rule);
+        self.settled().one(rule)
+    }
+
+    /// Listens on for a while, then ends netprobe.
+    #[must_use]
+    pub fn settled(self) -> Run {
+        thread::sleep(SETTLE);
+        self.stop()
+    }
+
+    /// Ends netprobe as `kill` does, and returns all it wrote.
+    ///
+    /// # Panics
+    ///
+    /// It does not end in time, or not well.
+    #[must_use]
+    pub fn stop(mut self) -> Run {
+        kill(self.pid(), Signal::SIGTERM).expect("it runs");
+        assert!(wait(END, || self.ended()), "netprobe did not end within {END:?} of SIGTERM");
+        let status = self.child.wait().expect("it has ended");
+        let (out, err) = self.readers.take().expect("it was not stopped before");
+        let stderr = err.join().expect("stderr was read");
+        assert_eq!(status.code(), Some(0), "netprobe ended badly: {stderr}");
+        out.join().expect("every line is JSON");
+        Run { objects: self.objects(), stderr }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

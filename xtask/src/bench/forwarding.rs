@@ -1,0 +1,168 @@
+//! What a tool costs the packets that a node forwards.
+
+use std::{fs, thread};
+
+use anyhow::Result;
+
+use super::{
+    lab::{self, Lab},
+    load::Sent,
+    programs,
+    report::{Bar, Figure},
+    tool::{Bench, REST, Tool},
+};
+use crate::shell::say;
+
+/// One tool beside the runs without.
+#[derive(Default)]
+struct Beside {
+    /// Rate with it, % of the rate without.
+    rate: Vec<f64>,
+    /// What it adds to each packet, ns.
+    added_ns: Vec<f64>,
+    /// Its own processor time, % of one core.
+    cpu: Vec<f64>,
+    /// Its largest resident size, MiB.
+    peak_mib: Vec<f64>,
+    /// Records and packets that it says it lost.
+    lost: Vec<f64>,
+    /// Why it did not run, each time.
+    failed: Vec<String>,
+}
+
+struct Subject {
+    tool: Tool,
+    bar: Option<Bar>,
+    other: Other,
+}
+
+/// What the pod that is followed does, where it is not the one that sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Other {
+    /// It has said nothing for so long that the hooks rest.
+    Silent,
+    /// It talks: what is followed is in flight.
+    Talks,
+    /// There is none.
+    None,
+}
+
+fn subjects() -> Vec<Subject> {
+    let subject = |tool, bar, other| Subject { tool, bar, other };
+    let trace = |name, pod| Tool::netprobe(name, &["trace", "--netns", pod, "-o", "json"]);
+    let count = "tracepoint:net:net_dev_queue { @ = count(); }";
+    vec![
+        subject(trace("netprobe trace, another pod, idle", lab::IDLE), Some(Bar::AtLeast(97.0)), Other::Silent),
+        subject(trace("netprobe trace, another pod, talking (20 packets/s)", lab::IDLE), None, Other::Talks),
+        subject(
+            Tool::netprobe("netprobe drops", &["drops", "--for", "60s", "-o", "json"]),
+            Some(Bar::AtLeast(98.0)),
+            Other::None,
+        ),
+        subject(trace("netprobe trace, the sending pod", lab::CLIENT), None, Other::None),
+        subject(Tool::tcpdump("tcpdump -i any -w, the same packets", &["-w", "FILE"]), None, Other::None),
+        subject(Tool::tcpdump("tcpdump -i any, matching nothing", &["udp port 1"]), None, Other::None),
+        subject(Tool::bpftrace("bpftrace, counting net_dev_queue", count), None, Other::None),
+    ]
+}
+
+/// Measures it.
+pub(crate) fn run(bench: &Bench) -> Result<(Vec<Figure>, String)> {
+    let _lab = Lab::new()?;
+    let (pairs, seconds) = if bench.quick { (3, 0.5) } else { (7, 1.0) };
+    let subjects = subjects();
+    let mut beside: Vec<Beside> = subjects.iter().map(|_| Beside::default()).collect();
+    let (mut base, mut foreign) = (vec![], 0);
+    bench.flood(lab::OPEN, seconds)?;
+    let mut before = bench.flood(lab::OPEN, seconds)?;
+    for pair in 0..pairs {
+        for turn in 0..subjects.len() {
+            // Each round begins elsewhere, so that no tool always follows the same other.
+            let at = (pair + turn) % subjects.len();
+            foreign += programs::loaded()?.len();
+            let with = beside_load(bench, &subjects[at], &mut beside[at], seconds);
+            let after = bench.flood(lab::OPEN, seconds)?;
+            match with {
+                Ok(with) => {
+                    let without = (before.best_ns + after.best_ns) / 2.0;
+                    beside[at].rate.push(100.0 * without / with.best_ns);
+                    beside[at].added_ns.push(with.best_ns - without);
+                }
+                Err(error) => beside[at].failed.push(format!("{error:#}")),
+            }
+            base.push(after.best_ns);
+            before = after;
+        }
+        say("bench", &format!("forwarding: round {} of {pairs}", pair + 1));
+    }
+    Ok((figures(&subjects, &beside, &base), disturbed(foreign)))
+}
+
+fn beside_load(bench: &Bench, subject: &Subject, beside: &mut Beside, seconds: f64) -> Result<Sent> {
+    if let Some(why) = subject.tool.missing() {
+        anyhow::bail!(why);
+    }
+    let running = bench.start(&subject.tool)?;
+    let mut talk = None;
+    match subject.other {
+        Other::Silent => thread::sleep(REST),
+        Other::Talks => talk = Some(bench.trickle(lab::IDLE, lab::OPEN, 20, seconds + 2.0)?),
+        Other::None => {}
+    }
+    let cpu = running.process.cpu_seconds();
+    let sent = bench.flood(lab::OPEN, seconds)?;
+    drop(talk);
+    beside.cpu.push(100.0 * (running.process.cpu_seconds() - cpu) / sent.seconds);
+    beside.peak_mib.push(running.process.memory_mib("VmHWM"));
+    let stdout = running.stdout.clone();
+    running.stop()?;
+    beside.lost.push(lost(&fs::read_to_string(stdout).unwrap_or_default()));
+    Ok(sent)
+}
+
+/// The sum of the losses that netprobe tells in its JSON.
+fn lost(json: &str) -> f64 {
+    let objects = json.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    objects.filter(|object| object["kind"] == "loss").filter_map(|object| object["lost"].as_f64()).sum()
+}
+
+fn figures(subjects: &[Subject], beside: &[Beside], base: &[f64]) -> Vec<Figure> {
+    let mut figures = vec![Figure::median("no tool, time per packet", "ns", base)];
+    let tcpdump = subjects.iter().position(|s| s.tool.name.starts_with("tcpdump -i any -w"));
+    let tcpdump = tcpdump.map(|at| super::stats::median(&beside[at].rate)).filter(|rate| *rate > 0.0);
+    for (subject, beside) in subjects.iter().zip(beside) {
+        let name = subject.tool.name;
+        if let Some(why) = beside.failed.last().filter(|_| beside.rate.is_empty()) {
+            figures.push(Figure::none(name, why));
+            continue;
+        }
+        let median = super::stats::median;
+        let mut note = format!(
+            "+{:.0} ns a packet; itself {:.0} % of a core, {:.0} MiB",
+            median(&beside.added_ns),
+            median(&beside.cpu),
+            median(&beside.peak_mib)
+        );
+        if beside.lost.iter().any(|lost| *lost > 0.0) {
+            note += &format!("; lost records told: {:.0}", median(&beside.lost));
+        }
+        if let Some(why) = beside.failed.last() {
+            note += &format!("; did not run {} times: {why}", beside.failed.len());
+        }
+        let mut figure = Figure::median(name, "% of the rate without", &beside.rate).note(note);
+        let following = name == "netprobe trace, the sending pod";
+        if let Some(bar) = subject.bar.or(tcpdump.filter(|_| following).map(Bar::AtLeast)) {
+            figure = figure.bar(bar);
+        }
+        figures.push(figure);
+    }
+    figures
+}
+
+fn disturbed(foreign: usize) -> String {
+    if foreign == 0 {
+        return String::new();
+    }
+    "BPF programs of others were loaded on this machine during the run: they are in the runs without a tool as well."
+        .into()
+}
