@@ -9,9 +9,13 @@ use super::{
     netns::{Netns, visit},
     outside::is_outside,
     reader::FactsReader,
-    scan::{Look, Watched, look},
+    scan::{Depth, Look, Watched, look},
 };
 use crate::model::facts::NamespaceKind;
+
+/// On a machine with more namespaces, a pod's settings that only /proc has are read when they are asked for
+/// ([`FactsReader::refresh_sysctls`]).
+const FILES: usize = 64;
 
 /// A namespace that may be linked into the node.
 struct Candidate {
@@ -118,7 +122,9 @@ impl FactsReader {
 
     fn look_into(&self, candidates: &[Candidate]) -> Vec<io::Result<Option<Look>>> {
         let namespaces: Vec<&Netns> = candidates.iter().map(|c| &c.netns).collect();
-        visit(&namespaces, |netns| look(netns, &self.node))
+        let many = self.watched.len() + namespaces.len() > FILES;
+        let depth = if many { Depth::Netlink } else { Depth::Files };
+        visit(&namespaces, |netns| look(netns, &self.node, depth))
     }
 
     /// Decides what a linked namespace is.
@@ -128,8 +134,8 @@ impl FactsReader {
         let inum = netns.inum;
         self.mirror.join(inum, facts.links.values());
         let listed = self.pod_addresses.iter().any(|ip| facts.owns(*ip));
-        let beyond = self.mirror.node().is_some_and(|node| is_outside(node, &facts, &self.pod_addresses));
-        if !listed && (was_outside || beyond) {
+        let outside = self.mirror.node().is_some_and(|node| is_outside(node, &facts, &self.pod_addresses));
+        if !listed && (was_outside || outside) {
             self.outside.insert(inum, Outside { holders, nsid });
             return;
         }

@@ -22,8 +22,8 @@ mod scan;
 mod sysctls;
 mod watch;
 
-#[cfg(test)]
-mod tests;
-
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options};
+
+#[cfg(test)]
+mod tests;
