@@ -8,7 +8,7 @@ use netprobe_common::{
     config::{Filter, MODE_ALL, NS_FOLLOWED, NS_SHARED, NetnsSlot, Owner, Receiving},
     event::Conntrack,
     filter,
-    flow::{FlowKey, spread},
+    flow::{FlowKey, spread_words},
     limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
 };
 
@@ -78,15 +78,18 @@ fn set_in_flight() {
     }
 }
 
-/// Whether an address is followed.
+/// Whether either address of `flow` is followed.
 #[inline(always)]
-pub(crate) fn address(ip: &[u8; 16]) -> bool {
-    let bit = spread(ip) % (ADDRESS_BITS_WORDS * 64);
+fn addresses(flow: &FlowKey) -> bool {
     let Some(bits) = ADDRESS_BITS.get(0) else { return false };
-    if bits[(bit / 64) as usize] >> (bit % 64) & 1 == 0 {
-        return false;
-    }
-    owner(ip).is_some_and(|owner| owner.followed != 0)
+    let (src, dst) = flow.ends();
+    address(bits, src, &flow.src) || address(bits, dst, &flow.dst)
+}
+
+#[inline(always)]
+fn address(bits: &[u64; ADDRESS_BITS_WORDS as usize], words: (u64, u64), ip: &[u8; 16]) -> bool {
+    let bit = spread_words(words) % (ADDRESS_BITS_WORDS * 64);
+    bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0 && owner(ip).is_some_and(|owner| owner.followed != 0)
 }
 
 /// Whose address it is, where we know.
@@ -99,7 +102,8 @@ pub(crate) fn owner(ip: &[u8; 16]) -> Option<Owner> {
 #[inline(always)]
 fn flow_mark(key: &FlowKey) -> u32 {
     let ports = u32::from(key.sport) << 16 | u32::from(key.dport);
-    (spread(&key.src) ^ spread(&key.dst).rotate_left(7) ^ ports.wrapping_mul(0x85eb_ca6b)) % (FLOW_BITS_WORDS * 8)
+    let (src, dst) = key.ends();
+    (spread_words(src) ^ spread_words(dst).rotate_left(7) ^ ports.wrapping_mul(0x85eb_ca6b)) % (FLOW_BITS_WORDS * 8)
 }
 
 /// Whether it is a translated form of a followed flow. A function of its own, as the two below
@@ -161,7 +165,7 @@ pub(crate) fn received(skb: Skb) {
 #[inline(always)]
 pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
     let flow = &headers.flow;
-    if all() || role & NS_FOLLOWED != 0 || address(&flow.src) || address(&flow.dst) {
+    if all() || role & NS_FOLLOWED != 0 || addresses(flow) {
         if !passes(headers) {
             return false;
         }
@@ -175,7 +179,7 @@ pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
 /// Whether a question or a socket of `flow` is followed.
 #[inline(always)]
 pub(crate) fn flow(flow: &FlowKey) -> bool {
-    let ours = all() || address(&flow.src) || address(&flow.dst) || translated(flow);
+    let ours = all() || addresses(flow) || (in_flight() && translated(flow));
     if ours {
         set_in_flight();
     }
