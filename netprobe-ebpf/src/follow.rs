@@ -12,7 +12,7 @@ use netprobe_common::{
     limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
 };
 
-use crate::kernel::{CONFIG, config, conntrack, header::Headers, skb::Skb};
+use crate::kernel::{CONFIG, config, conntrack, header::Headers, probe, skb::Skb};
 
 /// Namespaces by the low bits of their inode number: one load instead of a hash.
 #[map]
@@ -33,6 +33,9 @@ static FLOWS: LruHashMap<FlowKey, u8> = LruHashMap::with_max_entries(FLOWS_MAX, 
 /// other.
 #[map]
 static FLOW_MARKS: Array<[u8; FLOW_BITS_WORDS as usize * 8]> = Array::with_max_entries(1, 0);
+/// 1 once there is anything in `FLOWS`: until then addresses alone tell what is followed.
+#[map]
+static TRANSLATIONS: Array<u32> = Array::with_max_entries(1, 0);
 /// 1 while anything followed is on its way; user space clears it when nothing was for a while.
 #[map]
 static IN_FLIGHT: Array<u32> = Array::with_max_entries(1, 0);
@@ -68,7 +71,12 @@ pub(crate) fn in_flight() -> bool {
 
 #[inline(always)]
 fn set_in_flight() {
-    if let Some(word) = IN_FLIGHT.get_ptr_mut(0) {
+    set(&IN_FLIGHT);
+}
+
+#[inline(always)]
+fn set(word: &Array<u32>) {
+    if let Some(word) = word.get_ptr_mut(0) {
         // SAFETY: the map has the entry, and a word that two CPUs set to 1 at once is 1.
         unsafe {
             if *word == 0 {
@@ -132,6 +140,7 @@ pub(crate) fn remember(ct: &Conntrack) {
 
 #[inline(never)]
 fn remember_flow(flow: &FlowKey) {
+    set(&TRANSLATIONS);
     let key = flow.canonical();
     if let Some(marks) = FLOW_MARKS.get_ptr_mut(0) {
         // SAFETY: the index is below the array's length; a byte set twice is set.
@@ -174,6 +183,23 @@ pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
     }
     set_in_flight();
     true
+}
+
+/// Whether the packet in a namespace that is not followed is surely none of ours, by its IPv4 addresses alone: a short
+/// copy instead of all headers. `ip` is the address of its network header.
+#[inline(always)]
+pub(crate) fn stranger(skb: Skb, ip: u64) -> bool {
+    if all() || TRANSLATIONS.get(0).is_none_or(|word| *word != 0) || is_receiving(skb) {
+        return false;
+    }
+    let Some(bits) = ADDRESS_BITS.get(0) else { return false };
+    let header: [u32; 5] = probe(ip, 0);
+    let marked = |address: u32| {
+        let mapped = (0, u64::from(address) << 32 | 0xffff_0000);
+        let bit = spread_words(mapped) % (ADDRESS_BITS_WORDS * 64);
+        bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0
+    };
+    header[0] & 0xf0 == 0x40 && !marked(header[3]) && !marked(header[4])
 }
 
 /// Whether a question or a socket of `flow` is followed.

@@ -47,6 +47,9 @@ pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
     if !follow::in_flight() {
         return None;
     }
+    if role & netprobe_common::config::NS_FOLLOWED == 0 && follow::stranger(skb, skb.data()) {
+        return None;
+    }
     let headers = skb.received_headers()?;
     if !follow::packet(role, skb, headers) {
         return None;
@@ -73,6 +76,9 @@ fn leaving(skb: Skb, place: u32, slot: Slot) -> Option<()> {
     let netns = skb.device()?.netns();
     let role = follow::role(netns);
     if role == 0 || (role & netprobe_common::config::NS_FOLLOWED == 0 && !follow::in_flight()) {
+        return None;
+    }
+    if role & netprobe_common::config::NS_FOLLOWED == 0 && follow::stranger(skb, skb.network_header()) {
         return None;
     }
     let headers = skb.headers(slot)?;
