@@ -28,7 +28,8 @@ impl Bench {
 
     fn sender(&self, from: &str, to: &str, rate: u64, seconds: f64) -> Command {
         let mut command = inside(from, "taskset");
-        command.args(["-c", "0"]).arg(&self.xtask).args(["load", "--to", to]);
+        // On CPU 0 it would not run beside a flood.
+        command.args(["-c", "1"]).arg(&self.xtask).args(["load", "--to", to]);
         command.args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()]);
         command
     }
