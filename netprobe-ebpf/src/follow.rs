@@ -192,14 +192,17 @@ pub(crate) fn stranger(skb: Skb, ip: u64) -> bool {
     if all() || TRANSLATIONS.get(0).is_none_or(|word| *word != 0) || is_receiving(skb) {
         return false;
     }
-    let Some(bits) = ADDRESS_BITS.get(0) else { return false };
     let header: [u32; 5] = probe(ip, 0);
-    let marked = |address: u32| {
-        let mapped = (0, u64::from(address) << 32 | 0xffff_0000);
-        let bit = spread_words(mapped) % (ADDRESS_BITS_WORDS * 64);
-        bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0
-    };
     header[0] & 0xf0 == 0x40 && !marked(header[3]) && !marked(header[4])
+}
+
+/// Whether an IPv4 address (in memory order) may be followed: false is sure, true is not.
+#[inline(always)]
+pub(crate) fn marked(address: u32) -> bool {
+    let Some(bits) = ADDRESS_BITS.get(0) else { return true };
+    let mapped = (0, u64::from(address) << 32 | 0xffff_0000);
+    let bit = spread_words(mapped) % (ADDRESS_BITS_WORDS * 64);
+    bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0
 }
 
 /// Whether a question or a socket of `flow` is followed.

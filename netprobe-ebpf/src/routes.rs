@@ -78,11 +78,11 @@ struct Answer {
     hop: NextHop,
 }
 
-/// Whether it asks for a packet that came in while nothing followed is on its way: that packet was seen before, and
-/// passed over.
+/// Whether it asks, while nothing followed is on its way, for a packet that came in and goes to nobody we follow. One
+/// that a followed pod sent was seen there and is on its way.
 #[inline(always)]
 fn rests(question: Question) -> bool {
-    question.iif() > 1 && !follow::in_flight()
+    question.iif() > 1 && !follow::in_flight() && question.v4_destination().is_some_and(|ip| !follow::marked(ip))
 }
 
 /// Where the look-up happened, if it is followed. Cheapest test first: who asks, for whom.
