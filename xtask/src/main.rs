@@ -56,12 +56,9 @@ enum Verb {
     Ci,
     /// Measure what netprobe costs, beside other tools, and write docs/bench.md (as root; some minutes).
     Bench(bench::BenchArgs),
-    /// What `bench` runs inside its namespaces.
+    /// Send UDP datagrams: what `bench` runs inside its namespaces.
     #[command(hide = true)]
-    Load {
-        #[command(subcommand)]
-        verb: bench::LoadVerb,
-    },
+    Load(bench::LoadArgs),
     /// Check that data flows one way through the modules of netprobe.
     Layers,
     /// Check that the layout of records did not change without a new ABI number.
@@ -95,7 +92,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test { arguments } => test::run(&root, &arguments),
         Verb::Ci => ci::run(&root),
         Verb::Bench(args) => bench::run(&root, &args),
-        Verb::Load { verb } => bench::load(&verb),
+        Verb::Load(args) => bench::send(&args),
         Verb::Layers => layers::run(&root),
         Verb::Abi { accept } => abi::run(&root, accept),
         Verb::Docs { check } => docs::run(&root, check),

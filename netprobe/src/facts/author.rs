@@ -16,6 +16,9 @@ const REMEMBER_NS: u64 = 2_000_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Authors {
     known: BTreeMap<(u32, u32), (u64, Author)>,
+    /// Processes in pid namespaces of their own, by the number they have there.
+    contained: BTreeMap<u32, Vec<u32>>,
+    contained_since_ns: Option<u64>,
 }
 
 impl Authors {
@@ -29,14 +32,34 @@ impl Authors {
             return Author { port_id, process: None, netns: None };
         }
         self.known.retain(|_, (since_ns, _)| now_ns.saturating_sub(*since_ns) < REMEMBER_NS);
-        let entry = self.known.entry((port_id, netns)).or_insert_with(|| (now_ns, find(port_id, netns, node)));
-        entry.1.clone()
+        if let Some((_, author)) = self.known.get(&(port_id, netns)) {
+            return author.clone();
+        }
+        // Looking through all processes costs milliseconds; a CNI plugin's many short `ip` must not cost one each.
+        if self.contained_since_ns.is_none_or(|since_ns| now_ns.saturating_sub(since_ns) >= REMEMBER_NS) {
+            self.contained = contained();
+            self.contained_since_ns = Some(now_ns);
+        }
+        let contained = self.contained.get(&port_id).into_iter().flatten().copied();
+        let author = find(port_id, [port_id].into_iter().chain(contained), netns, node);
+        self.known.insert((port_id, netns), (now_ns, author.clone()));
+        author
     }
 }
 
-fn find(port_id: u32, netns: u32, node: u32) -> Author {
-    let mut meant: Vec<(u32, String, u32)> = vec![];
+fn contained() -> BTreeMap<u32, Vec<u32>> {
+    let mut contained: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for pid in pids() {
+        if let Some(own) = innermost_pid(pid).filter(|own| *own != pid) {
+            contained.entry(own).or_default().push(pid);
+        }
+    }
+    contained
+}
+
+fn find(port_id: u32, pids: impl IntoIterator<Item = u32>, netns: u32, node: u32) -> Author {
+    let mut meant: Vec<(u32, String, u32)> = vec![];
+    for pid in pids {
         if innermost_pid(pid) != Some(port_id) {
             continue;
         }
@@ -91,8 +114,10 @@ mod tests {
     fn this_process_is_named_in_its_own_namespace_only() {
         let own = number(Path::new("/proc/self/ns/net")).unwrap();
         let pid = std::process::id();
-        let by = find(innermost_pid(pid).unwrap(), own, own);
+        let port_id = innermost_pid(pid).unwrap();
+        let by = find(port_id, [pid], own, own);
         assert_eq!(by.process.map(|(found, _)| found), Some(pid));
-        assert_eq!(find(pid, 1, 2).process, None);
+        assert_eq!(find(port_id, [pid], 1, 2).process, None);
+        assert_eq!(find(port_id, [pid, pid], own, own).process, None, "two may be meant");
     }
 }

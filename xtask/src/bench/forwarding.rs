@@ -1,6 +1,6 @@
 //! What a tool costs the packets that a node forwards.
 
-use std::fs;
+use std::{fs, thread};
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use super::{
     load::Sent,
     programs,
     report::{Bar, Figure},
-    tool::{Bench, Running, Tool},
+    tool::{Bench, REST, Tool},
 };
 use crate::shell::say;
 
@@ -26,40 +26,49 @@ struct Beside {
     peak_mib: Vec<f64>,
     /// Records and packets that it says it lost.
     lost: Vec<f64>,
-    /// Why it did not run.
-    failed: Option<String>,
+    /// Why it did not run, each time.
+    failed: Vec<String>,
 }
 
 struct Subject {
     tool: Tool,
     bar: Option<Bar>,
-    /// Another pod that talks meanwhile: what is followed is in flight.
-    other_talks: bool,
+    other: Other,
+}
+
+/// What the pod that is followed does, where it is not the one that sends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Other {
+    /// It has said nothing for so long that the hooks rest.
+    Silent,
+    /// It talks: what is followed is in flight.
+    Talks,
+    /// There is none.
+    None,
 }
 
 fn subjects() -> Vec<Subject> {
-    let subject = |tool, bar, other_talks| Subject { tool, bar, other_talks };
+    let subject = |tool, bar, other| Subject { tool, bar, other };
     let trace = |name, pod| Tool::netprobe(name, &["trace", "--netns", pod, "-o", "json"]);
     let count = "tracepoint:net:net_dev_queue { @ = count(); }";
     vec![
-        subject(trace("netprobe trace, another pod, idle", lab::IDLE), Some(Bar::AtLeast(97.0)), false),
-        subject(trace("netprobe trace, another pod, talking (20 packets/s)", lab::IDLE), None, true),
+        subject(trace("netprobe trace, another pod, idle", lab::IDLE), Some(Bar::AtLeast(97.0)), Other::Silent),
+        subject(trace("netprobe trace, another pod, talking (20 packets/s)", lab::IDLE), None, Other::Talks),
         subject(
             Tool::netprobe("netprobe drops", &["drops", "--for", "60s", "-o", "json"]),
             Some(Bar::AtLeast(98.0)),
-            false,
+            Other::None,
         ),
-        subject(trace("netprobe trace, the sending pod", lab::CLIENT), None, false),
-        subject(Tool::tcpdump("tcpdump -i any -w, the same packets", &["-w", "FILE"]), None, false),
-        subject(Tool::tcpdump("tcpdump -i any, matching nothing", &["udp port 1"]), None, false),
-        subject(Tool::bpftrace("bpftrace, counting net_dev_queue", count), None, false),
+        subject(trace("netprobe trace, the sending pod", lab::CLIENT), None, Other::None),
+        subject(Tool::tcpdump("tcpdump -i any -w, the same packets", &["-w", "FILE"]), None, Other::None),
+        subject(Tool::tcpdump("tcpdump -i any, matching nothing", &["udp port 1"]), None, Other::None),
+        subject(Tool::bpftrace("bpftrace, counting net_dev_queue", count), None, Other::None),
     ]
 }
 
 /// Measures it.
 pub(crate) fn run(bench: &Bench) -> Result<(Vec<Figure>, String)> {
     let _lab = Lab::new()?;
-    let _sink = bench.sink()?;
     let (pairs, seconds) = if bench.quick { (3, 0.5) } else { (7, 1.0) };
     let subjects = subjects();
     let mut beside: Vec<Beside> = subjects.iter().map(|_| Beside::default()).collect();
@@ -79,7 +88,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(Vec<Figure>, String)> {
                     beside[at].rate.push(100.0 * without / with.best_ns);
                     beside[at].added_ns.push(with.best_ns - without);
                 }
-                Err(error) => beside[at].failed = Some(format!("{error:#}")),
+                Err(error) => beside[at].failed.push(format!("{error:#}")),
             }
             base.push(after.best_ns);
             before = after;
@@ -94,19 +103,21 @@ fn beside_load(bench: &Bench, subject: &Subject, beside: &mut Beside, seconds: f
         anyhow::bail!(why);
     }
     let running = bench.start(&subject.tool)?;
-    let _talk = if subject.other_talks { Some(bench.trickle(lab::IDLE, lab::OPEN, 20, seconds + 2.0)?) } else { None };
+    let mut talk = None;
+    match subject.other {
+        Other::Silent => thread::sleep(REST),
+        Other::Talks => talk = Some(bench.trickle(lab::IDLE, lab::OPEN, 20, seconds + 2.0)?),
+        Other::None => {}
+    }
     let cpu = running.process.cpu_seconds();
     let sent = bench.flood(lab::OPEN, seconds)?;
+    drop(talk);
     beside.cpu.push(100.0 * (running.process.cpu_seconds() - cpu) / sent.seconds);
     beside.peak_mib.push(running.process.memory_mib("VmHWM"));
     let stdout = running.stdout.clone();
-    stop(running)?;
+    running.stop()?;
     beside.lost.push(lost(&fs::read_to_string(stdout).unwrap_or_default()));
     Ok(sent)
-}
-
-fn stop(running: Running) -> Result<()> {
-    running.stop().map(drop)
 }
 
 /// The sum of the losses that netprobe tells in its JSON.
@@ -121,7 +132,7 @@ fn figures(subjects: &[Subject], beside: &[Beside], base: &[f64]) -> Vec<Figure>
     let tcpdump = tcpdump.map(|at| super::stats::median(&beside[at].rate)).filter(|rate| *rate > 0.0);
     for (subject, beside) in subjects.iter().zip(beside) {
         let name = subject.tool.name;
-        if let Some(why) = beside.failed.as_ref().filter(|_| beside.rate.is_empty()) {
+        if let Some(why) = beside.failed.last().filter(|_| beside.rate.is_empty()) {
             figures.push(Figure::none(name, why));
             continue;
         }
@@ -134,6 +145,9 @@ fn figures(subjects: &[Subject], beside: &[Beside], base: &[f64]) -> Vec<Figure>
         );
         if beside.lost.iter().any(|lost| *lost > 0.0) {
             note += &format!("; lost records told: {:.0}", median(&beside.lost));
+        }
+        if let Some(why) = beside.failed.last() {
+            note += &format!("; did not run {} times: {why}", beside.failed.len());
         }
         let mut figure = Figure::median(name, "% of the rate without", &beside.rate).note(note);
         let following = name == "netprobe trace, the sending pod";

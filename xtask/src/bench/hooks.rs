@@ -1,6 +1,6 @@
 //! What one hook costs a packet that is not ours, and where the time of all hooks goes.
 
-use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, thread};
 
 use anyhow::{Context as _, Result};
 
@@ -14,8 +14,6 @@ use super::{
 
 /// Below this many runs in a sample a mean says little.
 const RUNS_MIN: u64 = 1000;
-/// After this long without a packet of its pod netprobe lets its hooks rest, and some to spare.
-const REST: Duration = Duration::from_millis(2500);
 
 /// Samples of one program.
 #[derive(Default)]
@@ -48,7 +46,6 @@ const STATES: &[State] = &[
 /// Measures it.
 pub(crate) fn run(bench: &Bench) -> Result<(Vec<Figure>, String)> {
     let _lab = Lab::new()?;
-    let _sink = bench.sink()?;
     let _stats = Stats::on()?;
     let samples = if bench.quick { 4 } else { 12 };
     let empty = Tool::bpftrace("an empty program", "tracepoint:net:net_dev_queue { }");
@@ -59,7 +56,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(Vec<Figure>, String)> {
     for state in STATES {
         let tool = Tool::netprobe("netprobe", state.command);
         let running = bench.start(&tool)?;
-        thread::sleep(REST);
+        thread::sleep(super::tool::REST);
         let talk =
             if state.talks { Some(bench.trickle(lab::IDLE, lab::OPEN, 50, f64::from(samples) * 2.0)?) } else { None };
         let hooks = sample(bench, running.process.pid(), empty, samples, &mut empty_ns)?;

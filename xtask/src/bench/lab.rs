@@ -19,7 +19,7 @@ pub(crate) const CLIENT: &str = "nb-pod-client";
 pub(crate) const IDLE: &str = "nb-pod-idle";
 /// The world outside.
 pub(crate) const SERVER: &str = "nb-server";
-/// Where the sink listens.
+/// A packet to here is forwarded, and ends well at the server.
 pub(crate) const OPEN: &str = "10.77.2.2:9000";
 /// What [`Lab::drop_all`] drops.
 pub(crate) const DROPPED: &str = "10.77.2.2:9999";
@@ -63,6 +63,11 @@ impl Lab {
             neighbour((name, device), gateway, (NODE, gate))?;
             neighbour((NODE, gate), address, (name, device))?;
         }
+        // The server swallows everything as it arrives: consumed, not dropped, on the sender's CPU, and no reader whose
+        // speed would show. The program is `ret #4`, which is TC_ACT_STOLEN.
+        run(inside(SERVER, "tc").args(["qdisc", "add", "dev", "eth0", "clsact"]))?;
+        let filter = ["filter", "add", "dev", "eth0", "ingress", "bpf", "da", "bytecode", "1,6 0 0 4,"];
+        run(inside(SERVER, "tc").args(filter))?;
         Ok(lab)
     }
 

@@ -1,11 +1,11 @@
-//! What sends and receives the packets: small UDP datagrams, run inside the lab's namespaces.
+//! What sends the packets: small UDP datagrams, run inside the lab's namespaces.
 //!
 //! On veth the whole way of a packet (sending, routing, forwarding, every program attached to it) runs on the sender's
 //! CPU, so wall time per packet there is the cost of the way. The best decile of slices of one millisecond leaves out
 //! those in which the thread was preempted or the virtual CPU stolen.
 
 use std::{
-    io::{IoSlice, Write as _},
+    io::IoSlice,
     net::{SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
     thread,
@@ -13,10 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::socket::{
-    MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt,
-    sockopt::{RcvBufForce, SndBuf},
-};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt, sockopt::SndBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{clock, stats};
@@ -29,8 +26,6 @@ const PAYLOAD: [u8; 22] = [b'x'; 22];
 const SLICE: Duration = Duration::from_millis(1);
 /// No slice is kept beyond this: half a minute.
 const SLICES_MAX: usize = 30_000;
-/// Enough for 80,000 small datagrams, each of which takes 768 bytes of kernel memory.
-const RECEIVE_BYTES: usize = 64 << 20;
 
 /// How to send.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -116,17 +111,4 @@ fn trickle(args: &LoadArgs) -> Result<Sent> {
         thread::sleep(pause);
     }
     Ok(Sent { packets, seconds: start.elapsed().as_secs_f64(), best_ns: 0.0 })
-}
-
-/// Receives at `at` and throws away, until it is killed; says `ready` once it can.
-pub(crate) fn receive(at: SocketAddr) -> Result<()> {
-    let socket = UdpSocket::bind(at).with_context(|| format!("receive at {at}"))?;
-    setsockopt(&socket, RcvBufForce, &RECEIVE_BYTES).context("make the receive buffer larger")?;
-    println!("ready");
-    std::io::stdout().flush().context("say ready")?;
-    let mut buffer = [0; 2048];
-    loop {
-        // An ICMP error that comes back to a socket is no reason to end either.
-        let _ = socket.recv(&mut buffer);
-    }
 }

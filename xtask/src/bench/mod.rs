@@ -14,7 +14,6 @@ mod traffic;
 
 use std::{
     env, fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -23,7 +22,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub(crate) use load::LoadArgs;
+pub(crate) use load::{LoadArgs, send};
 use report::{Figure, Report, Row};
 use tool::Bench;
 
@@ -62,27 +61,6 @@ const ROWS: &[(What, &str, &str, Measure)] = &[
     (What::Forwarding, "1-forwarding", "Cost to forwarded packets", forwarding::run),
     (What::Hooks, "2-hooks", "Cost of one hook on a packet that is not ours", hooks::run),
 ];
-
-/// Load generators, which bench starts inside its namespaces.
-#[derive(Debug, clap::Subcommand)]
-pub(crate) enum LoadVerb {
-    /// Send UDP datagrams.
-    Send(LoadArgs),
-    /// Receive UDP datagrams and throw them away.
-    Receive {
-        /// Address and port.
-        #[arg(long)]
-        at: SocketAddr,
-    },
-}
-
-/// Runs a load generator.
-pub(crate) fn load(verb: &LoadVerb) -> Result<()> {
-    match verb {
-        LoadVerb::Send(args) => load::send(args),
-        LoadVerb::Receive { at } => load::receive(*at),
-    }
-}
 
 /// Measures and writes docs/bench.md and docs/bench.json.
 pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {

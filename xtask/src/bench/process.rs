@@ -44,11 +44,6 @@ impl Process {
         self.child.id()
     }
 
-    /// Its stdout, where that was piped and not yet taken.
-    pub(crate) fn stdout(&mut self) -> Result<std::process::ChildStdout> {
-        self.child.stdout.take().with_context(|| format!("`{}` has no stdout to read", self.what))
-    }
-
     /// Processor time of all its threads so far, seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();

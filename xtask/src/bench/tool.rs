@@ -27,6 +27,9 @@ const SETTLE: Duration = Duration::from_millis(300);
 const WITH_TRACEFS: &str = "mount -t debugfs bench /sys/kernel/debug; mount -t tracefs bench /sys/kernel/tracing; \
                             mount -t tracefs bench /sys/kernel/debug/tracing; exec bpftrace \"$@\"";
 
+/// After this long without a packet of its pod netprobe lets its hooks rest, and some to spare.
+pub(crate) const REST: Duration = Duration::from_millis(2500);
+
 /// A tool, and how it is called.
 #[derive(Clone, Debug)]
 pub(crate) struct Tool {

@@ -1,9 +1,6 @@
 //! Loads of the rows, as processes inside the lab.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
@@ -20,7 +17,7 @@ impl Bench {
     pub(crate) fn flood(&self, to: &str, seconds: f64) -> Result<Sent> {
         let mut command = inside(lab::CLIENT, "taskset");
         command.args(["-c", "0", "chrt", "--fifo", "1"]).arg(&self.xtask);
-        command.args(["load", "send", "--to", to, "--seconds", &seconds.to_string()]);
+        command.args(["load", "--to", to, "--seconds", &seconds.to_string()]);
         self.sent(&mut command)
     }
 
@@ -36,7 +33,7 @@ impl Bench {
 
     fn sender(&self, from: &str, to: &str, rate: u64, seconds: f64) -> Command {
         let mut command = inside(from, "taskset");
-        command.args(["-c", "0"]).arg(&self.xtask).args(["load", "send", "--to", to]);
+        command.args(["-c", "0"]).arg(&self.xtask).args(["load", "--to", to]);
         command.args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()]);
         command
     }
@@ -44,14 +41,5 @@ impl Bench {
     fn sent(&self, command: &mut Command) -> Result<Sent> {
         let said = ask(command)?;
         serde_json::from_str(&said).with_context(|| format!("the load wrote `{}`, which is no figure", said.trim()))
-    }
-
-    /// Receives at the server what is sent to [`lab::OPEN`], on CPU 1.
-    pub(crate) fn sink(&self) -> Result<Process> {
-        let mut command = inside(lab::SERVER, "taskset");
-        command.args(["-c", "1"]).arg(&self.xtask).args(["load", "receive", "--at", lab::OPEN]);
-        let mut process = Process::start(command.stdout(Stdio::piped()))?;
-        BufReader::new(process.stdout()?).read_line(&mut String::new()).context("wait for the sink")?;
-        Ok(process)
     }
 }

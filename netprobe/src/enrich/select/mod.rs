@@ -60,8 +60,10 @@ pub enum SelectError {
     NoSuchPod {
         /// What was asked for.
         asked: String,
-        /// Names like it, best first; the known ones where none is like it.
+        /// Names like it, best first.
         closest: Vec<String>,
+        /// Pods of this node.
+        here: Vec<String>,
     },
     /// Several pods begin so.
     Ambiguous {
@@ -108,12 +110,7 @@ pub enum SelectError {
 impl fmt::Display for SelectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSuchPod { asked, closest } if closest.is_empty() => {
-                write!(f, "no pod `{}`: this node has no pods; give --inventory FILE or --netns NAME", escape(asked))
-            }
-            Self::NoSuchPod { asked, closest } => {
-                write!(f, "no pod `{}`: is {} meant?", escape(asked), list(closest, "or"))
-            }
+            Self::NoSuchPod { asked, closest, here } => no_such_pod(f, asked, closest, here),
             Self::Ambiguous { asked, candidates } => {
                 write!(f, "`{}` may be {}: write more of the name", escape(asked), list(candidates, "or"))
             }
@@ -160,6 +157,20 @@ impl fmt::Display for SelectError {
 
 impl std::error::Error for SelectError {}
 
+fn no_such_pod(f: &mut fmt::Formatter<'_>, asked: &str, closest: &[String], here: &[String]) -> fmt::Result {
+    write!(f, "no pod `{}`: ", escape(asked))?;
+    if !closest.is_empty() {
+        return write!(f, "is {} meant?", list(closest, "or"));
+    }
+    match here.split_at_checked(OFFERED) {
+        Some((some, more)) if !more.is_empty() => {
+            write!(f, "this node has {} and {} more", list(some, ","), more.len())
+        }
+        _ if here.is_empty() => f.write_str("this node has no pods; give --inventory FILE or --netns NAME"),
+        _ => write!(f, "this node has {}", list(here, "and")),
+    }
+}
+
 fn escape(text: &str) -> impl fmt::Display {
     text.escape_debug()
 }
@@ -169,6 +180,7 @@ fn list(words: &[String], last: &str) -> String {
     match words.as_slice() {
         [] => String::new(),
         [one] => one.clone(),
+        [init @ .., end] if last == "," => format!("{}, {end}", init.join(", ")),
         [init @ .., end] => format!("{} {last} {end}", init.join(", ")),
     }
 }
@@ -272,13 +284,14 @@ fn one<'a>(all: &'a [Candidate<'_>], namespace: Option<&str>, name: &str) -> Res
         }
     }
     let closest = closest(all, namespace, name);
-    Err(SelectError::NoSuchPod { asked, closest })
+    let here = all.iter().filter(|c| !c.inums.is_empty()).map(Candidate::title).collect();
+    Err(SelectError::NoSuchPod { asked, closest, here })
 }
 
 /// How many names an error offers.
 const OFFERED: usize = 3;
 
-/// Names like the one that is not there; where none is like it, the first of those that are here.
+/// Names like the one that is not there.
 fn closest(all: &[Candidate<'_>], namespace: Option<&str>, name: &str) -> Vec<String> {
     let asked = namespace.map(|ns| format!("{ns}/{name}"));
     let mut near: Vec<(usize, String)> = all
@@ -291,9 +304,6 @@ fn closest(all: &[Candidate<'_>], namespace: Option<&str>, name: &str) -> Vec<St
         .filter(|(distance, _)| *distance <= 2.max(name.chars().count() / 2))
         .collect();
     near.sort();
-    if near.is_empty() {
-        return all.iter().filter(|c| !c.inums.is_empty()).map(Candidate::title).take(OFFERED).collect();
-    }
     near.into_iter().map(|(_, title)| title).take(OFFERED).collect()
 }
 

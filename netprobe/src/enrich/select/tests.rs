@@ -77,7 +77,14 @@ fn a_start_that_several_share_is_refused_with_their_names() {
 fn an_unknown_pod_is_refused_with_the_closest_names() {
     assert_eq!(refusal(named(Some("shop"), "wbe-0")), "no pod `shop/wbe-0`: is shop/web-0 or shop/web-9 meant?");
     assert_eq!(refusal(named(Some("shpo"), "web-0")), "no pod `shpo/web-0`: is shop/web-0 or shop/web-9 meant?");
-    assert_eq!(refusal(named(None, "zzzzzzzz")), "no pod `zzzzzzzz`: is blue, shop/db-client or shop/web-0 meant?");
+    assert_eq!(
+        refusal(named(None, "zzzzzzzz")),
+        "no pod `zzzzzzzz`: this node has blue, shop/db-client and shop/web-0"
+    );
+    let (inventory, mut facts) = cluster();
+    facts.namespaces.insert(10, namespace(10, Some("red"), &[]));
+    let error = resolve(named(None, "zzzzzzzz"), &inventory, &facts, "n1").expect_err("nobody").to_string();
+    assert_eq!(error, "no pod `zzzzzzzz`: this node has blue, red, shop/db-client and 1 more");
     let error = resolve(named(None, "x\u{1b}[2J"), &Inventory::default(), &node(vec![]), "n1").expect_err("nobody");
     assert_eq!(error.to_string(), "no pod `x\\u{1b}[2J`: this node has no pods; give --inventory FILE or --netns NAME");
 }
