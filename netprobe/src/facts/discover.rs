@@ -9,9 +9,13 @@ use super::{
     netns::{Netns, visit},
     outside::is_outside,
     reader::FactsReader,
-    scan::{Look, Watched, look},
+    scan::{Depth, Look, Watched, look},
 };
 use crate::model::facts::NamespaceKind;
+
+/// On a machine with more namespaces, a pod's settings that only /proc has are read when they are asked for
+/// ([`FactsReader::refresh_sysctls`]).
+const FILES: usize = 64;
 
 /// A namespace that may be linked into the node.
 struct Candidate {
@@ -32,7 +36,11 @@ pub(super) struct Outside {
 impl FactsReader {
     /// Looks for namespaces that are new, and lets go of those that only we still refer to.
     pub(super) fn scan(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) {
-        let mut all = namespaces::all();
+        self.scan_among(namespaces::all(), now_ns, events);
+    }
+
+    /// The same among those that were found already.
+    pub(super) fn scan_among(&mut self, mut all: BTreeMap<u32, Holders>, now_ns: u64, events: &mut Vec<FactsEvent>) {
         self.update_holders(&mut all);
         self.drop_abandoned(now_ns, events);
         let mut candidates = open(all);
@@ -114,7 +122,9 @@ impl FactsReader {
 
     fn look_into(&self, candidates: &[Candidate]) -> Vec<io::Result<Option<Look>>> {
         let namespaces: Vec<&Netns> = candidates.iter().map(|c| &c.netns).collect();
-        visit(&namespaces, |netns| look(netns, &self.node))
+        let many = self.watched.len() + namespaces.len() > FILES;
+        let depth = if many { Depth::Netlink } else { Depth::Files };
+        visit(&namespaces, |netns| look(netns, &self.node, depth))
     }
 
     /// Decides what a linked namespace is.
@@ -124,8 +134,8 @@ impl FactsReader {
         let inum = netns.inum;
         self.mirror.join(inum, facts.links.values());
         let listed = self.pod_addresses.iter().any(|ip| facts.owns(*ip));
-        let node = self.mirror.node().cloned().unwrap_or_default();
-        if !listed && (was_outside || is_outside(&node, &facts, &self.pod_addresses)) {
+        let outside = self.mirror.node().is_some_and(|node| is_outside(node, &facts, &self.pod_addresses));
+        if !listed && (was_outside || outside) {
             self.outside.insert(inum, Outside { holders, nsid });
             return;
         }

@@ -11,6 +11,7 @@ pub const JOURNAL_LINES: usize = 4096;
 
 /// One step from some facts to the next; [`NodeFacts::apply`] takes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "events live for a moment, in one reused list")]
 pub enum FactsEvent {
     /// Something changed; it belongs in the journal.
     Change(Change),

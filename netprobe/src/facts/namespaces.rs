@@ -69,7 +69,10 @@ pub(super) fn number(path: &Path) -> Option<u32> {
 /// Every namespace that has a process or a name, by inode number.
 pub(super) fn all() -> BTreeMap<u32, Holders> {
     let mut found: BTreeMap<u32, Holders> = BTreeMap::new();
-    for directory in NAMED {
+    // /var/run is /run on most machines.
+    let directories: BTreeSet<PathBuf> =
+        NAMED.iter().filter_map(|directory| fs::canonicalize(directory).ok()).collect();
+    for directory in directories {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             // A name whose namespace was not mounted (yet) is a file of another file system.
             let Some(netns) = on_nsfs(&entry.path()) else { continue };

@@ -4,7 +4,7 @@ use std::io;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -57,7 +57,7 @@ impl Requests {
     ) -> io::Result<Vec<T>> {
         let mut got = vec![];
         for _ in 0..DUMP_ATTEMPTS {
-            self.send(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
+            self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
             got.clear();
             if self.answers(|frame| got.extend(read(frame)))? {
                 break;
@@ -69,20 +69,40 @@ impl Requests {
     /// The answer to a request for one object.
     pub(super) fn get(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
         let mut got = None;
-        self.send(request, NLM_F_REQUEST | NLM_F_ACK)?;
+        self.send(&request, NLM_F_REQUEST | NLM_F_ACK)?;
         self.answers(|frame| got = frame.message())?;
         Ok(got)
     }
 
-    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    /// The answer to a request that the library does not know, as `read` understands it.
+    pub(super) fn get_as<T>(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        mut read: impl FnMut(&Notification<'_>) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        let mut got = None;
+        self.send_bytes(kind, NLM_F_REQUEST | NLM_F_ACK, payload)?;
+        self.answers(|frame| got = read(frame))?;
+        Ok(got)
+    }
+
+    fn send(&mut self, request: &RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let mut payload = vec![0; request.buffer_len()];
+        request.serialize(&mut payload);
+        self.send_bytes(request.message_type(), flags, &payload)
+    }
+
+    fn send_bytes(&mut self, kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes.extend(payload);
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let mut header = NetlinkBuffer::new(&mut bytes);
+        header.set_length(length);
+        header.set_message_type(kind);
+        header.set_flags(flags);
+        header.set_sequence_number(self.sequence);
         self.socket.send(&bytes, 0).map(drop)
     }
 

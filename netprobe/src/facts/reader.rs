@@ -21,7 +21,7 @@ use super::{
     listen::Listener,
     namespaces,
     netns::{Netns, visit},
-    scan::{Look, Watched, look},
+    scan::{Depth, Look, Watched, look},
 };
 use crate::model::facts::{NamespaceFacts, NodeFacts};
 
@@ -80,7 +80,7 @@ impl FactsReader {
         let node = Netns::open(Path::new(OWN)).with_context(|| format!("open the node's namespace {OWN}"))?;
         // Listening is older than reading, so nothing is missed in between.
         let listener = Listener::open().context("listen to the kernel's notifications by netlink")?;
-        let found = look(&node, &node).context("read the node's links, rules and routes by netlink")?;
+        let found = look(&node, &node, Depth::Files).context("read the node's links, rules and routes by netlink")?;
         let Look { nsids, facts, .. } = found.context("the node's namespace is not linked to itself")?;
         let inum = node.inum;
         let mut reader = Self {
@@ -102,10 +102,11 @@ impl FactsReader {
         if let Some(names) = &reader.names {
             reader.epoll.add(names, readable).context("watch /run/netns")?;
         }
-        let holders = namespaces::all().remove(&inum).unwrap_or_default();
+        let all = namespaces::all();
+        let holders = all.get(&inum).cloned().unwrap_or_default();
         reader.watch(inum, Watched { nsids, holders }, facts, 0);
         let mut events = vec![];
-        reader.scan(0, &mut events);
+        reader.scan_among(all, 0, &mut events);
         // What is there at start is no news.
         let facts = reader.mirror.clone();
         Ok((reader, facts))

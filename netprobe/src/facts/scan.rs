@@ -28,10 +28,19 @@ pub(super) struct Look {
     pub(super) unread: u64,
 }
 
+/// Whether the settings that only /proc has are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// No: there are too many namespaces.
+    Netlink,
+    /// Yes.
+    Files,
+}
+
 /// Reads the namespace the calling thread is in.
 ///
 /// `None` if it has no link whose other end or parent is in the node's.
-pub(super) fn look(netns: &Netns, node: &Netns) -> io::Result<Option<Look>> {
+pub(super) fn look(netns: &Netns, node: &Netns, depth: Depth) -> io::Result<Option<Look>> {
     let mut requests = Requests::open()?;
     let mut nsids = BTreeMap::new();
     if netns.inum != node.inum {
@@ -44,8 +53,12 @@ pub(super) fn look(netns: &Netns, node: &Netns) -> io::Result<Option<Look>> {
         nsids.extend(id.map(|id| (id, node.inum)));
     }
     let mut tables = read::tables(&mut requests)?;
-    tables.sysctls.extend(sysctls::of_this_namespace());
     let kind = if netns.inum == node.inum { NamespaceKind::Node } else { NamespaceKind::Pod };
+    if depth == Depth::Files {
+        tables.sysctls.extend(sysctls::of_this_namespace(kind));
+    } else {
+        tables.sysctls.extend(sysctls::told_of_all(&mut requests)?);
+    }
     let facts = facts(netns.inum, kind, tables, &nsids);
     Ok(Some(Look { nsids, facts, unread: requests.unread }))
 }

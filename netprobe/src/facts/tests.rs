@@ -272,6 +272,10 @@ fn changes_that_the_kernel_had_no_room_for_are_said_to_be_lost_and_read_again() 
     net.apply(&events);
     assert_eq!(net.node().routes.iter().filter(|route| route.dst.prefix_len() == 24).count(), routes.len() + 1);
     assert!(net.facts.namespaces.values().any(|n| n.owns([10, 8, 0, 2].into())));
+    // And it goes on from there.
+    net.ip("node", "route del 10.100.7.0/24");
+    let gone = "10.100.7.0/24".parse().expect("a prefix");
+    net.until(SOON, |facts| facts.node().is_some_and(|node| node.routes.iter().all(|route| route.dst != gone)));
 }
 
 #[test]

@@ -175,7 +175,7 @@ impl FactsReader {
         let nsids = &watched.nsids;
         let read = self.inside(netns, || {
             let mut tables = read::tables(&mut Requests::open()?)?;
-            tables.sysctls.extend(sysctls::of_this_namespace());
+            tables.sysctls.extend(sysctls::of_this_namespace(old.kind));
             Ok(scan::facts(netns, old.kind, tables, nsids))
         });
         match read {
@@ -195,9 +195,10 @@ impl FactsReader {
         if let Err(error) = self.drain(now_ns, events) {
             log::warn!("{error:#}");
         }
+        let Some(kind) = self.mirror.namespaces.get(&netns).map(|facts| facts.kind) else { return };
         let read = self.inside(netns, || {
             let mut settings = read::links(&mut Requests::open()?)?.1;
-            settings.extend(sysctls::of_this_namespace());
+            settings.extend(sysctls::of_this_namespace(kind));
             Ok(settings)
         });
         let settings = match read {
