@@ -72,7 +72,7 @@ fn compile(root: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     Ok(target_dir.join(toolchain::TARGET).join("release/netprobe-bpf"))
 }
 
-fn flags(linker: &Path) -> Result<[String; 4], String> {
+fn flags(linker: &Path) -> Result<[String; 5], String> {
     let arch = variable("CARGO_CFG_TARGET_ARCH")?;
     if !["x86_64", "aarch64"].contains(&arch.as_str()) {
         return Err(format!("netprobe has no BPF programs for {arch}; build for x86_64 or aarch64"));
@@ -81,6 +81,8 @@ fn flags(linker: &Path) -> Result<[String; 4], String> {
         format!("-Clinker={}", linker.display()),
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
+        // 32-bit registers and all jumps; Linux >= 5.1 has them.
+        "-Ctarget-cpu=v3".into(),
         format!("--cfg=bpf_target_arch=\"{arch}\""),
     ])
 }

@@ -4,6 +4,9 @@ crate::wire! {
     /// Five-tuple of a packet, in the packet's own direction.
     ///
     /// For ICMP and ICMPv6 echo the ports hold the identifier (both); for other ICMP they are 0.
+    /// Aligned so that the programs copy and compare addresses by words, not by bytes: BPF has no
+    /// unaligned access.
+    #[repr(align(8))]
     pub struct FlowKey {
         /// Source address, network byte order; IPv4 as `::ffff:a.b.c.d`.
         pub src: [u8; 16],
@@ -32,11 +35,19 @@ impl FlowKey {
         Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..*self }
     }
 
+    /// Source and destination address, each as two words in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ends(&self) -> ((u64, u64), (u64, u64)) {
+        let [a, b, c, d, _] = *crate::wire::words_of::<Self, 5>(self);
+        ((a, b), (c, d))
+    }
+
     /// One value for both directions: the end with the smaller address and port first.
     #[inline(always)]
     #[must_use]
     pub fn canonical(&self) -> Self {
-        let (src, dst) = (words(&self.src), words(&self.dst));
+        let (src, dst) = self.ends();
         let swap = src.0 > dst.0 || (src.0 == dst.0 && (src.1 > dst.1 || (src.1 == dst.1 && self.sport > self.dport)));
         let ordered = if swap { self.reversed() } else { *self };
         Self { ether_type: 0, ..ordered }
@@ -55,7 +66,13 @@ pub const fn words(address: &[u8; 16]) -> (u64, u64) {
 #[inline(always)]
 #[must_use]
 pub const fn spread(address: &[u8; 16]) -> u32 {
-    let (high, low) = words(address);
+    spread_words(words(address))
+}
+
+/// The same of an address as two words.
+#[inline(always)]
+#[must_use]
+pub const fn spread_words((high, low): (u64, u64)) -> u32 {
     let mixed = (high ^ low.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as u32
 }

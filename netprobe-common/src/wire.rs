@@ -60,6 +60,15 @@ pub fn bytes_of<T: Wire>(value: &T) -> &[u8] {
     unsafe { core::slice::from_raw_parts((value as *const T).cast(), size_of::<T>()) }
 }
 
+/// `value` as words, in memory order. BPF has no unaligned access, so that bytes cost a load and a shift each.
+#[inline(always)]
+#[must_use]
+pub const fn words_of<T: Wire, const N: usize>(value: &T) -> &[u64; N] {
+    const { assert!(size_of::<T>() == N * 8 && align_of::<T>() >= align_of::<u64>()) };
+    // SAFETY: `T` is as long and as aligned as `N` words (asserted above), and has no padding (`Wire`).
+    unsafe { &*(&raw const *value).cast() }
+}
+
 /// A `T` whose every byte is zero.
 #[must_use]
 pub const fn zeroed<T: Wire>() -> T {

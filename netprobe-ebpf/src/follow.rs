@@ -8,7 +8,7 @@ use netprobe_common::{
     config::{Filter, MODE_ALL, NS_FOLLOWED, NS_SHARED, NetnsSlot, Owner, Receiving},
     event::Conntrack,
     filter,
-    flow::{FlowKey, spread},
+    flow::{FlowKey, spread_words},
     limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
 };
 
@@ -27,9 +27,11 @@ static NETNS_SHARED: HashMap<u32, u32> = HashMap::with_max_entries(NETNS_MAX, 0)
 /// Addresses of the pods we know.
 #[map]
 static ADDRESSES: HashMap<[u8; 16], Owner> = HashMap::with_max_entries(ADDRESSES_MAX, 0);
+/// What `ADDRESS_BITS` holds.
+type AddressBits = [u64; ADDRESS_BITS_WORDS as usize];
 /// One bit per followed address, in front of `ADDRESSES`. Written by user space only.
 #[map]
-static ADDRESS_BITS: Array<[u64; ADDRESS_BITS_WORDS as usize]> = Array::with_max_entries(1, 0);
+static ADDRESS_BITS: Array<AddressBits> = Array::with_max_entries(1, 0);
 /// Translated forms of followed flows, in canonical direction.
 #[map]
 static FLOWS: LruHashMap<FlowKey, u8> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
@@ -82,15 +84,23 @@ fn set_in_flight() {
     }
 }
 
-/// Whether an address is followed.
+/// Whether either address of `flow` is followed.
 #[inline(always)]
-pub(crate) fn address(ip: &[u8; 16]) -> bool {
-    let bit = spread(ip) % (ADDRESS_BITS_WORDS * 64);
+fn addresses(flow: &FlowKey) -> bool {
     let Some(bits) = ADDRESS_BITS.get(0) else { return false };
-    if bits[(bit / 64) as usize] >> (bit % 64) & 1 == 0 {
-        return false;
-    }
-    owner(ip).is_some_and(|owner| owner.followed != 0)
+    let (src, dst) = flow.ends();
+    address(bits, src, &flow.src) || address(bits, dst, &flow.dst)
+}
+
+#[inline(always)]
+fn address(bits: &AddressBits, words: (u64, u64), ip: &[u8; 16]) -> bool {
+    bit(bits, words) && owner(ip).is_some_and(|owner| owner.followed != 0)
+}
+
+#[inline(always)]
+fn bit(bits: &AddressBits, words: (u64, u64)) -> bool {
+    let bit = spread_words(words) % (ADDRESS_BITS_WORDS * 64);
+    bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0
 }
 
 /// Whose address it is, where we know.
@@ -109,7 +119,8 @@ fn mark_of(src: u32, dst: u32, sport: u16, dport: u16) -> u32 {
 
 #[inline(always)]
 fn flow_mark(key: &FlowKey) -> u32 {
-    mark_of(spread(&key.src), spread(&key.dst), key.sport, key.dport)
+    let (src, dst) = key.ends();
+    mark_of(spread_words(src), spread_words(dst), key.sport, key.dport)
 }
 
 /// Whether the packet may be followed, by a glance: its addresses and ports against the tables of
@@ -123,17 +134,19 @@ pub(crate) fn candidate(role: u32, skb: Skb, ip: u64) -> bool {
 #[inline(never)]
 fn glance(ip: u64) -> bool {
     let ends = Ends::read(ip);
-    let (src, dst) = (spread(&ends.src), spread(&ends.dst));
-    let Some(bits) = ADDRESS_BITS.get(0) else { return false };
-    let has = |hash: u32| {
-        let bit = hash % (ADDRESS_BITS_WORDS * 64);
-        bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0
-    };
-    if ends.all || has(src) || has(dst) {
+    if ends.all || may_have_address(&ends.flow) {
         return true;
     }
     let Some(marks) = FLOW_MARKS.get(0) else { return false };
-    marks[mark_of(src, dst, ends.sport, ends.dport) as usize] != 0
+    marks[flow_mark(&ends.flow) as usize] != 0
+}
+
+/// Whether either address of `flow` may be followed: by its bit alone.
+#[inline(always)]
+pub(crate) fn may_have_address(flow: &FlowKey) -> bool {
+    let Some(bits) = ADDRESS_BITS.get(0) else { return false };
+    let (src, dst) = flow.ends();
+    bit(bits, src) || bit(bits, dst)
 }
 
 /// Whether it is a translated form of a followed flow. A function of its own, as the two below
@@ -195,7 +208,7 @@ pub(crate) fn received(skb: Skb) {
 #[inline(always)]
 pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
     let flow = &headers.flow;
-    if all() || role & NS_FOLLOWED != 0 || address(&flow.src) || address(&flow.dst) {
+    if all() || role & NS_FOLLOWED != 0 || addresses(flow) {
         if !passes(headers) {
             return false;
         }
@@ -209,7 +222,7 @@ pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
 /// Whether a question or a socket of `flow` is followed.
 #[inline(always)]
 pub(crate) fn flow(flow: &FlowKey) -> bool {
-    let ours = all() || address(&flow.src) || address(&flow.dst) || (in_flight() && translated(flow));
+    let ours = all() || addresses(flow) || (in_flight() && translated(flow));
     if ours {
         set_in_flight();
     }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netprobe_common::{
-    config::{PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
+    config::{NS_FOLLOWED, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
     event::Hop,
 };
 
@@ -44,7 +44,7 @@ pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
     receiving.netns = netns;
     receiving.ifindex = device.ifindex();
     receiving.followed = 0;
-    if !follow::in_flight() {
+    if role & NS_FOLLOWED == 0 && !follow::in_flight() {
         return None;
     }
     let ip = skb.data();
@@ -76,7 +76,7 @@ pub(crate) fn net_dev_start_xmit(ctx: BtfTracePointContext) -> Option<()> {
 fn leaving(skb: Skb, place: u32, slot: Slot) -> Option<()> {
     let netns = skb.device()?.netns();
     let role = follow::role(netns);
-    if role == 0 || (role & netprobe_common::config::NS_FOLLOWED == 0 && !follow::in_flight()) {
+    if role == 0 || (role & NS_FOLLOWED == 0 && !follow::in_flight()) {
         return None;
     }
     let ip = skb.network();

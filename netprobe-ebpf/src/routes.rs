@@ -26,6 +26,9 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     }
     let question = Question::V4(flow);
     let mut asked = question.addresses();
+    if rests(question, &asked) {
+        return None;
+    }
     let place = place(question, &asked, || NextHop::netns(hop))?;
     question.complete(&mut asked);
     let answer = Answer { table: ctx.arg::<u64>(0) as u32, err: ctx.arg::<u64>(3) as i32, hop: NextHop::read(hop) };
@@ -45,6 +48,9 @@ pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     }
     let question = Question::V6(flow);
     let mut asked = question.addresses();
+    if rests(question, &asked) {
+        return None;
+    }
     let place = place(question, &asked, || exact)?;
     question.complete(&mut asked);
     let (hop, err) = fib6_result(net, result);
@@ -70,6 +76,13 @@ struct Answer {
     table: u32,
     err: i32,
     hop: NextHop,
+}
+
+/// Whether it is not worth another look: nothing followed is on its way, and it asks for a packet
+/// that came in and has none of our addresses.
+#[inline(always)]
+fn rests(question: Question, asked: &FlowKey) -> bool {
+    question.iif() > 1 && !follow::in_flight() && !follow::may_have_address(asked)
 }
 
 /// Where the look-up happened, if it is followed. Cheapest test first: who asks, for whom.

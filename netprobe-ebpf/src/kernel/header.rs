@@ -20,7 +20,8 @@ const ICMPV6: u8 = 58;
 const EXTENSIONS: usize = 3;
 
 /// An IPv4 header without options and the first 20 bytes behind it: one copy for most packets.
-#[repr(C)]
+/// Aligned so that addresses are read by words.
+#[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Ipv4First {
     ip: Ipv4Hdr,
@@ -34,10 +35,7 @@ struct L4([u8; TcpHdr::LEN]);
 
 /// Addresses and ports, and nothing else: what a glance needs.
 pub(crate) struct Ends {
-    pub(crate) src: [u8; 16],
-    pub(crate) dst: [u8; 16],
-    pub(crate) sport: u16,
-    pub(crate) dport: u16,
+    pub(crate) flow: FlowKey,
     /// It takes more than a glance: options, extension headers, a packet quoted by an ICMP error.
     pub(crate) all: bool,
 }
@@ -46,19 +44,19 @@ impl Ends {
     #[inline(always)]
     pub(crate) fn read(ip: u64) -> Self {
         let first: Ipv4First = probe(ip, 0);
-        let mut ends = Self { src: [0; 16], dst: [0; 16], sport: 0, dport: 0, all: false };
+        let mut ends = Self { flow: FlowKey::EMPTY, all: false };
         let b: [u8; 4] = match first.ip.vihl {
             0x45 => {
-                ends.src = mapped(first.ip.src_addr);
-                ends.dst = mapped(first.ip.dst_addr);
+                ends.flow.src = mapped(first.ip.src_addr);
+                ends.flow.dst = mapped(first.ip.dst_addr);
                 ends.all = first.ip.proto == ICMP;
                 let l4 = &first.l4.0;
                 [l4[0], l4[1], l4[2], l4[3]]
             }
             vihl if vihl >> 4 == 6 => {
                 let six: Ipv6Hdr = probe(ip, 0);
-                ends.src = six.src_addr;
-                ends.dst = six.dst_addr;
+                ends.flow.src = six.src_addr;
+                ends.flow.dst = six.dst_addr;
                 ends.all = six.next_hdr != TCP && six.next_hdr != UDP;
                 probe(ip, Ipv6Hdr::LEN)
             }
@@ -67,8 +65,8 @@ impl Ends {
                 [0; 4]
             }
         };
-        ends.sport = u16::from_be_bytes([b[0], b[1]]);
-        ends.dport = u16::from_be_bytes([b[2], b[3]]);
+        ends.flow.sport = u16::from_be_bytes([b[0], b[1]]);
+        ends.flow.dport = u16::from_be_bytes([b[2], b[3]]);
         ends
     }
 }

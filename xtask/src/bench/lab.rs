@@ -63,6 +63,7 @@ impl Lab {
             neighbour((name, device), gateway, (NODE, gate))?;
             neighbour((NODE, gate), address, (name, device))?;
         }
+        ip(&["-n", NODE, "route", "add", "default", "via", "10.77.2.2"])?;
         // The server swallows everything as it arrives: consumed, not dropped, on the sender's CPU, and no reader whose
         // speed would show. The program is `ret #4`, which is TC_ACT_STOLEN.
         run(inside(SERVER, "tc").args(["qdisc", "add", "dev", "eth0", "clsact"]))?;
