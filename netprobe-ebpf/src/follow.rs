@@ -175,7 +175,7 @@ pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
 /// Whether a question or a socket of `flow` is followed.
 #[inline(always)]
 pub(crate) fn flow(flow: &FlowKey) -> bool {
-    let ours = all() || address(&flow.src) || address(&flow.dst) || translated(flow);
+    let ours = all() || address(&flow.src) || address(&flow.dst) || (in_flight() && translated(flow));
     if ours {
         set_in_flight();
     }

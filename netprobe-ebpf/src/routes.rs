@@ -2,8 +2,9 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netprobe_common::{
-    config::{NS_FOLLOWED, PLACE_LOOKUP, PlaceKey},
+    config::{NS_FOLLOWED, PLACE_LOOKUP, PlaceKey, Receiving},
     event::RouteLookup,
+    flow::FlowKey,
 };
 
 use crate::{
@@ -12,20 +13,23 @@ use crate::{
     follow,
     kernel::{
         device::{inum, task_netns},
-        route::{NextHop, Question, fib6_result, fib6_table_id, flowi4, flowi6},
+        route::{NextHop, Question, fib6_result, fib6_table_id},
     },
 };
 
 /// `fib:fib_table_lookup(tb_id, flp, nhc, err)`. On a miss no argument tells the namespace.
 #[btf_tracepoint(function = "fib_table_lookup")]
 pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
-    let flow: *const u8 = ctx.arg(1);
+    let (flow, hop): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(2));
     if flow.is_null() {
         return None;
     }
-    let hop = NextHop::read(ctx.arg(2));
-    let exact = hop.netns;
-    lookup(&ctx, ctx.arg::<u64>(0) as u32, &flowi4(flow), exact, &hop, ctx.arg::<u64>(3) as i32)
+    let question = Question::V4(flow);
+    let mut asked = question.addresses();
+    let place = place(question, &asked, || NextHop::netns(hop))?;
+    question.complete(&mut asked);
+    let answer = Answer { table: ctx.arg::<u64>(0) as u32, err: ctx.arg::<u64>(3) as i32, hop: NextHop::read(hop) };
+    send(&ctx, question, &asked, &place, &answer)
 }
 
 /// `fib6:fib6_table_lookup(net, res, table, flp)`.
@@ -39,60 +43,86 @@ pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     if follow::role(exact) == 0 {
         return None;
     }
+    let question = Question::V6(flow);
+    let mut asked = question.addresses();
+    let place = place(question, &asked, || exact)?;
+    question.complete(&mut asked);
     let (hop, err) = fib6_result(net, result);
-    lookup(&ctx, fib6_table_id(ctx.arg(2)), &flowi6(flow), exact, &hop, err)
+    let answer = Answer { table: fib6_table_id(ctx.arg(2)), err, hop };
+    send(&ctx, question, &asked, &place, &answer)
+}
+
+/// Where a look-up happened.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Namespace as the kernel tells it, or 0.
+    exact: u32,
+    /// What the CPU is receiving.
+    receiving: Receiving,
+    /// Namespace of the current task.
+    task: u32,
+    /// It may be about the packet being received.
+    of_packet: bool,
+}
+
+/// What a table answered.
+struct Answer {
+    table: u32,
+    err: i32,
+    hop: NextHop,
+}
+
+/// Where the look-up happened, if it is followed. Cheapest test first: who asks, for whom.
+#[inline(always)]
+fn place(question: Question, asked: &FlowKey, exact: impl FnOnce() -> u32) -> Option<Place> {
+    // SAFETY: a per-CPU entry; only this CPU writes it.
+    let receiving = unsafe { *follow::receiving()? };
+    let iif = question.iif();
+    // The reverse-path look-up of a received packet asks with `lo` as its input.
+    let of_packet = receiving.followed != 0 && (receiving.ifindex == iif || iif <= 1);
+    let task = if iif <= 1 { task_netns() } else { 0 };
+    let of_task = task != 0 && follow::role(task) & NS_FOLLOWED != 0;
+    if !of_packet && !of_task && !follow::flow(asked) {
+        return None;
+    }
+    let exact = exact();
+    let task = if task == 0 { task_netns() } else { task };
+    // A miss has no namespace of its own: it happened where the packet is, or where the task is.
+    let ours = if exact != 0 {
+        follow::role(exact) != 0
+    } else {
+        follow::role(receiving.netns) != 0 || follow::role(task) != 0
+    };
+    ours.then_some(Place { exact, receiving, task, of_packet })
 }
 
 #[inline(always)]
-fn lookup(
-    ctx: &BtfTracePointContext,
-    table: u32,
-    question: &Question,
-    exact: u32,
-    hop: &NextHop,
-    err: i32,
-) -> Option<()> {
-    if exact != 0 && follow::role(exact) == 0 {
-        return None;
-    }
-    // SAFETY: a per-CPU entry; only this CPU writes it.
-    let receiving = unsafe { *follow::receiving()? };
-    let task = task_netns();
-    // The reverse-path look-up of a received packet asks with `lo` as its input.
-    let of_packet = receiving.followed != 0 && (receiving.ifindex == question.iif || question.iif <= 1);
-    let of_task = follow::role(task) & NS_FOLLOWED != 0 && question.iif <= 1;
-    if !of_packet && !of_task && !follow::flow(&question.flow) {
-        return None;
-    }
-    // A miss has no namespace of its own: it happened where the packet is, or where the task is.
-    if exact == 0 && follow::role(receiving.netns) == 0 && follow::role(task) == 0 {
-        return None;
-    }
+fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: &Place, answer: &Answer) -> Option<()> {
     let now_ns = now();
     let key = PlaceKey {
-        flow: question.flow,
-        netns: if exact != 0 { exact } else { task },
-        ifindex: hop.ifindex,
+        flow: *asked,
+        netns: if place.exact != 0 { place.exact } else { place.task },
+        ifindex: answer.hop.ifindex,
         place: PLACE_LOOKUP,
-        detail: table << 8 | (err as u32 & 0xff),
+        detail: answer.table << 8 | (answer.err as u32 & 0xff),
     };
     let (_, wanted) = count_place(&key, 0, now_ns, false);
     if !wanted {
         return None;
     }
     emit::<RouteLookup>(now_ns, |record| {
-        record.flow = question.flow;
-        record.skb = if of_packet { receiving.skb } else { 0 };
-        record.gateway = hop.gateway;
-        record.netns = exact;
-        record.netns_receive = receiving.netns;
-        record.netns_task = task;
-        record.table = table;
-        record.err = err;
-        record.in_ifindex = question.iif;
-        record.oif = question.oif;
-        record.out_ifindex = hop.ifindex;
-        record.mark = question.mark;
+        record.flow = *asked;
+        record.skb = if place.of_packet { place.receiving.skb } else { 0 };
+        record.gateway = answer.hop.gateway;
+        record.netns = place.exact;
+        record.netns_receive = place.receiving.netns;
+        record.netns_task = place.task;
+        record.table = answer.table;
+        record.err = answer.err;
+        record.in_ifindex = question.iif();
+        record.oif = question.oif();
+        record.out_ifindex = answer.hop.ifindex;
+        record.mark = question.mark();
         record.stack_len = stack(ctx, &mut record.stack);
     });
     Some(())

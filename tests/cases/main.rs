@@ -13,6 +13,7 @@ mod no_reply;
 mod no_route;
 mod pod_created_later;
 mod port_closed;
+mod recorded;
 mod refused_routes;
 mod rp_filter;
 mod wrong_egress;

@@ -4,61 +4,101 @@ use netprobe_common::flow::{FlowKey, mapped};
 
 use super::{device::Device, has, offset, probe, probe_into, typed};
 
-/// What a look-up asks.
+/// A checked pointer to a `struct flowi4` or `flowi6`: what a look-up asks. Fields are read when
+/// they are needed: most look-ups are somebody else's.
 #[derive(Clone, Copy)]
-pub(crate) struct Question {
-    pub(crate) flow: FlowKey,
-    pub(crate) oif: u32,
-    pub(crate) iif: u32,
-    pub(crate) mark: u32,
+pub(crate) enum Question {
+    V4(*const u8),
+    V6(*const u8),
 }
 
-/// Reads a `struct flowi4`.
-#[inline(always)]
-pub(crate) fn flowi4(pointer: *const u8) -> Question {
-    let mut flow = FlowKey::EMPTY;
-    flow.family = 4;
-    flow.proto = typed(pointer, offset!(fl4_proto));
-    flow.src = mapped(typed::<u32>(pointer, offset!(fl4_saddr)).to_ne_bytes());
-    flow.dst = mapped(typed::<u32>(pointer, offset!(fl4_daddr)).to_ne_bytes());
-    flow.sport = u16::from_be(probe(pointer as u64, offset!(fl4_sport)));
-    flow.dport = u16::from_be(probe(pointer as u64, offset!(fl4_dport)));
-    Question {
-        flow,
-        oif: typed(pointer, offset!(fl4_oif)),
-        iif: typed(pointer, offset!(fl4_iif)),
-        mark: typed(pointer, offset!(fl4_mark)),
+impl Question {
+    /// Addresses, and nothing else yet.
+    #[inline(always)]
+    pub(crate) fn addresses(self) -> FlowKey {
+        let mut flow = FlowKey::EMPTY;
+        match self {
+            Self::V4(pointer) => {
+                flow.family = 4;
+                flow.src = mapped(typed::<u32>(pointer, offset!(fl4_saddr)).to_ne_bytes());
+                flow.dst = mapped(typed::<u32>(pointer, offset!(fl4_daddr)).to_ne_bytes());
+            }
+            Self::V6(pointer) => {
+                flow.family = 6;
+                probe_into(&raw mut flow.src, pointer as u64, offset!(fl6_saddr));
+                probe_into(&raw mut flow.dst, pointer as u64, offset!(fl6_daddr));
+            }
+        }
+        flow
     }
-}
 
-/// Reads a `struct flowi6`.
-#[inline(always)]
-pub(crate) fn flowi6(pointer: *const u8) -> Question {
-    let mut flow = FlowKey::EMPTY;
-    flow.family = 6;
-    flow.proto = typed(pointer, offset!(fl6_proto));
-    probe_into(&raw mut flow.src, pointer as u64, offset!(fl6_saddr));
-    probe_into(&raw mut flow.dst, pointer as u64, offset!(fl6_daddr));
-    flow.sport = u16::from_be(probe(pointer as u64, offset!(fl6_sport)));
-    flow.dport = u16::from_be(probe(pointer as u64, offset!(fl6_dport)));
-    Question {
-        flow,
-        oif: typed(pointer, offset!(fl6_oif)),
-        iif: typed(pointer, offset!(fl6_iif)),
-        mark: typed(pointer, offset!(fl6_mark)),
+    /// Protocol and ports, into what [`Self::addresses`] gave.
+    #[inline(always)]
+    pub(crate) fn complete(self, flow: &mut FlowKey) {
+        match self {
+            Self::V4(pointer) => {
+                flow.proto = typed(pointer, offset!(fl4_proto));
+                flow.sport = u16::from_be(probe(pointer as u64, offset!(fl4_sport)));
+                flow.dport = u16::from_be(probe(pointer as u64, offset!(fl4_dport)));
+            }
+            Self::V6(pointer) => {
+                flow.proto = typed(pointer, offset!(fl6_proto));
+                flow.sport = u16::from_be(probe(pointer as u64, offset!(fl6_sport)));
+                flow.dport = u16::from_be(probe(pointer as u64, offset!(fl6_dport)));
+            }
+        }
+        // The same union holds ICMP's type and code: those are no ports.
+        if flow.proto == 1 || flow.proto == 58 {
+            (flow.sport, flow.dport) = (0, 0);
+        }
+    }
+
+    /// Device asked to be the input.
+    #[inline(always)]
+    pub(crate) fn iif(self) -> u32 {
+        match self {
+            Self::V4(pointer) => typed(pointer, offset!(fl4_iif)),
+            Self::V6(pointer) => typed(pointer, offset!(fl6_iif)),
+        }
+    }
+
+    /// Device the caller demanded.
+    #[inline(always)]
+    pub(crate) fn oif(self) -> u32 {
+        match self {
+            Self::V4(pointer) => typed(pointer, offset!(fl4_oif)),
+            Self::V6(pointer) => typed(pointer, offset!(fl6_oif)),
+        }
+    }
+
+    /// Firewall mark.
+    #[inline(always)]
+    pub(crate) fn mark(self) -> u32 {
+        match self {
+            Self::V4(pointer) => typed(pointer, offset!(fl4_mark)),
+            Self::V6(pointer) => typed(pointer, offset!(fl6_mark)),
+        }
     }
 }
 
 /// A route's next hop.
 #[derive(Clone, Copy)]
 pub(crate) struct NextHop {
-    pub(crate) netns: u32,
     pub(crate) ifindex: u32,
     pub(crate) gateway: [u8; 16],
 }
 
 impl NextHop {
-    const NONE: Self = Self { netns: 0, ifindex: 0, gateway: [0; 16] };
+    const NONE: Self = Self { ifindex: 0, gateway: [0; 16] };
+
+    /// Namespace of the device of a `struct fib_nh_common`; 0 where there is none.
+    #[inline(always)]
+    pub(crate) fn netns(pointer: *const u8) -> u32 {
+        if pointer.is_null() {
+            return 0;
+        }
+        Device::new(typed(pointer, offset!(nhc_dev))).map_or(0, Device::netns)
+    }
 
     /// Reads a `struct fib_nh_common`; nothing where it is null.
     #[inline(always)]
@@ -68,7 +108,6 @@ impl NextHop {
         }
         let mut hop = Self::NONE;
         if let Some(device) = Device::new(typed(pointer, offset!(nhc_dev))) {
-            hop.netns = device.netns();
             hop.ifindex = device.ifindex();
         }
         match typed::<u8>(pointer, offset!(nhc_gw_family)) {

@@ -22,11 +22,16 @@ impl Index {
         self.0.retain(|_, other| *other != id);
     }
 
+    /// Takes one tuple of a journey out.
+    pub(super) fn drop(&mut self, flow: &Flow, id: u64) {
+        if self.find(flow) == Some(id) {
+            self.0.remove(&flow.canonical());
+        }
+    }
+
     pub(super) fn forget(&mut self, journey: &Journey) {
         for flow in std::iter::once(&journey.flow).chain(&journey.translated) {
-            if self.find(flow) == Some(journey.id) {
-                self.0.remove(&flow.canonical());
-            }
+            self.drop(flow, journey.id);
         }
     }
 }

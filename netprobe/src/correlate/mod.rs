@@ -30,6 +30,9 @@ pub const IDLE_NS: u64 = 120_000_000_000;
 /// How long a closed connection stays open for stragglers, nanoseconds: a FIN that is sent again
 /// comes within one retransmission time-out, which starts at 1 s (RFC 6298) or 200 ms (Linux).
 pub const CLOSED_NS: u64 = 3_000_000_000;
+/// Other dresses kept of one journey, the oldest goes: a socket that sends for months gets a new
+/// translation each time its conntrack entry has timed out.
+const FORMS_MAX: usize = 32;
 /// Journeys kept; the one longest silent goes first. 4,096 of 160 sightings bound the memory of a
 /// run; a busy pod has a few hundred connections at a time.
 pub const JOURNEYS_MAX: usize = 4_096;
@@ -287,6 +290,9 @@ impl Journeys {
             let known = journey.flow == form || journey.translated.contains(&form);
             let backwards = journey.flow == form.reversed() || journey.translated.contains(&form.reversed());
             if !known && !backwards {
+                if journey.translated.len() >= FORMS_MAX {
+                    self.index.drop(&journey.translated.remove(0), id);
+                }
                 journey.translated.push(form);
                 self.index.add(&form, id);
             }

@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::packet::LookupRole;
-
-/// The function without what the compiler appended (`.constprop.0`, `.isra.0`, `.part.0`).
-pub(super) fn base(name: &str) -> &str {
-    name.split('.').next().unwrap_or(name)
-}
+use crate::model::{packet::LookupRole, stack::base};
 
 /// Frames of the tracing machinery and of the free functions themselves.
 pub(super) fn is_tracing(name: &str) -> bool {

@@ -12,6 +12,7 @@ use crate::{
         journey::{Journey, Step},
         packet::{Head, LookupRole, Place, What},
         sighting::{Side, Sighting},
+        stack::base,
     },
 };
 
@@ -261,12 +262,6 @@ impl<'a> Case<'a> {
         draft.last_ns = self.drops().filter(same).map(|d| d.mono_ns()).max().unwrap_or(draft.last_ns);
         draft
     }
-}
-
-/// The function without what the compiler appended (`.constprop.0`).
-#[must_use]
-pub(super) fn base(name: &str) -> &str {
-    name.split('.').next().unwrap_or(name)
 }
 
 /// Who made a change, in words.

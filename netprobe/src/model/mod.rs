@@ -15,4 +15,5 @@ pub mod journey;
 pub mod known;
 pub mod packet;
 pub mod sighting;
+pub mod stack;
 pub mod symbols;

@@ -14,6 +14,7 @@ use crate::{
         identity::Pod,
         packet::{Packet, What},
         sighting::Side,
+        stack::base,
     },
 };
 
@@ -132,7 +133,7 @@ impl Drops {
         let owner = count.owner.checked_sub(1).and_then(|at| self.owners.get(at as usize)).cloned();
         let namespace = known.facts.namespaces.get(&count.netns);
         let device = namespace.filter(|_| count.ifindex != 0).map_or_else(String::new, |n| n.device(count.ifindex));
-        let base = site.split('.').next().unwrap_or(&site);
+        let base = base(&site);
         DropRow {
             pod: owner.or_else(|| known.names.namespace(count.netns).yes().cloned()),
             side: if count.netns == known.facts.node { Side::Node } else { Side::Pod },

@@ -9,6 +9,7 @@ use crate::model::{
     flow::Proto,
     packet::{Head, LookupRole, Place, What},
     sighting::{Side, Sighting},
+    stack::netfilter_hook,
 };
 
 /// A sighting in words.
@@ -80,7 +81,7 @@ fn hop(side: Side, device: &str, place: Place) -> String {
 }
 
 fn dropped(sighting: &Sighting, reason: &str, site: &str, stack: &[Arc<str>]) -> String {
-    let hook = hook(stack).map(|hook| format!(", hook {hook}")).unwrap_or_default();
+    let hook = netfilter_hook(site, stack).map(|hook| format!(", hook {hook}")).unwrap_or_default();
     let place = match (sighting.side, sighting.device.as_ref()) {
         (Side::Unknown, "") => String::new(),
         (Side::Unknown, device) => format!(" ({device})"),
@@ -90,25 +91,9 @@ fn dropped(sighting: &Sighting, reason: &str, site: &str, stack: &[Arc<str>]) ->
     format!("{reason} in {site}{hook}{place}")
 }
 
-/// The netfilter hook of a call stack, innermost first: who called `nf_hook_slow`.
-fn hook(stack: &[Arc<str>]) -> Option<&'static str> {
-    let plain = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
-    let mut callers = stack.iter().map(|name| plain(name)).skip_while(|name| !name.starts_with("nf_hook_slow")).skip(1);
-    Some(match callers.next()?.as_str() {
-        "ip_rcv" | "ip_list_rcv" | "ip_sublist_rcv" | "ipv6_rcv" | "ipv6_list_rcv" | "ip6_sublist_rcv" => "prerouting",
-        "ip_local_deliver" | "ip6_input" => "input",
-        "ip_forward" | "ip6_forward" => "forward",
-        "__ip_local_out" | "__ip6_local_out" | "ip6_xmit" | "raw_sendmsg" | "rawv6_sendmsg" => "output",
-        "ip_output" | "ip_mc_output" | "ip6_output" | "ip6_finish_output" => "postrouting",
-        "__netif_receive_skb_core" => "ingress",
-        "__dev_queue_xmit" => "egress",
-        _ => return None,
-    })
-}
-
 /// What a look-up that found no next hop found (`fib_rules.c`, `fib_semantics.c`: `fib_props`).
 fn route_error(err: i32) -> String {
-    match -err {
+    match err.saturating_neg() {
         libc::EAGAIN | libc::ENETUNREACH | libc::ESRCH => "no route".to_owned(),
         libc::EHOSTUNREACH => "unreachable route".to_owned(),
         libc::EINVAL => "blackhole route".to_owned(),

@@ -78,6 +78,16 @@ impl Lab {
         nft("add rule ip bench forward udp dport 9999 counter drop")
     }
 
+    /// Adds a second uplink, and a policy rule that sends the client's packets to it by a table without a route there.
+    pub(crate) fn wrong_egress(&self) -> Result<()> {
+        ip(&["link", "add", "uplink1", "netns", NODE, "type", "veth", "peer", "name", "eth1", "netns", SERVER])?;
+        ip(&["-n", NODE, "address", "add", "10.77.4.1/24", "dev", "uplink1"])?;
+        ip(&["-n", NODE, "link", "set", "uplink1", "up"])?;
+        ip(&["-n", SERVER, "link", "set", "eth1", "up"])?;
+        ip(&["-n", NODE, "route", "add", "10.77.4.0/24", "dev", "uplink1", "table", "2"])?;
+        ip(&["-n", NODE, "rule", "add", "priority", "1536", "from", "10.77.1.2", "lookup", "2"])
+    }
+
     /// What the rule of [`drop_all`](Self::drop_all) counted.
     pub(crate) fn dropped(&self) -> Result<u64> {
         let said = ask(inside(NODE, "nft").args(["-j", "list", "chain", "ip", "bench", "forward"]))?;

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the figures of the project, measured side by side.
 
 mod clock;
+mod finding;
 mod forwarding;
 mod hooks;
 mod lab;
@@ -8,7 +9,9 @@ mod load;
 mod process;
 mod programs;
 mod report;
+mod start;
 mod stats;
+mod storm;
 mod tool;
 mod traffic;
 
@@ -52,6 +55,12 @@ enum What {
     Forwarding,
     /// What one hook costs a packet that is not ours.
     Hooks,
+    /// A drop storm: whether every drop is counted, and what counting takes.
+    Storm,
+    /// Start, end and memory.
+    Start,
+    /// From a bad packet to the finding.
+    Finding,
 }
 
 type Measure = fn(&Bench) -> Result<(Vec<Figure>, String)>;
@@ -60,6 +69,9 @@ type Measure = fn(&Bench) -> Result<(Vec<Figure>, String)>;
 const ROWS: &[(What, &str, &str, Measure)] = &[
     (What::Forwarding, "1-forwarding", "Cost to forwarded packets", forwarding::run),
     (What::Hooks, "2-hooks", "Cost of one hook on a packet that is not ours", hooks::run),
+    (What::Storm, "3-storm", "Drop storm", storm::run),
+    (What::Start, "4-start", "Start, end and memory", start::run),
+    (What::Finding, "5-finding", "From a bad packet to the finding", finding::run),
 ];
 
 /// Measures and writes docs/bench.md and docs/bench.json.

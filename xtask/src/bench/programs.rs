@@ -62,6 +62,12 @@ pub(crate) fn of(pid: u32) -> Result<BTreeMap<String, Runs>> {
         .collect())
 }
 
+/// Whether `pid` holds all programs that are loaded.
+pub(crate) fn alone(pid: u32) -> Result<bool> {
+    let held = held(pid)?;
+    Ok(loaded()?.iter().all(|program| held.contains(&program.id)))
+}
+
 /// Numbers of the programs that process `pid` has open, itself or through a link. Older bpftools do not tell.
 fn held(pid: u32) -> Result<BTreeSet<u64>> {
     let folder = format!("/proc/{pid}/fdinfo");

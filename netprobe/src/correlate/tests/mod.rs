@@ -220,6 +220,20 @@ fn a_translated_packet_seen_first_opens_with_the_original_flow() {
 }
 
 #[test]
+fn a_socket_that_outlives_many_translations_keeps_the_last_ones() {
+    let mut bench = Bench::default();
+    let outside = |n: usize| tcp(&format!("172.20.0.2:{}", 1_000 + n), "10.20.0.4:3306");
+    let id = bench.see(NODE, received(out(), ACK, 1, 0xa0));
+    for n in 0..100 {
+        let after = outside(n);
+        bench.see(NODE, at_place(Place::Queue, segment(after, ACK, 1), Some(entry(out(), after))));
+    }
+    assert_eq!(bench.journey(id).translated.len(), FORMS_MAX);
+    assert_eq!(bench.see(NODE, received(outside(99).reversed(), ACK, 2, 0xb0)), id);
+    assert_ne!(bench.see(NODE, received(outside(0).reversed(), ACK, 2, 0xb0)), id, "it is long over");
+}
+
+#[test]
 fn a_retransmission_belongs_to_the_connection_it_repeats() {
     let mut bench = Bench::default();
     let id = bench.see(POD, sent(out(), SYN, 1));

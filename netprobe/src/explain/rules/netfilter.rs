@@ -2,31 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{explain::case::base, model::finding::Netfilter};
-
-/// The caller of `nf_hook_slow` names the hook. The innermost match counts: a packet that is
-/// dropped at output may have been received further up the same stack.
-const HOOKS: &[(&str, &str)] = &[
-    ("ip_rcv", "prerouting"),
-    ("ipv6_rcv", "prerouting"),
-    ("ip_sabotage_in", "prerouting"),
-    ("br_nf_pre_routing", "prerouting"),
-    ("ip_local_deliver", "input"),
-    ("ip6_input", "input"),
-    ("ip_forward", "forward"),
-    ("ip6_forward", "forward"),
-    ("br_nf_forward_ip", "forward"),
-    ("br_nf_forward", "forward"),
-    ("__ip_local_out", "output"),
-    ("__ip6_local_out", "output"),
-    ("ip6_xmit", "output"),
-    ("ip_output", "postrouting"),
-    ("ip_mc_output", "postrouting"),
-    ("ip6_output", "postrouting"),
-    ("br_nf_post_routing", "postrouting"),
-    ("__netif_receive_skb_core", "ingress"),
-    ("__dev_queue_xmit", "egress"),
-];
+use crate::model::{
+    finding::Netfilter,
+    stack::{base, netfilter_hook},
+};
 
 /// The function that evaluates a base chain names its family.
 const FAMILIES: &[(&str, &str)] = &[
@@ -39,14 +18,9 @@ const FAMILIES: &[(&str, &str)] = &[
 
 /// The verdict's hook and family, `None` where no netfilter frame is on the stack.
 pub(super) fn verdict(site: &str, stack: &[Arc<str>], v6: bool) -> Option<Netfilter> {
-    let frames = || std::iter::once(site).chain(stack.iter().map(|f| base(f)));
-    let entered = frames()
-        .any(|f| f.starts_with("nf_") || f.starts_with("nft_") || f.starts_with("ipt_") || f.starts_with("ip6t_"));
-    if !entered {
-        return None;
-    }
-    let hook = frames().find_map(|frame| HOOKS.iter().find(|(name, _)| *name == frame))?.1;
-    let by_nft = frames().find_map(|frame| FAMILIES.iter().find(|(name, _)| *name == frame)).map(|(_, family)| *family);
+    let hook = netfilter_hook(site, stack)?;
+    let mut frames = std::iter::once(site).chain(stack.iter().map(|frame| base(frame)));
+    let by_nft = frames.find_map(|frame| FAMILIES.iter().find(|(name, _)| *name == frame)).map(|(_, family)| *family);
     // Without an nft frame it is x_tables or conntrack itself: they are of the packet's family.
     let family = by_nft.unwrap_or(if v6 { "ip6" } else { "ip" });
     Some(Netfilter { hook: hook.to_owned(), family: Some(family.to_owned()), ..Netfilter::default() })
@@ -82,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_forward_from_prerouting_below_it() {
+    fn tells_hook_and_family() {
         let frames = stack(&[
             "nft_do_chain_ipv4",
             "nf_hook_slow",
@@ -93,19 +67,5 @@ mod tests {
         ]);
         let found = verdict("nft_do_chain", &frames, false).expect("netfilter is on the stack");
         assert_eq!((found.hook.as_str(), found.family.as_deref()), ("forward", Some("ip")));
-    }
-
-    #[test]
-    fn tells_the_netdev_hooks() {
-        let frames =
-            stack(&["nft_do_chain_netdev", "nf_hook_slow", "__dev_queue_xmit", "ip_finish_output2", "ip_forward"]);
-        assert_eq!(verdict("nft_do_chain", &frames, false).expect("netfilter").hook, "egress");
-        let frames = stack(&["nft_do_chain_netdev", "nf_hook_slow", "__netif_receive_skb_core.constprop.0"]);
-        assert_eq!(verdict("nft_do_chain", &frames, false).expect("netfilter").hook, "ingress");
-    }
-
-    #[test]
-    fn is_silent_without_netfilter_on_the_stack() {
-        assert_eq!(verdict("tcp_v4_rcv", &stack(&["ip_local_deliver_finish", "ip_local_deliver"]), false), None);
     }
 }
