@@ -12,7 +12,11 @@ use netprobe_common::{
     limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
 };
 
-use crate::kernel::{CONFIG, config, conntrack, header::Headers, skb::Skb};
+use crate::kernel::{
+    CONFIG, config, conntrack,
+    header::{Ends, Headers},
+    skb::Skb,
+};
 
 /// Namespaces by the low bits of their inode number: one load instead of a hash.
 #[map]
@@ -96,10 +100,40 @@ pub(crate) fn owner(ip: &[u8; 16]) -> Option<Owner> {
     unsafe { ADDRESSES.get(ip) }.copied()
 }
 
+/// Where a flow's byte is in `FLOW_MARKS`: the same for both directions.
+#[inline(always)]
+fn mark_of(src: u32, dst: u32, sport: u16, dport: u16) -> u32 {
+    let ports = (u32::from(sport) + u32::from(dport)).wrapping_mul(0x85eb_ca6b);
+    (src.wrapping_add(dst) ^ ports) % (FLOW_BITS_WORDS * 8)
+}
+
 #[inline(always)]
 fn flow_mark(key: &FlowKey) -> u32 {
-    let ports = u32::from(key.sport) << 16 | u32::from(key.dport);
-    (spread(&key.src) ^ spread(&key.dst).rotate_left(7) ^ ports.wrapping_mul(0x85eb_ca6b)) % (FLOW_BITS_WORDS * 8)
+    mark_of(spread(&key.src), spread(&key.dst), key.sport, key.dport)
+}
+
+/// Whether the packet may be followed, by a glance: its addresses and ports against the tables of
+/// bits and bytes. Says yes to every followed packet, and to few others.
+#[inline(always)]
+pub(crate) fn candidate(role: u32, skb: Skb, ip: u64) -> bool {
+    all() || role & NS_FOLLOWED != 0 || is_receiving(skb) || glance(ip)
+}
+
+/// One copy of the header, two addresses, one flow. A function of its own, for its stack.
+#[inline(never)]
+fn glance(ip: u64) -> bool {
+    let ends = Ends::read(ip);
+    let (src, dst) = (spread(&ends.src), spread(&ends.dst));
+    let Some(bits) = ADDRESS_BITS.get(0) else { return false };
+    let has = |hash: u32| {
+        let bit = hash % (ADDRESS_BITS_WORDS * 64);
+        bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0
+    };
+    if ends.all || has(src) || has(dst) {
+        return true;
+    }
+    let Some(marks) = FLOW_MARKS.get(0) else { return false };
+    marks[mark_of(src, dst, ends.sport, ends.dport) as usize] != 0
 }
 
 /// Whether it is a translated form of a followed flow. A function of its own, as the two below

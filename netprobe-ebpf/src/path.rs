@@ -47,7 +47,11 @@ pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
     if !follow::in_flight() {
         return None;
     }
-    let headers = skb.received_headers()?;
+    let ip = skb.data();
+    if !follow::candidate(role, skb, ip) {
+        return None;
+    }
+    let headers = skb.headers(Slot::Receive, ip)?;
     if !follow::packet(role, skb, headers) {
         return None;
     }
@@ -75,7 +79,11 @@ fn leaving(skb: Skb, place: u32, slot: Slot) -> Option<()> {
     if role == 0 || (role & netprobe_common::config::NS_FOLLOWED == 0 && !follow::in_flight()) {
         return None;
     }
-    let headers = skb.headers(slot)?;
+    let ip = skb.network();
+    if !follow::candidate(role, skb, ip) {
+        return None;
+    }
+    let headers = skb.headers(slot, ip)?;
     if follow::packet(role, skb, headers) {
         send(skb, headers, netns, place, 0);
     }
@@ -97,7 +105,11 @@ pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
         follow::received(skb);
         return None;
     }
-    let headers = skb.headers(Slot::Consume)?;
+    let ip = skb.network();
+    if !follow::candidate(role, skb, ip) {
+        return None;
+    }
+    let headers = skb.headers(Slot::Consume, ip)?;
     // A packet that ends its way well has nothing to tell, but for the SYN that a full queue ignores.
     if headers.flags & SYN_OR_ACK == SYN && follow::packet(role, skb, headers) {
         let location = if config!(has_consume_location) != 0 { ctx.arg(1) } else { 0 };
