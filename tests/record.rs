@@ -21,8 +21,8 @@ use nix::sched::{CloneFlags, unshare};
 const NODE: &str = "node-1";
 /// Largest recording that is kept.
 const BYTES_MAX: u64 = 100_000;
-/// How long to record after the traffic: what waits for an answer waits a second.
-const SETTLE: Duration = Duration::from_millis(1500);
+/// How long to record after the traffic: a neighbour is given up after three seconds.
+const SETTLE: Duration = Duration::from_millis(2500);
 
 /// A network broken one way.
 struct Story {
