@@ -75,7 +75,7 @@ fn subjects() -> Vec<Subject> {
 /// Measures it.
 pub(crate) fn run(bench: &Bench) -> Result<(Vec<Figure>, String)> {
     let _lab = Lab::new()?;
-    let (pairs, seconds) = if bench.quick { (3, 0.5) } else { (7, 0.8) };
+    let (pairs, seconds) = if bench.quick { (3, 0.5) } else { (5, 0.8) };
     let subjects = subjects();
     let mut beside: Vec<Beside> = subjects.iter().map(|_| Beside::default()).collect();
     let (mut base, mut disturbed) = (vec![], 0);

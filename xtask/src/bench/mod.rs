@@ -150,9 +150,13 @@ fn machine() -> Result<String> {
 
 fn when(root: &Path, quick: bool) -> Result<String> {
     let date = ask(Command::new("date").args(["--utc", "+%Y-%m-%d %H:%M UTC"]))?;
-    let commit = ask(Command::new("git").current_dir(root).args(["describe", "--always", "--dirty"]))?;
+    let git = |arguments: &[&str]| ask(Command::new("git").current_dir(root).args(arguments));
+    let commit = git(&["describe", "--always"])?;
+    // Our own two pages do not count.
+    let clean = git(&["status", "--porcelain", "--", ".", ":!docs/bench.*"])?.trim().is_empty();
+    let changed = if clean { "" } else { " with changes" };
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("unknown");
     let quick = if quick { ", quick run" } else { "" };
-    Ok(format!("{}, commit {}, load average at the end {load}{quick}", date.trim(), commit.trim()))
+    Ok(format!("{}, commit {}{changed}, load average at the end {load}{quick}", date.trim(), commit.trim()))
 }

@@ -21,12 +21,7 @@ impl Bench {
         self.sent(&mut command)
     }
 
-    /// Sends from the client to `to` with `rate` packets a second.
-    pub(crate) fn send(&self, to: &str, rate: u64, seconds: f64) -> Result<Sent> {
-        self.sent(&mut self.sender(lab::CLIENT, to, rate, seconds))
-    }
-
-    /// The same from namespace `from`, in the background.
+    /// Sends from the namespace `from` with `rate` packets a second, in the background.
     pub(crate) fn trickle(&self, from: &str, to: &str, rate: u64, seconds: f64) -> Result<Process> {
         Process::start(self.sender(from, to, rate, seconds).stdout(Stdio::null()))
     }
