@@ -1,7 +1,7 @@
 //! Makes the recordings that `replay` compares with golden output, by breaking real networks.
 //!
 //! ```text
-//! cargo test --package netprobe-tests --test record -- --ignored      (as root)
+//! cargo run --package netprobe-tests --example record      (as root)
 //! UPDATE_GOLDEN=1 cargo test --package netprobe-tests --test replay
 //! ```
 //! `STORY=a,b` makes only these. Another run has other times and ports, so all golden files change: make them again only where
@@ -21,8 +21,8 @@ use nix::sched::{CloneFlags, unshare};
 const NODE: &str = "node-1";
 /// Largest recording that is kept.
 const BYTES_MAX: u64 = 100_000;
-/// How long to record after the traffic: what waits for an answer waits a second.
-const SETTLE: Duration = Duration::from_millis(1500);
+/// How long to record after the traffic: a neighbour is given up after three seconds.
+const SETTLE: Duration = Duration::from_millis(2500);
 
 /// A network broken one way.
 struct Story {
@@ -141,9 +141,7 @@ fn forget(namespace: &mut NamespaceFacts) {
     namespace.pids.clear();
 }
 
-#[test]
-#[ignore = "makes the fixtures of `replay` again: see the top of this file"]
-fn record_the_fixtures() {
+fn main() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     let only = env::var("STORY").ok();
     let is_wanted = |story: &&Story| only.as_deref().is_none_or(|names| names.split(',').any(|n| n == story.name));

@@ -27,7 +27,7 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
     if role == 0 {
         return None;
     }
-    let headers = skb.headers(Slot::Drop)?;
+    let headers = skb.headers(Slot::Drop, skb.network())?;
     let ours = follow::packet(role, skb, headers);
     follow::received(skb);
     if !ours {
@@ -66,7 +66,7 @@ pub(crate) fn icmp_send(ctx: BtfTracePointContext) -> Option<()> {
     if role == 0 {
         return None;
     }
-    let headers = skb.headers(Slot::Icmp)?;
+    let headers = skb.headers(Slot::Icmp, skb.network())?;
     if !follow::packet(role, skb, headers) {
         return None;
     }

@@ -12,7 +12,11 @@ use netprobe_common::{
     limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
 };
 
-use crate::kernel::{CONFIG, config, conntrack, header::Headers, probe, skb::Skb};
+use crate::kernel::{
+    CONFIG, config, conntrack,
+    header::{Ends, Headers},
+    skb::Skb,
+};
 
 /// Namespaces by the low bits of their inode number: one load instead of a hash.
 #[map]
@@ -23,9 +27,11 @@ static NETNS_SHARED: HashMap<u32, u32> = HashMap::with_max_entries(NETNS_MAX, 0)
 /// Addresses of the pods we know.
 #[map]
 static ADDRESSES: HashMap<[u8; 16], Owner> = HashMap::with_max_entries(ADDRESSES_MAX, 0);
+/// What `ADDRESS_BITS` holds.
+type AddressBits = [u64; ADDRESS_BITS_WORDS as usize];
 /// One bit per followed address, in front of `ADDRESSES`. Written by user space only.
 #[map]
-static ADDRESS_BITS: Array<[u64; ADDRESS_BITS_WORDS as usize]> = Array::with_max_entries(1, 0);
+static ADDRESS_BITS: Array<AddressBits> = Array::with_max_entries(1, 0);
 /// Translated forms of followed flows, in canonical direction.
 #[map]
 static FLOWS: LruHashMap<FlowKey, u8> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
@@ -33,9 +39,6 @@ static FLOWS: LruHashMap<FlowKey, u8> = LruHashMap::with_max_entries(FLOWS_MAX, 
 /// other.
 #[map]
 static FLOW_MARKS: Array<[u8; FLOW_BITS_WORDS as usize * 8]> = Array::with_max_entries(1, 0);
-/// 1 once there is anything in `FLOWS`: until then addresses alone tell what is followed.
-#[map]
-static TRANSLATIONS: Array<u32> = Array::with_max_entries(1, 0);
 /// 1 while anything followed is on its way; user space clears it when nothing was for a while.
 #[map]
 static IN_FLIGHT: Array<u32> = Array::with_max_entries(1, 0);
@@ -71,12 +74,7 @@ pub(crate) fn in_flight() -> bool {
 
 #[inline(always)]
 fn set_in_flight() {
-    set(&IN_FLIGHT);
-}
-
-#[inline(always)]
-fn set(word: &Array<u32>) {
-    if let Some(word) = word.get_ptr_mut(0) {
+    if let Some(word) = IN_FLIGHT.get_ptr_mut(0) {
         // SAFETY: the map has the entry, and a word that two CPUs set to 1 at once is 1.
         unsafe {
             if *word == 0 {
@@ -95,9 +93,14 @@ fn addresses(flow: &FlowKey) -> bool {
 }
 
 #[inline(always)]
-fn address(bits: &[u64; ADDRESS_BITS_WORDS as usize], words: (u64, u64), ip: &[u8; 16]) -> bool {
+fn address(bits: &AddressBits, words: (u64, u64), ip: &[u8; 16]) -> bool {
+    bit(bits, words) && owner(ip).is_some_and(|owner| owner.followed != 0)
+}
+
+#[inline(always)]
+fn bit(bits: &AddressBits, words: (u64, u64)) -> bool {
     let bit = spread_words(words) % (ADDRESS_BITS_WORDS * 64);
-    bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0 && owner(ip).is_some_and(|owner| owner.followed != 0)
+    bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0
 }
 
 /// Whose address it is, where we know.
@@ -107,11 +110,43 @@ pub(crate) fn owner(ip: &[u8; 16]) -> Option<Owner> {
     unsafe { ADDRESSES.get(ip) }.copied()
 }
 
+/// Where a flow's byte is in `FLOW_MARKS`: the same for both directions.
+#[inline(always)]
+fn mark_of(src: u32, dst: u32, sport: u16, dport: u16) -> u32 {
+    let ports = (u32::from(sport) + u32::from(dport)).wrapping_mul(0x85eb_ca6b);
+    (src.wrapping_add(dst) ^ ports) % (FLOW_BITS_WORDS * 8)
+}
+
 #[inline(always)]
 fn flow_mark(key: &FlowKey) -> u32 {
-    let ports = u32::from(key.sport) << 16 | u32::from(key.dport);
     let (src, dst) = key.ends();
-    (spread_words(src) ^ spread_words(dst).rotate_left(7) ^ ports.wrapping_mul(0x85eb_ca6b)) % (FLOW_BITS_WORDS * 8)
+    mark_of(spread_words(src), spread_words(dst), key.sport, key.dport)
+}
+
+/// Whether the packet may be followed, by a glance: its addresses and ports against the tables of
+/// bits and bytes. Says yes to every followed packet, and to few others.
+#[inline(always)]
+pub(crate) fn candidate(role: u32, skb: Skb, ip: u64) -> bool {
+    all() || role & NS_FOLLOWED != 0 || is_receiving(skb) || glance(ip)
+}
+
+/// One copy of the header, two addresses, one flow. A function of its own, for its stack.
+#[inline(never)]
+fn glance(ip: u64) -> bool {
+    let ends = Ends::read(ip);
+    if ends.all || may_have_address(&ends.flow) {
+        return true;
+    }
+    let Some(marks) = FLOW_MARKS.get(0) else { return false };
+    marks[flow_mark(&ends.flow) as usize] != 0
+}
+
+/// Whether either address of `flow` may be followed: by its bit alone.
+#[inline(always)]
+pub(crate) fn may_have_address(flow: &FlowKey) -> bool {
+    let Some(bits) = ADDRESS_BITS.get(0) else { return false };
+    let (src, dst) = flow.ends();
+    bit(bits, src) || bit(bits, dst)
 }
 
 /// Whether it is a translated form of a followed flow. A function of its own, as the two below
@@ -140,7 +175,6 @@ pub(crate) fn remember(ct: &Conntrack) {
 
 #[inline(never)]
 fn remember_flow(flow: &FlowKey) {
-    set(&TRANSLATIONS);
     let key = flow.canonical();
     if let Some(marks) = FLOW_MARKS.get_ptr_mut(0) {
         // SAFETY: the index is below the array's length; a byte set twice is set.
@@ -183,26 +217,6 @@ pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
     }
     set_in_flight();
     true
-}
-
-/// Whether the packet in a namespace that is not followed is surely none of ours, by its IPv4 addresses alone: a short
-/// copy instead of all headers. `ip` is the address of its network header.
-#[inline(always)]
-pub(crate) fn stranger(skb: Skb, ip: u64) -> bool {
-    if all() || TRANSLATIONS.get(0).is_none_or(|word| *word != 0) || is_receiving(skb) {
-        return false;
-    }
-    let header: [u32; 5] = probe(ip, 0);
-    header[0] & 0xf0 == 0x40 && !marked(header[3]) && !marked(header[4])
-}
-
-/// Whether an IPv4 address (in memory order) may be followed: false is sure, true is not.
-#[inline(always)]
-pub(crate) fn marked(address: u32) -> bool {
-    let Some(bits) = ADDRESS_BITS.get(0) else { return true };
-    let mapped = (0, u64::from(address) << 32 | 0xffff_0000);
-    let bit = spread_words(mapped) % (ADDRESS_BITS_WORDS * 64);
-    bits[(bit / 64) as usize] >> (bit % 64) & 1 != 0
 }
 
 /// Whether a question or a socket of `flow` is followed.

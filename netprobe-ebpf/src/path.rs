@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netprobe_common::{
-    config::{PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
+    config::{NS_FOLLOWED, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
     event::Hop,
 };
 
@@ -44,13 +44,14 @@ pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
     receiving.netns = netns;
     receiving.ifindex = device.ifindex();
     receiving.followed = 0;
-    if !follow::in_flight() {
+    if role & NS_FOLLOWED == 0 && !follow::in_flight() {
         return None;
     }
-    if role & netprobe_common::config::NS_FOLLOWED == 0 && follow::stranger(skb, skb.data()) {
+    let ip = skb.data();
+    if !follow::candidate(role, skb, ip) {
         return None;
     }
-    let headers = skb.received_headers()?;
+    let headers = skb.headers(Slot::Receive, ip)?;
     if !follow::packet(role, skb, headers) {
         return None;
     }
@@ -75,13 +76,14 @@ pub(crate) fn net_dev_start_xmit(ctx: BtfTracePointContext) -> Option<()> {
 fn leaving(skb: Skb, place: u32, slot: Slot) -> Option<()> {
     let netns = skb.device()?.netns();
     let role = follow::role(netns);
-    if role == 0 || (role & netprobe_common::config::NS_FOLLOWED == 0 && !follow::in_flight()) {
+    if role == 0 || (role & NS_FOLLOWED == 0 && !follow::in_flight()) {
         return None;
     }
-    if role & netprobe_common::config::NS_FOLLOWED == 0 && follow::stranger(skb, skb.network_header()) {
+    let ip = skb.network();
+    if !follow::candidate(role, skb, ip) {
         return None;
     }
-    let headers = skb.headers(slot)?;
+    let headers = skb.headers(slot, ip)?;
     if follow::packet(role, skb, headers) {
         send(skb, headers, netns, place, 0);
     }
@@ -103,7 +105,11 @@ pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
         follow::received(skb);
         return None;
     }
-    let headers = skb.headers(Slot::Consume)?;
+    let ip = skb.network();
+    if !follow::candidate(role, skb, ip) {
+        return None;
+    }
+    let headers = skb.headers(Slot::Consume, ip)?;
     // A packet that ends its way well has nothing to tell, but for the SYN that a full queue ignores.
     if headers.flags & SYN_OR_ACK == SYN && follow::packet(role, skb, headers) {
         let location = if config!(has_consume_location) != 0 { ctx.arg(1) } else { 0 };

@@ -25,10 +25,10 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let question = Question::V4(flow);
-    if rests(question) {
+    let mut asked = question.addresses();
+    if rests(question, &asked) {
         return None;
     }
-    let mut asked = question.addresses();
     let place = place(question, &asked, || NextHop::netns(hop))?;
     question.complete(&mut asked);
     let answer = Answer { table: ctx.arg::<u64>(0) as u32, err: ctx.arg::<u64>(3) as i32, hop: NextHop::read(hop) };
@@ -47,10 +47,10 @@ pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let question = Question::V6(flow);
-    if rests(question) {
+    let mut asked = question.addresses();
+    if rests(question, &asked) {
         return None;
     }
-    let mut asked = question.addresses();
     let place = place(question, &asked, || exact)?;
     question.complete(&mut asked);
     let (hop, err) = fib6_result(net, result);
@@ -78,11 +78,11 @@ struct Answer {
     hop: NextHop,
 }
 
-/// Whether it asks, while nothing followed is on its way, for a packet that came in and goes to nobody we follow. One
-/// that a followed pod sent was seen there and is on its way.
+/// Whether it is not worth another look: nothing followed is on its way, and it asks for a packet
+/// that came in and has none of our addresses.
 #[inline(always)]
-fn rests(question: Question) -> bool {
-    question.iif() > 1 && !follow::in_flight() && question.v4_destination().is_some_and(|ip| !follow::marked(ip))
+fn rests(question: Question, asked: &FlowKey) -> bool {
+    question.iif() > 1 && !follow::in_flight() && !follow::may_have_address(asked)
 }
 
 /// Where the look-up happened, if it is followed. Cheapest test first: who asks, for whom.

@@ -53,7 +53,7 @@ pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> Option<()> {
     let skb = Skb::new(skb);
     let netns = skb.netns();
     let role = follow::role(netns);
-    let flow = &skb.headers(Slot::Reset)?.flow;
+    let flow = &skb.headers(Slot::Reset, skb.network())?.flow;
     if role & NS_FOLLOWED == 0 && (role == 0 || !follow::flow(flow)) {
         return None;
     }

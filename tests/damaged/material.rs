@@ -24,18 +24,18 @@ use netprobe_common::event::Header;
 use proptest::prelude::*;
 
 /// Bytes of a record before its payload.
-pub const HEAD: usize = size_of::<Header>();
+pub(crate) const HEAD: usize = size_of::<Header>();
 
 /// What the recordings of the stories hold.
 #[derive(Default)]
-pub struct Material {
-    pub host: HostFacts,
-    pub node: NodeFacts,
-    pub inventory: Inventory,
-    pub symbols: Vec<(u64, String)>,
-    pub records: Vec<Bytes>,
-    pub facts: Vec<Bytes>,
-    pub drops: Vec<serde_json::Value>,
+pub(crate) struct Material {
+    pub(crate) host: HostFacts,
+    pub(crate) node: NodeFacts,
+    pub(crate) inventory: Inventory,
+    pub(crate) symbols: Vec<(u64, String)>,
+    pub(crate) records: Vec<Bytes>,
+    pub(crate) facts: Vec<Bytes>,
+    pub(crate) drops: Vec<serde_json::Value>,
 }
 
 /// The first one tells what the node is like; the others are moved there.
@@ -51,7 +51,7 @@ const STORIES: [&str; 8] = [
 ];
 
 /// Of all stories.
-pub static REAL: LazyLock<Material> = LazyLock::new(|| {
+pub(crate) static REAL: LazyLock<Material> = LazyLock::new(|| {
     let mut all = Material::default();
     for story in STORIES {
         let reader = Reader::open(&recording(story)).expect("a recording");
@@ -101,12 +101,12 @@ fn renumbered(record: &[u8], numbers: &BTreeMap<[u8; 4], [u8; 4]>) -> Bytes {
 }
 
 /// A story's recording.
-pub fn recording(story: &str) -> PathBuf {
+pub(crate) fn recording(story: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "fixtures", story, "run.npr"].iter().collect()
 }
 
 /// A decoder that knows the recordings' kernel.
-pub fn decoder() -> Decoder {
+pub(crate) fn decoder() -> Decoder {
     let mut symbols = Symbols::default();
     for (address, name) in &REAL.symbols {
         symbols.learn(*address, name);
@@ -115,21 +115,21 @@ pub fn decoder() -> Decoder {
 }
 
 /// A pipeline on the recordings' node.
-pub fn pipeline(now_ns: u64) -> Pipeline {
+pub(crate) fn pipeline(now_ns: u64) -> Pipeline {
     Pipeline::new(decoder(), REAL.node.clone(), REAL.inventory.clone(), Expectations::default(), now_ns)
 }
 
 /// What was written.
 #[derive(Clone, Default)]
-pub struct Paper(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Paper(Arc<Mutex<Vec<u8>>>);
 
 impl Paper {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         String::from_utf8(bytes).expect("output is text")
     }
 
-    pub fn renderer(&self, format: Format) -> Box<dyn Render> {
+    pub(crate) fn renderer(&self, format: Format) -> Box<dyn Render> {
         let setup = Setup { clock: Clock::new(&REAL.host), columns: 80, lines: None, colour: false };
         format.renderer(Box::new(self.clone()), setup)
     }
@@ -146,12 +146,12 @@ impl io::Write for Paper {
 }
 
 /// A real record.
-pub fn real() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn real() -> impl Strategy<Value = Vec<u8>> {
     prop::sample::select(&*REAL.records).prop_map(|record| record.to_vec())
 }
 
 /// A real record in which some words are those of other records, and some bits are flipped.
-pub fn spoiled() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn spoiled() -> impl Strategy<Value = Vec<u8>> {
     let words = prop::collection::vec((any::<prop::sample::Index>(), real()), 0..6);
     let bits = prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 0..4);
     (real(), words, bits).prop_map(|(mut record, words, bits)| {
@@ -171,7 +171,7 @@ pub fn spoiled() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// `record`, but as seen at that time.
-pub fn at_time(mut record: Vec<u8>, mono_ns: u64) -> Vec<u8> {
+pub(crate) fn at_time(mut record: Vec<u8>, mono_ns: u64) -> Vec<u8> {
     record[8..16].copy_from_slice(&mono_ns.to_ne_bytes());
     record
 }

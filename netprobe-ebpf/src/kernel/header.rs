@@ -20,7 +20,8 @@ const ICMPV6: u8 = 58;
 const EXTENSIONS: usize = 3;
 
 /// An IPv4 header without options and the first 20 bytes behind it: one copy for most packets.
-#[repr(C)]
+/// Aligned so that addresses are read by words.
+#[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Ipv4First {
     ip: Ipv4Hdr,
@@ -31,6 +32,44 @@ struct Ipv4First {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct L4([u8; TcpHdr::LEN]);
+
+/// Addresses and ports, and nothing else: what a glance needs.
+pub(crate) struct Ends {
+    pub(crate) flow: FlowKey,
+    /// It takes more than a glance: options, extension headers, a packet quoted by an ICMP error.
+    pub(crate) all: bool,
+}
+
+impl Ends {
+    #[inline(always)]
+    pub(crate) fn read(ip: u64) -> Self {
+        let first: Ipv4First = probe(ip, 0);
+        let mut ends = Self { flow: FlowKey::EMPTY, all: false };
+        let b: [u8; 4] = match first.ip.vihl {
+            0x45 => {
+                ends.flow.src = mapped(first.ip.src_addr);
+                ends.flow.dst = mapped(first.ip.dst_addr);
+                ends.all = first.ip.proto == ICMP;
+                let l4 = &first.l4.0;
+                [l4[0], l4[1], l4[2], l4[3]]
+            }
+            vihl if vihl >> 4 == 6 => {
+                let six: Ipv6Hdr = probe(ip, 0);
+                ends.flow.src = six.src_addr;
+                ends.flow.dst = six.dst_addr;
+                ends.all = six.next_hdr != TCP && six.next_hdr != UDP;
+                probe(ip, Ipv6Hdr::LEN)
+            }
+            _ => {
+                ends.all = true;
+                [0; 4]
+            }
+        };
+        ends.flow.sport = u16::from_be_bytes([b[0], b[1]]);
+        ends.flow.dport = u16::from_be_bytes([b[2], b[3]]);
+        ends
+    }
+}
 
 /// One place for headers per CPU and program. The 512-byte stack is too small for them; and a
 /// program never runs twice at once on a CPU, while two programs may (a softirq interrupts a task).

@@ -53,15 +53,6 @@ impl Question {
         }
     }
 
-    /// IPv4 destination, in memory order.
-    #[inline(always)]
-    pub(crate) fn v4_destination(self) -> Option<u32> {
-        match self {
-            Self::V4(pointer) => Some(typed(pointer, offset!(fl4_daddr))),
-            Self::V6(_) => None,
-        }
-    }
-
     /// Device asked to be the input.
     #[inline(always)]
     pub(crate) fn iif(self) -> u32 {

@@ -60,30 +60,24 @@ impl Skb {
         u16::from_be(typed(self.0, offset!(skb_protocol)))
     }
 
-    /// Headers at the network header: valid from the IP layer on, and at egress.
+    /// Address of the network header: valid from the IP layer on, and at egress.
     #[inline(always)]
-    pub(crate) fn headers(self, slot: Slot) -> Option<&'static Headers> {
-        Headers::read(slot, self.network_header(), self.ether_type())
-    }
-
-    /// Address of the network header.
-    #[inline(always)]
-    pub(crate) fn network_header(self) -> u64 {
+    pub(crate) fn network(self) -> u64 {
         let head: u64 = typed(self.0, offset!(skb_head));
         let network: u16 = typed(self.0, offset!(skb_network_header));
         head + u64::from(network)
     }
 
-    /// `skb->data`: the network header while it is not set yet.
+    /// Address of `skb->data`: at receive the network header is not set yet.
     #[inline(always)]
     pub(crate) fn data(self) -> u64 {
         typed(self.0, offset!(skb_data))
     }
 
-    /// Headers at `skb->data`: at receive the network header is not set yet.
+    /// The headers of the packet whose network header is at `ip`.
     #[inline(always)]
-    pub(crate) fn received_headers(self) -> Option<&'static Headers> {
-        Headers::read(Slot::Receive, self.data(), self.ether_type())
+    pub(crate) fn headers(self, slot: Slot, ip: u64) -> Option<&'static Headers> {
+        Headers::read(slot, ip, self.ether_type())
     }
 
     /// Writes what every packet event has into a record.

@@ -43,7 +43,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let mut reader = Reader::open(&args.file).with_context(|| format!("read {}", args.file.display()))?;
     let (mut host, mut node, mut inventory, mut options) = (None, None, None, None);
     let mut start = None;
-    while let Some(frame) = reader.next() {
+    for frame in reader.by_ref() {
         match frame.with_context(|| format!("read {}", args.file.display()))? {
             Frame::HostFacts(facts) => host = Some(*facts),
             Frame::NodeFacts(facts) => node = Some(*facts),

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Case, intent};
+use super::{Case, case::author, intent};
 use crate::model::{
     facts::{Link, NamespaceFacts, What, table_name},
     finding::Confidence,
@@ -157,5 +157,7 @@ pub fn device_lost(case: &Case<'_>, node: &NamespaceFacts, device: &str) -> Opti
         _ => false,
     })?;
     let what = if matches!(change.what, What::LinkDeleted(_)) { "was deleted" } else { "went down" };
-    Some(format!("{} {device} {what} {}", case.clock(change.mono_ns), super::case::author(&change.by)))
+    // The kernel does not say who took a link away: its notifications carry no sender.
+    let by = if change.by.process.is_some() { format!(" {}", author(&change.by)) } else { String::new() };
+    Some(format!("{} {device} {what}{by}", case.clock(change.mono_ns)))
 }

@@ -112,11 +112,6 @@ impl FactsReader {
         for candidate in candidates {
             candidate.nsid = namespaces::nsid(&mut requests, &candidate.netns)?;
         }
-        // A node that has a number for itself hears of itself by that number.
-        let own = namespaces::nsid(&mut requests, &self.node)?;
-        if let (Some(own), Some(node)) = (own, self.watched.get_mut(&self.node.inum)) {
-            node.nsids.insert(own, self.node.inum);
-        }
         Ok(())
     }
 

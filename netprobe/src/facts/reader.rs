@@ -141,13 +141,16 @@ impl FactsReader {
         if self.names_changed() {
             self.rescan_soon(now_ns);
         }
-        if self.rescans.iter().any(|due| *due <= now_ns) {
-            self.rescans.retain(|due| *due > now_ns);
-            self.scan(now_ns, events);
-        }
-        if self.next_scan_ns <= now_ns {
+        let rescan = self.rescans.iter().any(|due| *due <= now_ns);
+        self.rescans.retain(|due| *due > now_ns);
+        let due = self.next_scan_ns <= now_ns;
+        if due {
             self.next_scan_ns = now_ns + SCAN_NS;
+        }
+        if rescan || due {
             self.scan(now_ns, events);
+            // A scan takes its time on a busy node: a device that came meanwhile may already have packets waiting.
+            self.drain(now_ns, events)?;
         }
         Ok(())
     }

@@ -248,16 +248,6 @@ fn a_pod_that_the_node_has_no_number_for_is_followed_too() {
 }
 
 #[test]
-fn a_node_that_has_a_number_for_itself_is_followed_all_the_same() {
-    let mut net = Net::up("j", &[]);
-    net.ip("node", "netns set @node 77");
-    net.ip("node", "route add 10.1.0.0/16 via 10.9.0.1");
-    net.until(SOON, |facts| facts.node().is_some_and(|n| n.routes.iter().any(|r| r.dst.to_string() == "10.1.0.0/16")));
-    net.ip("node", "route del 10.1.0.0/16");
-    net.until(SOON, |facts| facts.journal.iter().any(|change| matches!(change.what, What::RouteDeleted(_))));
-}
-
-#[test]
 fn changes_that_the_kernel_had_no_room_for_are_said_to_be_lost_and_read_again() {
     let mut net = Net::up("k", &[]);
     net.add_pod("p1", "10.8.0.1");

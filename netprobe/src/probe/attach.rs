@@ -38,6 +38,24 @@ pub struct Status {
     pub obstacle: Option<String>,
 }
 
+/// What loading needs and takes time, but nothing of the run's: made beside the rest of start-up.
+pub struct Prepared {
+    loader: EbpfLoader<'static>,
+    kernel: Btf,
+}
+
+/// Reads the kernel's BTF as aya needs it: once for the loader, which always does, and once to
+/// find tracepoints.
+///
+/// # Errors
+///
+/// When the kernel has no BTF.
+pub fn prepare() -> Result<Prepared> {
+    let loader = std::thread::spawn(EbpfLoader::new);
+    let kernel = Btf::from_sys_fs().context("read the kernel's BTF")?;
+    Ok(Prepared { loader: loader.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))?, kernel })
+}
+
 /// The attached programs. Dropping it, or dying, detaches them all: nothing is pinned.
 pub struct Attached {
     pub(super) ebpf: Ebpf,
@@ -61,9 +79,9 @@ impl Attached {
     /// # Errors
     ///
     /// When the object cannot be loaded at all (privileges, memory), or `kfree_skb` cannot.
-    pub fn new(config: &Config, btf: &KernelBtf) -> Result<Self> {
-        let mut ebpf = load(config)?;
-        let kernel = Btf::from_sys_fs().context("read the kernel's BTF")?;
+    pub fn new(config: &Config, btf: &KernelBtf, prepared: Prepared) -> Result<Self> {
+        let Prepared { loader, kernel } = prepared;
+        let mut ebpf = load(config, loader)?;
         let drops_only = config.mode & MODE_DROPS != 0;
         let mut status = survey(btf);
         status.retain(|s| s.probe.need == Need::Always || !drops_only);
@@ -195,9 +213,9 @@ pub fn give_memory_back() {
     unsafe { libc::malloc_trim(0) };
 }
 
-fn load(config: &Config) -> Result<Ebpf> {
+fn load(config: &Config, loader: EbpfLoader<'static>) -> Result<Ebpf> {
     let config = PodOf(*config);
-    let mut loader = EbpfLoader::new();
+    let mut loader: EbpfLoader<'_> = loader;
     // No CO-RE in the object: its offsets are data.
     loader.btf(None).override_global("CONFIG", &config, true);
     if config.0.mode & MODE_DROPS != 0 {

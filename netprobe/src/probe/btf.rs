@@ -1,6 +1,8 @@
 //! The running kernel's own description of its types (BTF).
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     fs,
     io::Write,
     os::fd::{AsRawFd, OwnedFd},
@@ -19,6 +21,8 @@ const MODULES: &[&str] = &["nf_conntrack"];
 /// BTF of the kernel and of the modules we need.
 pub struct KernelBtf {
     parts: Vec<Btf>,
+    /// Where each struct was found, by its name: finding one takes a pass over all types.
+    roots: RefCell<BTreeMap<String, Option<(usize, u32)>>>,
     /// Keeps the copies alive that the parsers map.
     _copies: Vec<OwnedFd>,
 }
@@ -45,7 +49,7 @@ impl KernelBtf {
             );
         }
         let (base, copy) = map(&path).with_context(|| format!("read the kernel's BTF from {}", path.display()))?;
-        let mut btf = Self { parts: vec![base], _copies: vec![copy] };
+        let mut btf = Self { parts: vec![base], roots: RefCell::default(), _copies: vec![copy] };
         for module in MODULES {
             let path = path.with_file_name(module);
             if path.exists() {
@@ -61,11 +65,24 @@ impl KernelBtf {
     #[must_use]
     pub fn offset(&self, path: &str) -> Option<u32> {
         let (root, rest) = path.split_once('.')?;
-        self.parts.iter().find_map(|btf| {
-            let types = btf.resolve_types_by_name(root).ok()?;
-            let start = types.into_iter().find(|t| matches!(t, Type::Struct(_) | Type::Union(_)))?;
-            member_path(btf, start, rest)
-        })
+        let (part, id) = self.root(root)?;
+        let btf = &self.parts[part];
+        member_path(btf, btf.resolve_type_by_id(id).ok()?, rest)
+    }
+
+    /// The struct or union of that name.
+    fn root(&self, name: &str) -> Option<(usize, u32)> {
+        if let Some(known) = self.roots.borrow().get(name) {
+            return *known;
+        }
+        let is_composite =
+            |btf: &Btf, id: u32| matches!(btf.resolve_type_by_id(id), Ok(Type::Struct(_) | Type::Union(_)));
+        let found = self.parts.iter().enumerate().find_map(|(part, btf)| {
+            let ids = btf.resolve_ids_by_name(name).ok()?;
+            ids.into_iter().find(|id| is_composite(btf, *id)).map(|id| (part, id))
+        });
+        self.roots.borrow_mut().insert(name.to_owned(), found);
+        found
     }
 
     /// Types of a tracepoint's arguments, without the first (`void *__data`); `None` where this

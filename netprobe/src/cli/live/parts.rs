@@ -15,7 +15,11 @@ use crate::{
         inventory::Inventory,
         symbols::Symbols,
     },
-    probe::{attach::Attached, btf::KernelBtf, host, offsets},
+    probe::{
+        attach::{self, Attached},
+        btf::KernelBtf,
+        host, offsets,
+    },
 };
 
 /// What is read and attached at start, side by side.
@@ -39,6 +43,7 @@ impl Parts {
         let options = FactsOptions { pod_addresses: pods, now_ns: host::mono_ns() };
         let here = request.record.node_name.clone();
         std::thread::scope(|scope| {
+            let prepared = scope.spawn(attach::prepare);
             let symbols = scope.spawn(host::symbols);
             let facts = scope.spawn(|| FactsReader::start(options));
             let btf = KernelBtf::load(request.ready.btf.as_deref())?;
@@ -49,7 +54,8 @@ impl Parts {
             (config.filter, config.filter_tests, config.filter_clauses) =
                 (filter.filter, filter.filter_tests, filter.filter_clauses);
             config.mode = if followed.all { MODE_ALL } else { 0 } | if drops_only { MODE_DROPS } else { 0 };
-            let attached = Attached::new(&config, &btf)?;
+            let prepared = prepared.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))??;
+            let attached = Attached::new(&config, &btf, prepared)?;
             let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;
             Ok((Self { attached, host, symbols, facts, node }, followed))
         })
