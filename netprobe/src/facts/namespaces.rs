@@ -5,13 +5,13 @@ use std::{
     fs, io,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use netlink_packet_route::{
     RouteNetlinkMessage as Message,
     nsid::{NsidAttribute, NsidMessage},
 };
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::{
     netlink::Requests,
@@ -89,12 +89,10 @@ pub(super) fn all() -> BTreeMap<u32, Holders> {
     found
 }
 
-/// Hears of names that come and go.
-pub(super) fn watch_names() -> Option<Inotify> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
-    let interest = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_TO;
-    let watched = NAMED.iter().filter(|directory| inotify.add_watch(**directory, interest).is_ok()).count();
-    (watched > 0).then_some(inotify)
+/// When names last came or went: the directories' own times. Asking costs two `stat`; being told
+/// by inotify would cost up to half a second at exit, where the kernel waits for all its readers.
+pub(super) fn names_changed_at() -> Vec<Option<SystemTime>> {
+    NAMED.iter().map(|directory| fs::metadata(directory).and_then(|m| m.modified()).ok()).collect()
 }
 
 fn on_nsfs(path: &Path) -> Option<u32> {

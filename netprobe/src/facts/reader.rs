@@ -6,13 +6,11 @@ use std::{
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::{
-    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
-    inotify::Inotify,
-};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::{
     author::Authors,
@@ -48,7 +46,7 @@ pub struct Options {
 
 /// Follows the node's namespaces.
 pub struct FactsReader {
-    /// Readable when the listener or `names` is.
+    /// Readable when the listener is.
     epoll: Epoll,
     pub(super) listener: Listener,
     /// The node's own namespace.
@@ -63,8 +61,8 @@ pub struct FactsReader {
     /// Rescans to come, soonest first.
     pub(super) rescans: Vec<u64>,
     next_scan_ns: u64,
-    /// Hears of names given to namespaces, where the kernel and the file system can tell.
-    names: Option<Inotify>,
+    /// When names of namespaces last came or went.
+    names: Vec<Option<SystemTime>>,
     pub(super) pod_addresses: Vec<IpAddr>,
     /// What is outside must be asked again.
     pub(super) inventory_changed: bool,
@@ -93,15 +91,12 @@ impl FactsReader {
             authors: Authors::default(),
             rescans: vec![],
             next_scan_ns: options.now_ns + SCAN_NS,
-            names: namespaces::watch_names(),
+            names: namespaces::names_changed_at(),
             pod_addresses: options.pod_addresses,
             inventory_changed: false,
         };
         let readable = EpollEvent::new(EpollFlags::EPOLLIN, 0);
         reader.epoll.add(&reader.listener, readable).context("watch the kernel's notifications")?;
-        if let Some(names) = &reader.names {
-            reader.epoll.add(names, readable).context("watch /run/netns")?;
-        }
         let all = namespaces::all();
         let holders = all.get(&inum).cloned().unwrap_or_default();
         reader.watch(inum, Watched { nsids, holders }, facts, 0);
@@ -156,11 +151,10 @@ impl FactsReader {
     }
 
     /// Whether a namespace was given a name, or lost it. Which, is not worth a look: a new name is mounted after it is made.
-    fn names_changed(&self) -> bool {
-        let mut changed = false;
-        while let Some(Ok(seen)) = self.names.as_ref().map(Inotify::read_events) {
-            changed |= !seen.is_empty();
-        }
+    fn names_changed(&mut self) -> bool {
+        let now = namespaces::names_changed_at();
+        let changed = now != self.names;
+        self.names = now;
         changed
     }
 
