@@ -97,6 +97,15 @@ fn address(bits: &AddressBits, words: (u64, u64), ip: &[u8; 16]) -> bool {
     bit(bits, words) && owner(ip).is_some_and(|owner| owner.followed != 0)
 }
 
+/// Whether either IPv4 address, in network byte order, may be followed.
+#[inline(always)]
+pub(crate) fn may_have_ipv4(src: u32, dst: u32) -> bool {
+    let Some(bits) = ADDRESS_BITS.get(0) else { return false };
+    // The words of `flow::mapped`, in memory order.
+    let words = |address: u32| (0, u64::from(address) << 32 | 0xffff_0000);
+    bit(bits, words(src)) || bit(bits, words(dst))
+}
+
 #[inline(always)]
 fn bit(bits: &AddressBits, words: (u64, u64)) -> bool {
     let bit = spread_words(words) % (ADDRESS_BITS_WORDS * 64);

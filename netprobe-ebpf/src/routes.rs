@@ -25,10 +25,10 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let question = Question::V4(flow);
-    let mut asked = question.addresses();
-    if rests(question, &asked) {
+    if rests(question) {
         return None;
     }
+    let mut asked = question.addresses();
     let place = place(question, &asked, || NextHop::netns(hop))?;
     question.complete(&mut asked);
     let answer = Answer { table: ctx.arg::<u64>(0) as u32, err: ctx.arg::<u64>(3) as i32, hop: NextHop::read(hop) };
@@ -47,10 +47,10 @@ pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let question = Question::V6(flow);
-    let mut asked = question.addresses();
-    if rests(question, &asked) {
+    if rests(question) {
         return None;
     }
+    let mut asked = question.addresses();
     let place = place(question, &asked, || exact)?;
     question.complete(&mut asked);
     let (hop, err) = fib6_result(net, result);
@@ -81,8 +81,14 @@ struct Answer {
 /// Whether it is not worth another look: nothing followed is on its way, and it asks for a packet
 /// that came in and has none of our addresses.
 #[inline(always)]
-fn rests(question: Question, asked: &FlowKey) -> bool {
-    question.iif() > 1 && !follow::in_flight() && !follow::may_have_address(asked)
+fn rests(question: Question) -> bool {
+    if question.iif() <= 1 || follow::in_flight() {
+        return false;
+    }
+    match question.ipv4() {
+        Some((src, dst)) => !follow::may_have_ipv4(src, dst),
+        None => !follow::may_have_address(&question.addresses()),
+    }
 }
 
 /// Where the look-up happened, if it is followed. Cheapest test first: who asks, for whom.

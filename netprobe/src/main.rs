@@ -1,9 +1,6 @@
 //! Parse, run, print the error and what to do, exit code.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use netprobe::cli::{self, Command};
 
@@ -12,7 +9,7 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(filter).target(env_logger::Target::Stderr).init();
     let cli = cli::parse();
     let result = match cli.command {
-        _ if cli.schema => io::stdout().write_all(netprobe::render::schema().as_bytes()).map_err(Into::into),
+        _ if cli.schema => cli::print(netprobe::render::schema()).map_err(Into::into),
         Some(Command::Trace(args)) => cli::trace::run(&args),
         Some(Command::Drops(args)) => cli::drops::run(&args),
         Some(Command::Check(args)) => cli::check::run(&args),

@@ -8,10 +8,12 @@ use aya_ebpf::helpers::bpf_get_current_task_btf;
 pub(crate) struct Device(*const u8);
 
 impl Device {
-    /// Wraps a typed pointer; none where it is null.
+    /// Wraps a typed pointer; none where it is null, or no kernel address: in UDP's receive queue
+    /// the field holds a scratch word, and reading through that would fault and be repaired for
+    /// every packet.
     #[inline(always)]
     pub(crate) fn new(pointer: *const u8) -> Option<Self> {
-        if pointer.is_null() { None } else { Some(Self(pointer)) }
+        if pointer.is_null() || pointer as i64 >= 0 { None } else { Some(Self(pointer)) }
     }
 
     /// Interface index.

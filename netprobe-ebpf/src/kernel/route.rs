@@ -13,6 +13,15 @@ pub(crate) enum Question {
 }
 
 impl Question {
+    /// Source and destination of an IPv4 question, in network byte order.
+    #[inline(always)]
+    pub(crate) fn ipv4(self) -> Option<(u32, u32)> {
+        match self {
+            Self::V4(pointer) => Some((typed(pointer, offset!(fl4_saddr)), typed(pointer, offset!(fl4_daddr)))),
+            Self::V6(_) => None,
+        }
+    }
+
     /// Addresses, and nothing else yet.
     #[inline(always)]
     pub(crate) fn addresses(self) -> FlowKey {

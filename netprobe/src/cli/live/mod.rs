@@ -300,13 +300,13 @@ impl Live {
     }
 }
 
-/// Writes a frame; the first failure is told once, and the run goes on without recording.
+/// Writes a frame. The writer reports its first failure once and is silent after it; what is
+/// wrong with one frame alone costs that frame.
 fn keep(recorder: &mut Option<Writer>, frame: &Frame) {
     if let Some(writer) = recorder
         && let Err(error) = writer.write(frame)
     {
         let _ = writeln!(std::io::stderr(), "{}", super::error::lines(&anyhow::Error::new(error)));
-        *recorder = None;
     }
 }
 
