@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Draft, noise};
+use super::{Asked, Draft, noise};
 use crate::{
     correlate::Journeys,
     model::{
@@ -39,6 +39,8 @@ pub struct Case<'a> {
     pub expect: &'a Expectations,
     /// Now, `CLOCK_MONOTONIC` nanoseconds.
     pub now_ns: u64,
+    /// What was asked and has no answer yet.
+    pub asked: Asked,
 }
 
 /// A dropped packet of the journey.
