@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Asked, Draft, noise};
+use super::{Asked, Draft, expect::Expectations, noise};
 use crate::{
     correlate::Journeys,
     model::{
@@ -15,13 +15,6 @@ use crate::{
         stack::base,
     },
 };
-
-/// What the user says should be so.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Expectations {
-    /// Followed pods leave the node by this device.
-    pub device: Option<String>,
-}
 
 /// A journey and all that is known beside it.
 pub struct Case<'a> {

@@ -6,6 +6,7 @@
 mod asks;
 mod case;
 mod draft;
+pub mod expect;
 pub mod expected;
 mod findings;
 pub mod intent;
@@ -13,8 +14,9 @@ pub mod noise;
 pub mod rules;
 
 pub use asks::Asked;
-pub use case::{Case, Drop, Expectations, Lookup};
+pub use case::{Case, Drop, Lookup};
 pub use draft::Draft;
+pub use expect::Expectations;
 pub use findings::{Findings, Patience, Verdict};
 
 /// One cause that netprobe can tell.

@@ -32,7 +32,7 @@ use crate::{
         tables::{LOSS_NAMES, Lost},
     },
     record::{Frame, Header, Lost as LostFrame, Symbol, Writer},
-    render::Render,
+    render::{FindingsOnly, Render},
 };
 
 /// Records taken out of the ring before the pipeline may look at them: 20,000 of 300 bytes are
@@ -99,13 +99,18 @@ impl Live {
             None => Inventory::default(),
         };
         must_be_privileged()?;
-        let drops_only = request.command == "drops";
+        // What is expected can only be held against packets that are followed.
+        let drops = request.command == "drops";
+        let drops_only = drops && request.expect.is_empty();
         let (parts, followed) = Parts::gather(request, &target, &inventory, drops_only, config)?;
         let node = parts.host.node.clone();
         let now_ns = host::mono_ns();
         let begun = request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request, now_ns));
         let recorder = begun.transpose()?;
-        let renderer = request.output.renderer(&parts.host);
+        let mut renderer = request.output.renderer(&parts.host);
+        if drops {
+            renderer = Box::new(FindingsOnly(renderer));
+        }
         let decoder = Decoder::new(parts.host, parts.symbols);
         let pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
         let mut live = Self {
