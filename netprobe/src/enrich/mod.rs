@@ -48,7 +48,8 @@ const fn flow(what: &What) -> Option<Flow> {
         What::Lookup { flow, .. }
         | What::Retransmit { flow, .. }
         | What::Reset { flow, .. }
-        | What::State { flow, .. } => Some(*flow),
+        | What::State { flow, .. }
+        | What::Dns { flow, .. } => Some(*flow),
         What::Neighbour { .. } => None,
     }
 }

@@ -12,6 +12,7 @@ mod findings;
 pub mod intent;
 pub mod noise;
 pub mod rules;
+pub mod tcp;
 
 pub use asks::Asked;
 pub use case::{Case, Drop, Lookup};

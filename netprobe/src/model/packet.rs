@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::flow::Flow;
+use super::{dns::Message, flow::Flow};
 
 /// `Record`, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,6 +262,17 @@ pub enum What {
         failed: bool,
         /// A packet waits for it.
         waiting: bool,
+    },
+    /// A pod sent or received a DNS message.
+    Dns {
+        /// The packet's flow.
+        flow: Flow,
+        /// Received or transmitted.
+        place: Place,
+        /// The message; `None` where its beginning made no sense.
+        message: Option<Message>,
+        /// Packets of this flow seen here on this CPU so far.
+        seen: u64,
     },
     /// The kernel sends an ICMP error about the packet.
     IcmpSent {

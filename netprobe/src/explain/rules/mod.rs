@@ -1,16 +1,25 @@
 //! One line per rule, in order of precedence.
 
 mod asserted;
+mod connection_reset;
 mod forwarding_off;
+mod idle_connection_cut;
+mod listen_overflow;
+mod local_ports_exhausted;
+mod mtu_blackhole;
 mod neighbour_unresolved;
 mod netfilter;
 mod netfilter_drop;
 mod netfilter_reject;
 mod no_reply;
 mod no_route;
+mod packet_loss_outside;
 mod port_closed;
+mod receiver_stalled;
+mod rejected_outside;
 mod route_refused;
 mod rp_filter;
+mod slow;
 mod unexplained_drop;
 mod wrong_egress;
 
@@ -32,9 +41,19 @@ pub const RULES: &[Rule] = &[
     netfilter_reject::RULE,
     netfilter_drop::RULE,
     port_closed::RULE,
+    local_ports_exhausted::RULE,
+    listen_overflow::RULE,
+    rejected_outside::RULE,
+    connection_reset::RULE,
+    receiver_stalled::RULE,
+    idle_connection_cut::RULE,
+    mtu_blackhole::RULE,
+    packet_loss_outside::RULE,
+    slow::NETWORK,
+    slow::SERVER,
     no_reply::RULE,
     unexplained_drop::RULE,
 ];
 
 #[cfg(test)]
-pub(super) mod testing;
+pub(in crate::explain) mod testing;

@@ -66,7 +66,18 @@ pub(crate) fn syn() -> Head {
 }
 
 pub(crate) fn syn_ack() -> Head {
-    head(flow().reversed(), 18)
+    Head { ack: 2, ..head(flow().reversed(), 18) }
+}
+
+/// A segment with ACK of the flow or its answer.
+pub(crate) fn segment(forward: bool, seq: u32, payload: u32, ack: u32) -> Head {
+    let flow = if forward { flow() } else { flow().reversed() };
+    Head { seq, payload, ack, window: 500, ip_len: 52 + payload, ..head(flow, 16) }
+}
+
+/// The same with other flags.
+pub(crate) fn flagged(flags: u8, head: Head) -> Head {
+    Head { flags: TcpFlags(flags), ..head }
 }
 
 pub(crate) fn hop(place: Place, head: Head) -> What {
