@@ -100,19 +100,7 @@ impl Decoder {
                     What::Retransmit { flow: head::any_flow(&e.socket.flow), state: head::tcp_state(e.socket.state) };
                 (e.socket.netns, 0, what)
             }
-            Event::TcpReset(e) => {
-                let sent = e.direction == 1;
-                // The kernel gives a reason only for those it sends.
-                let reason = self.host.reset_reasons.get(&e.reason).filter(|_| sent).cloned().unwrap_or_default();
-                let what = What::Reset {
-                    flow: head::any_flow(&e.socket.flow),
-                    sent,
-                    socket: e.has_socket != 0,
-                    reason: self.intern(&reason),
-                    state: head::tcp_state(e.socket.state),
-                };
-                (e.socket.netns, 0, what)
-            }
+            Event::TcpReset(e) => (e.socket.netns, 0, self.reset(e)),
             Event::SocketState(e) => {
                 let what = What::State {
                     flow: head::any_flow(&e.socket.flow),
@@ -134,6 +122,19 @@ impl Decoder {
                 };
                 (e.head.netns, e.head.ifindex, what)
             }
+        }
+    }
+
+    fn reset(&mut self, e: &event::TcpReset) -> What {
+        let sent = e.direction == 1;
+        // The kernel gives a reason only for those it sends.
+        let reason = self.host.reset_reasons.get(&e.reason).filter(|_| sent).cloned().unwrap_or_default();
+        What::Reset {
+            flow: head::any_flow(&e.socket.flow),
+            sent,
+            socket: e.has_socket != 0,
+            reason: self.intern(&reason),
+            state: head::tcp_state(e.socket.state),
         }
     }
 

@@ -13,7 +13,10 @@ pub fn of(reason: &str, site: &str, head: Option<&Head>, forward: bool) -> Optio
         // A socket that was closed meanwhile: the end of a connection, or an answer nobody waits for.
         let late =
             reason == "NO_SOCKET" && ((flow.has_ports() && !forward) || (head.flags.0 != 0 && !head.flags.opens()));
+        // A reset by who opened the connection: it ends what is over, and nobody waits for it.
+        let kept_back = reason == "NETFILTER_DROP" && head.flags.rst() && forward;
         late.then_some("a packet came after its socket was closed")
+            .or_else(|| kept_back.then_some("a rule keeps back the reset of who opened the connection"))
     })
 }
 

@@ -21,6 +21,7 @@ mod route_refused;
 mod rp_filter;
 mod slow;
 mod unexplained_drop;
+mod vanished;
 mod wrong_egress;
 
 use super::Rule;
@@ -40,11 +41,11 @@ pub const RULES: &[Rule] = &[
     neighbour_unresolved::RULE,
     netfilter_reject::RULE,
     netfilter_drop::RULE,
+    connection_reset::RULE,
     port_closed::RULE,
     local_ports_exhausted::RULE,
     listen_overflow::RULE,
     rejected_outside::RULE,
-    connection_reset::RULE,
     receiver_stalled::RULE,
     idle_connection_cut::RULE,
     mtu_blackhole::RULE,

@@ -17,7 +17,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let (error, teller, icmp) = error(case)?;
     // What was answered once is not refused: the error may be about its end.
     let answered = case.hops().any(|(step, ..)| !step.forward);
-    if answered || case.drops().next().is_some() {
+    if answered || is_closed_port(case, &teller, icmp) || case.drops().next().is_some() {
         return None;
     }
     let v6 = teller.is_v6();
@@ -39,8 +39,13 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     Some(draft.fix(remedy(v6, icmp, &from.to_string(), &target)))
 }
 
+/// The addressee itself says that nobody listens: that is `port-closed`.
+pub(super) fn is_closed_port(case: &Case<'_>, teller: &Flow, icmp: (u8, u8)) -> bool {
+    teller.src.ip() == case.journey.flow.dst.ip() && matches!((teller.is_v6(), icmp), (false, (3, 3)) | (true, (1, 4)))
+}
+
 /// The error that came in by an uplink, who sent it, and what it is.
-fn error<'a>(case: &Case<'a>) -> Option<(&'a Sighting, Flow, (u8, u8))> {
+pub(super) fn error<'a>(case: &Case<'a>) -> Option<(&'a Sighting, Flow, (u8, u8))> {
     case.steps().find_map(|step| match &step.sighting.packet.what {
         What::Hop { place: Place::Receive, head, inner: Some(_), .. }
             if step.sighting.side == Side::Node && case.is_uplink(step.sighting.packet.ifindex) =>
