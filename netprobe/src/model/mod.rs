@@ -20,3 +20,4 @@ pub mod sighting;
 pub mod sockets;
 pub mod stack;
 pub mod symbols;
+pub mod verdict;
