@@ -30,6 +30,8 @@ pub const IDLE_NS: u64 = 120_000_000_000;
 /// How long a closed connection stays open for stragglers, nanoseconds: a FIN that is sent again
 /// comes within one retransmission time-out, which starts at 1 s (RFC 6298) or 200 ms (Linux).
 pub const CLOSED_NS: u64 = 3_000_000_000;
+/// How long a SYN is on its way through this node at most, nanoseconds: queues hold a packet for a few milliseconds.
+const SAME_SYN_NS: u64 = 100_000_000;
 /// Other dresses kept of one journey, the oldest goes: a socket that sends for months gets a new
 /// translation each time its conntrack entry has timed out.
 const FORMS_MAX: usize = 32;
@@ -172,9 +174,14 @@ impl Journeys {
         if !head.flags.opens() {
             return false;
         }
+        // On its way from device to device it is the same SYN; later, and after the end, it is another of that number.
         let same_syn = journey.steps.iter().any(|step| match &step.sighting.packet.what {
             What::Hop { head: old, .. } | What::Dropped { head: old, .. } => {
-                old.flags.opens() && old.seq == head.seq && old.flow.is_some_and(|f| f.canonical() == flow.canonical())
+                let on_its_way = now_ns.saturating_sub(step.sighting.packet.mono_ns) < SAME_SYN_NS;
+                on_its_way
+                    && old.flags.opens()
+                    && old.seq == head.seq
+                    && old.flow.is_some_and(|f| f.canonical() == flow.canonical())
             }
             _ => false,
         });

@@ -5,6 +5,7 @@
 
 mod asks;
 mod case;
+pub mod dns;
 mod draft;
 pub mod expect;
 pub mod expected;

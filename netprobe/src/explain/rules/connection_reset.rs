@@ -25,7 +25,7 @@ const IDLE_NS: u64 = 2_000_000_000;
 const WAIT_NS: u64 = 800_000_000;
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let talk = Talk::of(case)?;
+    let talk = case.talk()?;
     let rst = talk.all(false).find(|s| s.head.flags.rst())?;
     // Who has said all it wanted, or was told the end, loses nothing.
     if talk.finished(true, rst.ns) || talk.finished(false, rst.ns) {
@@ -35,7 +35,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         return forged_refusal(case, rst);
     }
     let waits = talk.last_words(true, rst.ns).map_or(0, |s| s.ns) >= talk.last_words(false, rst.ns).map_or(0, |s| s.ns);
-    waits.then(|| here(case, &talk).or_else(|| outside(case, &talk))).flatten()
+    waits.then(|| here(case, talk).or_else(|| outside(case, talk))).flatten()
 }
 
 /// A pod of this node reset it: its application, or its kernel, that has no such socket.
@@ -124,7 +124,7 @@ fn outside(case: &Case<'_>, talk: &Talk<'_>) -> Option<Draft> {
 
 /// The SYN was answered by an RST which the peer cannot have sent.
 fn forged_refusal(case: &Case<'_>, rst: &Segment<'_>) -> Option<Draft> {
-    let talk = Talk::of(case)?;
+    let talk = case.talk()?;
     let (point, _) = talk.uplink.filter(|(_, out)| *out)?;
     let rst = talk.at(point, false).find(|s| s.head.flags.rst()).filter(|s| s.ns <= rst.ns)?;
     let peer = case.journey.flow.dst.ip();

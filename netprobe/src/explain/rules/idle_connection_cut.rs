@@ -3,7 +3,7 @@
 use crate::{
     explain::{
         Case, Draft, Rule,
-        tcp::{Stuck, Talk, duration},
+        tcp::{Stuck, duration},
     },
     model::{finding::Confidence, packet::What, sighting::Side},
 };
@@ -20,7 +20,7 @@ const IDLE_NS: u64 = 2_000_000_000;
 const WAIT_NS: u64 = 600_000_000;
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let talk = Talk::of(case)?;
+    let talk = case.talk()?;
     let (point, forward) = talk.uplink?;
     if !talk.established() || case.drops().next().is_some() {
         return None;

@@ -1,7 +1,7 @@
 //! The SYN reached the pod and was ignored: a queue of the listener is full.
 
 use crate::{
-    explain::{Case, Draft, Rule, tcp::Talk},
+    explain::{Case, Draft, Rule},
     model::{finding::Confidence, flow::Proto, journey::Step, packet::What, sighting::Side},
 };
 
@@ -32,7 +32,7 @@ fn third_ack(case: &Case<'_>) -> Option<Draft> {
 
 /// SYNs came in and nothing was said.
 fn ignored_syn(case: &Case<'_>) -> Option<Draft> {
-    let talk = Talk::of(case)?;
+    let talk = case.talk()?;
     let server = talk.server.filter(|p| p.netns != case.facts.node)?;
     let syns: Vec<_> = talk.at(server, true).filter(|s| s.head.flags.opens()).collect();
     let (first, last) = (syns.first()?, syns.last()?);

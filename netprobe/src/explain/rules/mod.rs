@@ -2,6 +2,8 @@
 
 mod asserted;
 mod connection_reset;
+mod dns_answers;
+mod dns_timeout;
 mod forwarding_off;
 mod idle_connection_cut;
 mod listen_overflow;
@@ -52,6 +54,10 @@ pub const RULES: &[Rule] = &[
     packet_loss_outside::RULE,
     slow::NETWORK,
     slow::SERVER,
+    dns_timeout::RULE,
+    dns_answers::UNEXPECTED,
+    dns_answers::SERVFAIL,
+    dns_answers::NXDOMAIN,
     no_reply::RULE,
     unexplained_drop::RULE,
 ];

@@ -29,8 +29,8 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     if case.drops().next().is_some() || was_told(case) {
         return None;
     }
-    match Talk::of(case) {
-        Some(talk) => outbound(case, &talk).or_else(|| inbound(case, &talk)),
+    match case.talk() {
+        Some(talk) => outbound(case, talk).or_else(|| inbound(case, talk)),
         None => echo(case),
     }
 }

@@ -7,7 +7,7 @@ use crate::{
         finding::{Confidence, RouteTaken},
         flow::Proto,
         journey::{Journey, Step},
-        packet::{Place, What},
+        packet::{Head, Place, What},
         sighting::Side,
     },
 };
@@ -30,7 +30,8 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 /// Nothing of it was ever answered.
 fn unanswered(case: &Case<'_>) -> Option<Draft> {
     let (inner, exit) = case.exits()?;
-    if case.answered() || case.drops().next().is_some() {
+    let stale = case.answered() && only_stale_acks(case);
+    if (case.answered() && !stale) || case.drops().next().is_some() {
         return None;
     }
     let flow = case.journey.flow;
@@ -52,9 +53,14 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     let route = route(case);
     let by =
         route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
+    let end = if stale {
+        "no SYN-ACK came back, only an ACK of an older connection: the peer drops it while it remembers that one (TIME_WAIT)"
+    } else {
+        "nothing came back: it is lost outside this node"
+    };
     let tunnel = tunnel(inner, exit).unwrap_or_default();
     let claim = format!(
-        "the {what} of {} to {} left this node by {device}{by}{tunnel} with source {source}, and nothing came back: it is lost outside this node",
+        "the {what} of {} to {} left this node by {device}{by}{tunnel} with source {source}, and {end}",
         case.who(),
         case.whither()
     );
@@ -79,6 +85,14 @@ fn tunnel(inner: &Step, outer: &Step) -> Option<String> {
     let What::Hop { head: carried, .. } = &inner.sighting.packet.what else { return None };
     let inside = outer.sighting.packet.ifindex != inner.sighting.packet.ifindex && head.ip_len > carried.ip_len;
     inside.then(|| head.flow.map(|flow| format!(", inside {flow} of {},", inner.sighting.device)))?
+}
+
+/// What came back are bare ACKs, as they belong to another connection of the same addresses and ports.
+fn only_stale_acks(case: &Case<'_>) -> bool {
+    let stale = |head: &Head| head.flags.ack() && !head.flags.syn() && !head.flags.rst() && head.payload == 0;
+    opens(case)
+        && case.hops().filter(|(s, ..)| !s.forward).all(|(.., head)| stale(head))
+        && !case.hops().any(|(s, _, head)| s.forward && head.flags.ack() && !head.flags.rst())
 }
 
 /// A SYN was among it.

@@ -18,13 +18,13 @@ pub(super) const RULE: Rule = Rule {
 const LOSSES: usize = 2;
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let talk = Talk::of(case)?;
+    let talk = case.talk()?;
     let (point, out) = talk.uplink?;
     if !talk.established() || case.drops().next().is_some() {
         return None;
     }
-    let sent = sent_again(&talk, point, out);
-    let come = came_late(&talk, point, !out);
+    let sent = sent_again(talk, point, out);
+    let come = came_late(talk, point, !out);
     // Something that left was waited for in vain and got through later: neither a dead peer nor an MTU does that.
     let recovered = sent.iter().any(|(_, recovered)| *recovered) || !come.is_empty();
     if !recovered || sent.len() + come.len() < LOSSES {

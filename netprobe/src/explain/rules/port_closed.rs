@@ -60,7 +60,9 @@ fn here(case: &Case<'_>) -> Option<Draft> {
 /// Who sent it there, where that was not its own aim: a redirect inside the pod, or a service.
 fn redirect(case: &Case<'_>, drop: &Drop<'_>, flow: &Flow) -> (String, Option<String>) {
     let What::Dropped { ct, .. } = &drop.step.sighting.packet.what else { return Default::default() };
-    let aim = ct.as_ref().map_or(case.journey.flow.dst, |ct| ct.original.dst);
+    // The pod's own conntrack knows of its own redirect only; the node's is in the journey.
+    let own = ct.as_ref().map(|ct| ct.original.dst).filter(|dst| *dst != flow.dst);
+    let aim = own.unwrap_or(case.journey.flow.dst);
     if aim == flow.dst {
         return Default::default();
     }

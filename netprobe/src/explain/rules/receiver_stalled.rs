@@ -18,8 +18,8 @@ pub(super) const RULE: Rule = Rule {
 const WAIT_NS: u64 = 1_000_000_000;
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let talk = Talk::of(case)?;
-    [true, false].into_iter().find_map(|forward| stalled(case, &talk, forward))
+    let talk = case.talk()?;
+    [true, false].into_iter().find_map(|forward| stalled(case, talk, forward))
 }
 
 /// The sender of that direction waits.

@@ -42,9 +42,9 @@ struct Exchange {
 }
 
 fn server(case: &Case<'_>) -> Option<Draft> {
-    let talk = Talk::of(case)?;
+    let talk = case.talk()?;
     let point = talk.server?;
-    let all = exchanges(&talk, point)?;
+    let all = exchanges(talk, point)?;
     let wait = |e: &Exchange| e.answered_ns - e.asked_ns;
     let slow: Vec<&Exchange> = all.iter().filter(|e| wait(e) >= SLOW_NS).collect();
     let prompt = |e: &&Exchange| e.acked_ns.is_some_and(|ns| ns - e.asked_ns <= DELAYED_ACK_NS);
@@ -64,7 +64,7 @@ fn server(case: &Case<'_>) -> Option<Draft> {
         duration(mean),
         slow.len()
     );
-    let (side, device) = where_is(case, &talk, point);
+    let (side, device) = where_is(case, talk, point);
     let mut draft =
         Draft::new(case, side, device, claim).confidence(Confidence::Likely).detail(case.journey.flow.destination());
     for e in slow.iter().take(3) {
@@ -103,7 +103,7 @@ fn exchanges(talk: &Talk<'_>, point: Point) -> Option<Vec<Exchange>> {
 }
 
 fn network(case: &Case<'_>) -> Option<Draft> {
-    let talk = Talk::of(case)?;
+    let talk = case.talk()?;
     let (point, out) = talk.uplink?;
     if case.drops().next().is_some() {
         return None;
@@ -160,7 +160,7 @@ mod tests {
     };
     use crate::model::packet::{Head, Place};
 
-    fn talk(ack_ms: u64, answer_ms: u64, times: u32) -> Scene {
+    fn scene(ack_ms: u64, answer_ms: u64, times: u32) -> Scene {
         let mut scene = Scene::pod_to_db();
         scene.step(1, hop(Place::Transmit, syn()), "eth1");
         scene.back(1 + ack_ms, hop(Place::Receive, Head { ack: 2, ..syn_ack() }), "eth1");
@@ -177,30 +177,30 @@ mod tests {
 
     #[test]
     fn tells_a_server_that_takes_its_time() {
-        let draft = server(&talk(1, 1_000, 3).case()).expect("it is slow");
+        let draft = server(&scene(1, 1_000, 3).case()).expect("it is slow");
         assert_eq!(
             draft.claim,
             "10.20.0.4:3306 acknowledges the requests of shop/web-0 within 1 ms but answers only after about 1.0 s (3 \
              requests): the server is slow, not the network"
         );
-        assert_eq!(network(&talk(1, 1_000, 3).case()), None);
+        assert_eq!(network(&scene(1, 1_000, 3).case()), None);
     }
 
     #[test]
     fn tells_a_network_that_takes_its_time() {
-        let draft = network(&talk(300, 310, 2).case()).expect("it is far");
+        let draft = network(&scene(300, 310, 2).case()).expect("it is far");
         assert!(
             draft.claim.contains("is acknowledged after 300 ms at best, and the handshake took 300 ms"),
             "{}",
             draft.claim
         );
-        assert_eq!(server(&talk(300, 310, 2).case()), None);
+        assert_eq!(server(&scene(300, 310, 2).case()), None);
     }
 
     #[test]
     fn stays_silent_on_long_polling_and_a_single_heavy_question() {
-        assert_eq!(server(&talk(1, 25_000, 3).case()), None, "it polls");
-        assert_eq!(server(&talk(1, 3_000, 1).case()), None, "one is none");
-        assert_eq!(server(&talk(1, 50, 5).case()), None);
+        assert_eq!(server(&scene(1, 25_000, 3).case()), None, "it polls");
+        assert_eq!(server(&scene(1, 3_000, 1).case()), None, "one is none");
+        assert_eq!(server(&scene(1, 50, 5).case()), None);
     }
 }

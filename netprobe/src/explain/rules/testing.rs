@@ -6,6 +6,7 @@ use crate::{
     correlate::Journeys,
     explain::{Asked, Case, Expectations},
     model::{
+        dns::{Answer, Code, Message},
         facts::{
             Address, HostFacts, Link, NamespaceFacts, NamespaceKind, NextHop, NodeFacts, Route, RouteKind, Rule,
             RuleAction,
@@ -128,6 +129,27 @@ pub(crate) fn retransmit(state: &'static str) -> What {
     What::Retransmit { flow: flow(), state }
 }
 
+fn dns_flow() -> Flow {
+    Flow { proto: Proto::Udp, dst: "10.20.0.4:53".parse().expect("an address"), ..flow() }
+}
+
+fn message(name: &str, answer: Option<Answer>) -> Option<Message> {
+    Some(Message { id: 7, name: Arc::from(name), kind: Arc::from("A"), answer })
+}
+
+/// A query for a name's IPv4 address.
+pub(crate) fn asks(name: &str) -> What {
+    What::Dns { flow: dns_flow(), place: Place::Transmit, message: message(name, None), seen: 1 }
+}
+
+/// Its answer.
+pub(crate) fn says(name: &str, code: Code, addresses: &[&str]) -> What {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
+    let records = u16::try_from(addresses.len()).expect("a few");
+    let answer = Some(Answer { code, addresses, records, truncated: false });
+    What::Dns { flow: dns_flow().reversed(), place: Place::Receive, message: message(name, answer), seen: 1 }
+}
+
 /// The same, seen in the pod's own namespace.
 pub(crate) struct InPod(What);
 
@@ -185,6 +207,13 @@ impl Scene {
         }
     }
 
+    /// The same pod asks a DNS server.
+    pub(crate) fn pod_to_dns() -> Self {
+        let mut scene = Self::pod_to_db();
+        scene.journey.flow = dns_flow();
+        scene
+    }
+
     pub(crate) fn node(&mut self) -> &mut NamespaceFacts {
         self.facts.namespaces.get_mut(&NODE).expect("the node")
     }
@@ -238,6 +267,7 @@ impl Scene {
             expect: &self.expect,
             now_ns: u64::MAX,
             asked: Asked::default(),
+            talk: std::cell::OnceCell::new(),
         }
     }
 }

@@ -16,13 +16,13 @@ const GIVEN_UP: [i32; 2] = [libc::ETIMEDOUT, libc::EHOSTUNREACH];
 
 /// Says that the peer vanished, and how TCP noticed.
 pub(super) fn check(case: &Case<'_>) -> Option<Draft> {
-    let talk = Talk::of(case)?;
+    let talk = case.talk()?;
     let (point, out) = talk.uplink?;
     if !talk.established() || case.drops().next().is_some() {
         return None;
     }
     let heard = talk.at(point, !out).next_back()?;
-    let (first_ns, end_ns, how) = given_up(case, &talk).or_else(|| {
+    let (first_ns, end_ns, how) = given_up(case, talk).or_else(|| {
         let stuck = talk.stuck(point, out)?;
         let last = stuck.copies.last().filter(|s| s.ns - stuck.first.ns >= WAIT_NS && heard.ns < stuck.first.ns)?;
         let text =
