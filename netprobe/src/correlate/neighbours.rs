@@ -27,7 +27,7 @@ pub struct Neighbours(HashMap<(u32, u32, IpAddr), NeighbourState>);
 impl Neighbours {
     /// Notes a neighbour event; other sightings are none of its business.
     pub fn note(&mut self, sighting: &Sighting) {
-        let What::Neighbour { ip, new_mac, failed, .. } = &sighting.packet.what else { return };
+        let What::Neighbour { ip, mac, new_mac, failed, .. } = &sighting.packet.what else { return };
         let key = (sighting.packet.netns, sighting.packet.ifindex, *ip);
         if self.0.len() >= NEIGHBOURS_MAX && !self.0.contains_key(&key) {
             return;
@@ -35,6 +35,10 @@ impl Neighbours {
         let state = self.0.entry(key).or_default();
         if *failed {
             state.failed_ns = sighting.packet.mono_ns;
+        }
+        // What it was before we watched counts too: back to it is the second change.
+        if new_mac.is_some() && state.macs.is_empty() && !mac.is_empty() {
+            state.macs.push(mac.clone());
         }
         if let Some(mac) = new_mac
             && state.macs.last() != Some(mac)
@@ -44,6 +48,12 @@ impl Neighbours {
             }
             state.macs.push(mac.clone());
         }
+    }
+
+    /// What is known of a neighbour.
+    #[must_use]
+    pub fn get(&self, netns: u32, ifindex: u32, ip: IpAddr) -> Option<&NeighbourState> {
+        self.0.get(&(netns, ifindex, ip))
     }
 
     /// The neighbour on that device that failed last, between two times.

@@ -5,6 +5,7 @@
 
 mod case;
 mod draft;
+mod dropped;
 pub mod expected;
 mod findings;
 pub mod intent;

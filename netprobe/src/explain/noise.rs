@@ -33,6 +33,8 @@ const NOISE: &[(&str, &str, &str)] = &[
     ("TCP_CLOSE", "", "a segment for a connection that is closing"),
     ("TCP_RESET", "", "the connection was reset"),
     ("TCP_FASTOPEN", "", "the SYN of a fast-open connection"),
+    ("NOT_SPECIFIED", "ip_do_fragment", "the rest of a packet of which a fragment was dropped already"),
+    ("NOT_SPECIFIED", "ip6_fragment", "the rest of a packet of which a fragment was dropped already"),
     ("DUP_FRAG", "", "a fragment that had arrived already"),
     ("UNICAST_IN_L2_MULTICAST", "", "a unicast packet in a multicast frame"),
     ("OTHERHOST", "", "a frame for another host"),

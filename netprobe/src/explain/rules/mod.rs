@@ -1,17 +1,40 @@
 //! One line per rule, in order of precedence.
 
+mod bad_checksum;
+mod bridge_drop;
+mod cgroup_bpf_drop;
+mod cpu_backlog_full;
+mod duplicate_address;
 mod forwarding_off;
+mod ipsec_policy_drop;
+mod ipv6_disabled;
+mod link_down;
+mod martian;
+mod mtu_exceeded;
+mod neighbour_permanent;
+mod neighbour_table_full;
 mod neighbour_unresolved;
 mod netfilter;
 mod netfilter_drop;
 mod netfilter_reject;
+mod nfqueue_unread;
 mod no_reply;
 mod no_route;
 mod port_closed;
+mod qdisc_delay;
+mod qdisc_drop;
+mod reassembly_timeout;
 mod route_refused;
 mod rp_filter;
+mod socket_buffer_full;
+mod socket_filter_drop;
+mod tc_drop;
+mod ttl_exceeded;
 mod unexplained_drop;
+mod unknown_protocol;
+mod vxlan_no_peer;
 mod wrong_egress;
+mod xdp_drop;
 
 use super::Rule;
 
@@ -22,13 +45,36 @@ pub const RULES: &[Rule] = &[
     route_refused::BLACKHOLE,
     route_refused::UNREACHABLE,
     route_refused::PROHIBIT,
+    ipv6_disabled::RULE,
     no_route::RULE,
     rp_filter::RULE,
+    martian::RULE,
     forwarding_off::RULE,
+    ttl_exceeded::RULE,
+    mtu_exceeded::RULE,
+    link_down::RULE,
+    neighbour_table_full::RULE,
+    neighbour_permanent::RULE,
+    duplicate_address::RULE,
     neighbour_unresolved::RULE,
+    ipsec_policy_drop::RULE,
+    tc_drop::RULE,
+    xdp_drop::RULE,
+    cgroup_bpf_drop::RULE,
+    qdisc_drop::RULE,
+    bridge_drop::RULE,
+    vxlan_no_peer::RULE,
+    cpu_backlog_full::RULE,
+    unknown_protocol::RULE,
+    bad_checksum::RULE,
+    reassembly_timeout::RULE,
+    socket_filter_drop::RULE,
+    socket_buffer_full::RULE,
+    nfqueue_unread::RULE,
     netfilter_reject::RULE,
     netfilter_drop::RULE,
     port_closed::RULE,
+    qdisc_delay::RULE,
     no_reply::RULE,
     unexplained_drop::RULE,
 ];

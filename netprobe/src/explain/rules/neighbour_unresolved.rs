@@ -46,7 +46,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 }
 
 /// IPv4 says NEIGH_FAILED; IPv6 says nothing, at the same place.
-fn is_given_up(drop: &Drop<'_>) -> bool {
+pub(super) fn is_given_up(drop: &Drop<'_>) -> bool {
     matches!(&**drop.reason, "NEIGH_FAILED" | "NEIGH_DEAD" | "NEIGH_QUEUEFULL")
         || matches!(drop.site, "neigh_invalidate" | "arp_error_report" | "ndisc_error_report")
 }
