@@ -2,7 +2,13 @@
 //!
 //! The machine itself is asked what it has, each time: no stamp can be wrong, and asking takes a few milliseconds.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -60,8 +66,9 @@ pub(crate) fn ensure(root: &Path) -> Result<bool> {
     if !packages.is_empty() {
         install(&packages)?;
     }
-    if linker {
+    if linker && !take_linker(root) {
         build_linker(root)?;
+        keep_linker(root);
     }
     let compiler = Toolchain::find().map_err(|why| anyhow::anyhow!("still no compiler for BPF: {why}"))?;
     let done = linker || !packages.is_empty();
@@ -76,6 +83,59 @@ fn has_linker(root: &Path) -> bool {
     let Ok(linker) = toolchain::linker(root) else { return false };
     let Ok(version) = ask(Command::new(&linker).arg("--version")) else { return false };
     !linker.starts_with(toolchain::tools(root)) || version.trim().ends_with(LINKER_VERSION)
+}
+
+/// Where a built linker is kept between clones: to build it takes a minute and the network.
+fn kept_linker() -> Option<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+    Some(cache.join("netprobe").join(format!("bpf-linker-{LINKER_VERSION}-llvm-{}", toolchain::LINKER_LLVM)))
+}
+
+fn own_linker(root: &Path) -> PathBuf {
+    toolchain::tools(root).join("bin/bpf-linker")
+}
+
+/// Takes the kept linker, if there is one and it runs.
+fn take_linker(root: &Path) -> bool {
+    let Some(kept) = kept_linker().filter(|kept| ask(Command::new(kept).arg("--version")).is_ok()) else {
+        return false;
+    };
+    let own = own_linker(root);
+    let copied = own.parent().is_some_and(|folder| fs::create_dir_all(folder).is_ok()) && fs::copy(&kept, own).is_ok();
+    let taken = copied && has_linker(root);
+    if taken {
+        say("setup", &format!("taking bpf-linker {LINKER_VERSION} from {}", kept.display()));
+    }
+    taken
+}
+
+/// Keeps the linker for the next clone; without a place for it, that one builds its own.
+fn keep_linker(root: &Path) {
+    let Some(kept) = kept_linker() else { return };
+    let part = kept.with_extension("part");
+    // A copy cut short must not be taken for a linker.
+    let done = kept.parent().is_some_and(|folder| fs::create_dir_all(folder).is_ok())
+        && fs::copy(own_linker(root), &part).is_ok()
+        && fs::rename(&part, &kept).is_ok();
+    if !done {
+        let _ = fs::remove_file(part);
+    }
+}
+
+/// Waits between tries of what needs the network: a name server or a registry may be away for minutes.
+const WAITS: &[Duration] =
+    &[Duration::from_secs(5), Duration::from_secs(20), Duration::from_secs(60), Duration::from_secs(180)];
+
+/// Runs `command` until it succeeds, the last time with `--offline`: what it needs may be in cargo's own cache.
+fn patiently(mut command: Command) -> Result<()> {
+    for wait in WAITS {
+        let Err(failed) = execute(&mut command) else { return Ok(()) };
+        say("setup", &format!("{failed:#}; trying again in {} s", wait.as_secs()));
+        thread::sleep(*wait);
+    }
+    let line = text(&command);
+    execute(command.arg("--offline")).with_context(|| format!("the command was `{line}`"))
 }
 
 /// Those of `packages` that are not installed.
@@ -155,7 +215,7 @@ fn build_linker(root: &Path) -> Result<()> {
         .args(["--no-default-features", "--features", &format!("llvm-{version}"), "--root"])
         .arg(&tools);
     say("setup", &format!("building bpf-linker {LINKER_VERSION} into {} (about a minute)", tools.display()));
-    execute(&mut command).with_context(|| format!("cannot build bpf-linker; the command was `{}`", text(&command)))
+    patiently(command).context("cannot build bpf-linker")
 }
 
 /// Programs that only `cargo xtask ci` calls, each with the version that its configuration is written for.
@@ -170,9 +230,9 @@ pub(crate) fn ensure_checkers(root: &Path) -> Result<()> {
             continue;
         }
         say("setup", &format!("building {package} {version} into {} (some minutes)", tools.display()));
-        execute(
-            cargo(root).args(["install", package, "--version", version, "--locked", "--quiet", "--root"]).arg(&tools),
-        )?;
+        let mut command = cargo(root);
+        command.args(["install", package, "--version", version, "--locked", "--quiet", "--root"]).arg(&tools);
+        patiently(command)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `netprobe drops`
 
 use super::{
+    expect::Expect,
     output::{Output, Ready, Record},
     select::Select,
     until::Until,
@@ -35,6 +36,10 @@ pub struct DropsArgs {
     #[command(flatten)]
     pub select: Select,
 
+    /// What to expect of them; what breaks it is told as a finding.
+    #[command(flatten)]
+    pub expect: Expect,
+
     /// When to end.
     #[command(flatten)]
     pub until: Until,
@@ -65,7 +70,7 @@ pub fn run(args: &DropsArgs) -> anyhow::Result<()> {
         filter: &args.filter,
         select: &args.select,
         default: Some(super::select::Target::All),
-        expect: crate::explain::Expectations::default(),
+        expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,
         ready: &args.ready,

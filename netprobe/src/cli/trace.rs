@@ -66,7 +66,7 @@ pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
         filter: &args.filter,
         select: &args.select,
         default: None,
-        expect: crate::explain::Expectations { device: args.expect.device.clone() },
+        expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,
         ready: &args.ready,

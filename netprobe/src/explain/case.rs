@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Draft, noise};
+use super::{Asked, Draft, expect::Expectations, noise};
 use crate::{
     correlate::Journeys,
     model::{
@@ -15,13 +15,6 @@ use crate::{
         stack::base,
     },
 };
-
-/// What the user says should be so.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Expectations {
-    /// Followed pods leave the node by this device.
-    pub device: Option<String>,
-}
 
 /// A journey and all that is known beside it.
 pub struct Case<'a> {
@@ -39,6 +32,8 @@ pub struct Case<'a> {
     pub expect: &'a Expectations,
     /// Now, `CLOCK_MONOTONIC` nanoseconds.
     pub now_ns: u64,
+    /// What was asked and has no answer yet.
+    pub asked: Asked,
 }
 
 /// A dropped packet of the journey.

@@ -43,8 +43,12 @@ pub struct Draft {
     /// What tells this fault from another of the same rule, pod and place: a table, a gateway, a
     /// port. Journeys with the same detail have the same fault.
     pub detail: String,
-    /// Not to be told before this time: the proof is that something does *not* come.
+    /// Better not told before this time (`CLOCK_MONOTONIC` ns): what is on its way may tell more. At the end of the
+    /// run it is told at once.
     pub ready_ns: u64,
+    /// Not proven before this time, and so not told at the end of the run either: the proof is that something does
+    /// *not* come.
+    pub proven_ns: u64,
 }
 
 impl Draft {
@@ -68,6 +72,7 @@ impl Draft {
             evidence: Vec::new(),
             detail: String::new(),
             ready_ns: 0,
+            proven_ns: 0,
         }
     }
 

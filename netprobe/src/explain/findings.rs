@@ -1,11 +1,14 @@
 //! Findings made so far: one per fault, however many journeys have it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use hashbrown::HashMap;
 
 use super::{Case, Draft, rules::RULES};
-use crate::model::finding::{Confidence, Finding};
+use crate::model::{
+    asked::Question,
+    finding::{Confidence, Finding},
+};
 
 /// What judging a journey gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,24 @@ pub enum Verdict {
     Found(Arc<Finding>),
     /// A rule would speak, but waits for something not to come until then (`CLOCK_MONOTONIC` ns).
     Wait(u64),
+    /// A rule asks for facts that must be read first.
+    Ask,
+}
+
+/// How long a verdict may still wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// For facts that must be read, and for what is on its way.
+    Long,
+    /// For what is on its way; the facts did not come in time.
+    NoFacts,
+    /// For nothing: the run ends. What is not proven is not told.
+    End,
+}
+
+/// What the first rule that knows the journey's cause says: its precedence, its id, its draft.
+fn speak(case: &Case<'_>) -> Option<(usize, &'static str, Draft)> {
+    RULES.iter().enumerate().find_map(|(rank, rule)| Some((rank, rule.id, (rule.check)(case)?)))
 }
 
 /// All findings of a run.
@@ -54,16 +75,27 @@ impl Findings {
         self.of_journey.remove(&journey);
     }
 
-    /// Judges a journey. `last_call` is the end of the run: what waits is told now.
-    pub fn judge(&mut self, case: &Case<'_>, last_call: bool) -> Verdict {
-        let spoken = RULES.iter().enumerate().find_map(|(rank, rule)| Some((rank, rule.id, (rule.check)(case)?)));
+    /// What the rules ask about a journey and have no answer to.
+    #[must_use]
+    pub fn questions(case: &Case<'_>) -> BTreeSet<Question> {
+        speak(case);
+        case.asked.take()
+    }
+
+    /// Judges a journey.
+    pub fn judge(&mut self, case: &Case<'_>, patience: Patience) -> Verdict {
+        let spoken = speak(case);
+        if patience == Patience::Long && !case.asked.is_empty() {
+            return Verdict::Ask;
+        }
         let Some((rank, id, draft)) = spoken else { return Verdict::Nothing };
         let journey = case.journey.id;
         if self.of_journey.get(&journey).is_some_and(|(_, best, _)| *best < rank) {
             return Verdict::Nothing;
         }
-        if draft.ready_ns > case.now_ns && !last_call {
-            return Verdict::Wait(draft.ready_ns);
+        let until_ns = if patience == Patience::End { draft.proven_ns } else { draft.proven_ns.max(draft.ready_ns) };
+        if until_ns > case.now_ns {
+            return Verdict::Wait(until_ns);
         }
         self.take(case, rank, id, draft)
     }

@@ -3,18 +3,22 @@
 //! A rule is a pure function of a [`Case`]. The rules stand in order of precedence: the first that
 //! speaks about a journey has its cause, what the others would say are echoes.
 
+mod asks;
 mod case;
 mod draft;
 mod dropped;
+pub mod expect;
 pub mod expected;
 mod findings;
 pub mod intent;
 pub mod noise;
 pub mod rules;
 
-pub use case::{Case, Drop, Expectations, Lookup};
+pub use asks::Asked;
+pub use case::{Case, Drop, Lookup};
 pub use draft::Draft;
-pub use findings::{Findings, Verdict};
+pub use expect::Expectations;
+pub use findings::{Findings, Patience, Verdict};
 
 /// One cause that netprobe can tell.
 pub struct Rule {

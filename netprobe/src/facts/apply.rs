@@ -30,12 +30,14 @@ impl NodeFacts {
             }
             FactsEvent::NamespaceGone { netns, .. } => {
                 self.namespaces.remove(netns);
+                self.readings.forget(*netns);
             }
             FactsEvent::Sysctls { netns, settings } => {
                 if let Some(namespace) = self.namespaces.get_mut(netns) {
                     namespace.sysctls.extend(settings.clone());
                 }
             }
+            FactsEvent::Answer(answer) => self.readings.keep(answer),
             FactsEvent::Lost { .. } => {}
         }
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::facts::{Author, Change, NamespaceFacts, Neigh, NodeFacts, What};
+use crate::model::{
+    asked::Answer,
+    facts::{Author, Change, NamespaceFacts, Neigh, NodeFacts, What},
+};
 
 /// Lines the journal keeps; the oldest go first.
 pub const JOURNAL_LINES: usize = 4096;
@@ -40,6 +43,8 @@ pub enum FactsEvent {
         /// By name.
         settings: BTreeMap<String, String>,
     },
+    /// Something was read because a finding needs it.
+    Answer(Box<Answer>),
     /// The kernel dropped notifications, or sent what we cannot read. The namespace is read again after a drop;
     /// what changed and changed back meanwhile, and who did it, is not known.
     Lost {
@@ -59,7 +64,7 @@ impl FactsEvent {
         match self {
             Self::Namespace(_) | Self::NamespaceGone { .. } => true,
             Self::Change(change) => matches!(change.what, What::AddressAdded(_) | What::AddressDeleted(_)),
-            Self::Neighbour { .. } | Self::Sysctls { .. } | Self::Lost { .. } => false,
+            Self::Neighbour { .. } | Self::Sysctls { .. } | Self::Answer(_) | Self::Lost { .. } => false,
         }
     }
 }

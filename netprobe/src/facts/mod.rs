@@ -1,5 +1,6 @@
 //! The node: what is true of its network, and what would follow from it.
 
+pub mod ask;
 pub mod event;
 pub mod policy;
 pub mod reader;
@@ -22,6 +23,7 @@ mod scan;
 mod sysctls;
 mod watch;
 
+pub use ask::Asker;
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options};
 

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::{
+    ask::Asker,
     author::Authors,
     discover::Outside,
     event::FactsEvent,
@@ -21,7 +22,10 @@ use super::{
     netns::{Netns, visit},
     scan::{Depth, Look, Watched, look},
 };
-use crate::model::facts::{NamespaceFacts, NodeFacts};
+use crate::model::{
+    asked::Question,
+    facts::{NamespaceFacts, NodeFacts},
+};
 
 /// The calling thread's namespace is the node's. Never that of process 1, which is another's in a container.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -178,6 +182,20 @@ impl FactsReader {
         let event = FactsEvent::Namespace(Box::new(facts));
         self.mirror.fold(&event);
         event
+    }
+
+    /// Has something read in a namespace that we follow; the answer comes from `asker`. False if it was read a moment
+    /// ago: ask again later.
+    pub fn ask(&self, question: Question, asker: &mut Asker) -> bool {
+        asker.ask(question, || self.open(question.netns))
+    }
+
+    fn open(&self, netns: u32) -> io::Result<Netns> {
+        if netns == self.node.inum {
+            return Netns::open(Path::new(OWN));
+        }
+        let watched = self.watched.get(&netns).ok_or_else(|| io::Error::other("it is not followed"))?;
+        watched.holders.open(netns)
     }
 
     /// Does `work` inside a namespace that we follow.

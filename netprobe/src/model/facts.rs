@@ -8,6 +8,8 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::asked::Readings;
+
 /// What is true of the kernel; read once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
@@ -35,6 +37,9 @@ pub struct NodeFacts {
     pub namespaces: BTreeMap<u32, NamespaceFacts>,
     /// Changes since start, oldest first, bounded.
     pub journal: Vec<Change>,
+    /// What was read on demand. A recording has the answers one by one.
+    #[serde(skip)]
+    pub readings: Readings,
 }
 
 impl NodeFacts {

@@ -5,6 +5,8 @@
 //! not packets: [`HostFacts`](facts::HostFacts), [`NodeFacts`](facts::NodeFacts),
 //! [`Inventory`](inventory::Inventory).
 
+pub mod asked;
+pub mod counters;
 pub mod drops;
 pub mod facts;
 pub mod finding;
@@ -15,5 +17,6 @@ pub mod journey;
 pub mod known;
 pub mod packet;
 pub mod sighting;
+pub mod sockets;
 pub mod stack;
 pub mod symbols;

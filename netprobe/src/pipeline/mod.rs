@@ -5,7 +5,7 @@
 //! output.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
     sync::Arc,
@@ -22,9 +22,10 @@ use crate::{
     correlate::Journeys,
     decode::Decoder,
     enrich::{self, names::Names},
-    explain::{Case, Expectations, Findings, Verdict},
+    explain::{Asked, Case, Expectations, Findings, Patience, Verdict},
     facts::FactsEvent,
     model::{
+        asked::Question,
         drops::{DropTable, Loss, Summary},
         facts::NodeFacts,
         finding::Finding,
@@ -39,6 +40,10 @@ use crate::{
 const SETTLE_NS: u64 = 20_000_000;
 /// How long a journey that is never quiet waits at most.
 const SETTLE_AT_MOST_NS: u64 = 200_000_000;
+
+/// How long a verdict waits for facts that must be read first, nanoseconds: a second at most may pass from the bad
+/// packet to the finding. What is read takes a few milliseconds, a netfilter ruleset of 20,000 rules up to a second.
+pub const PATIENCE_NS: u64 = 700_000_000;
 
 /// How often a finding is told again while only its count rises, nanoseconds.
 const COUNT_AGAIN_NS: u64 = 5_000_000_000;
@@ -66,6 +71,20 @@ pub struct Progress {
     pub shown: u64,
 }
 
+/// What a journey's verdict waits for.
+struct Asking {
+    /// Until when, `CLOCK_MONOTONIC` nanoseconds.
+    until_ns: u64,
+    /// The facts that are not there yet.
+    questions: BTreeSet<Question>,
+}
+
+impl Asking {
+    fn is_over(&self, now_ns: u64) -> bool {
+        self.questions.is_empty() || self.until_ns <= now_ns
+    }
+}
+
 /// All stages, and what they have seen.
 pub struct Pipeline {
     decoder: Decoder,
@@ -79,6 +98,10 @@ pub struct Pipeline {
     /// Journeys to be judged: since when they changed, and when at the latest.
     unsettled: BTreeMap<u64, u64>,
     waiting: BTreeMap<u64, u64>,
+    /// Journeys whose verdict waits for facts.
+    asking: BTreeMap<u64, Asking>,
+    /// Questions nobody has taken yet.
+    questions: BTreeSet<Question>,
     shown: HashMap<u64, u64>,
     /// Findings as told last, and when; those that changed since are told in time.
     told: BTreeMap<String, (Arc<Finding>, u64)>,
@@ -101,6 +124,8 @@ impl Pipeline {
             pending: Vec::new(),
             unsettled: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            asking: BTreeMap::new(),
+            questions: BTreeSet::new(),
             shown: HashMap::new(),
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
@@ -149,6 +174,9 @@ impl Pipeline {
             },
             Input::Facts(event) => {
                 self.facts.apply(&event);
+                if let FactsEvent::Answer(answer) = &*event {
+                    self.answered(answer.question);
+                }
                 if event.changes_names() {
                     self.rename();
                 }
@@ -183,6 +211,7 @@ impl Pipeline {
             self.shown.remove(&journey.id);
             self.unsettled.remove(&journey.id);
             self.waiting.remove(&journey.id);
+            self.asking.remove(&journey.id);
         }
         self.tell_counts(now_ns, false, out)?;
         out.flush()?;
@@ -197,9 +226,7 @@ impl Pipeline {
     pub fn finish(&mut self, now_ns: u64, out: &mut dyn Render) -> io::Result<()> {
         self.correlate(now_ns);
         let (_, opened) = self.journeys.expire(now_ns);
-        let mut left: Vec<u64> = self.unsettled.keys().chain(self.waiting.keys()).copied().chain(opened).collect();
-        left.sort_unstable();
-        left.dedup();
+        let left = self.unjudged(opened);
         let mut progress = Progress::default();
         for id in left {
             self.judge(id, now_ns, true, out, &mut progress)?;
@@ -251,12 +278,44 @@ impl Pipeline {
         }
     }
 
+    /// Journeys that were not judged yet, or whose verdict waits.
+    fn unjudged(&self, opened: Vec<u64>) -> BTreeSet<u64> {
+        let known = [&self.unsettled, &self.waiting].into_iter().flat_map(BTreeMap::keys).chain(self.asking.keys());
+        known.copied().chain(opened).collect()
+    }
+
+    /// What the rules ask of the facts, since the last call.
+    pub fn take_questions(&mut self) -> BTreeSet<Question> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// What the rules would ask before the run ends: the answers should be taken before [`finish`](Self::finish).
+    pub fn last_questions(&mut self, now_ns: u64) -> BTreeSet<Question> {
+        self.correlate(now_ns);
+        let mut questions = self.take_questions();
+        for id in self.unjudged(Vec::new()) {
+            if let Some(case) = self.case(id, now_ns) {
+                questions.extend(Findings::questions(&case));
+            }
+        }
+        questions
+    }
+
+    /// An answer came: journeys that wait for it and nothing else are judged with the next tick.
+    fn answered(&mut self, question: Question) {
+        for asking in self.asking.values_mut() {
+            asking.questions.remove(&question);
+        }
+    }
+
     /// Journeys that are quiet, or were long enough in motion, or whose wait is over.
     fn due(&mut self, now_ns: u64) -> Vec<u64> {
         let quiet = |id: &u64| self.journeys.get(*id).is_none_or(|j| now_ns.saturating_sub(j.last_ns) >= SETTLE_NS);
         let settled = |(id, since): &(&u64, &u64)| quiet(id) || now_ns.saturating_sub(**since) >= SETTLE_AT_MOST_NS;
         let mut due: Vec<u64> = self.unsettled.iter().filter(settled).map(|(id, _)| *id).collect();
+        due.retain(|id| self.asking.get(id).is_none_or(|asking| asking.is_over(now_ns)));
         due.extend(self.waiting.iter().filter(|(_, at)| **at <= now_ns).map(|(id, _)| *id));
+        due.extend(self.asking.iter().filter(|(_, asking)| asking.is_over(now_ns)).map(|(id, _)| *id));
         due.sort_unstable();
         due.dedup();
         for id in &due {
@@ -274,17 +333,21 @@ impl Pipeline {
         out: &mut dyn Render,
         progress: &mut Progress,
     ) -> io::Result<()> {
-        let Some(journey) = self.journeys.get(id) else { return Ok(()) };
-        let case = Case {
-            journey,
-            journeys: &self.journeys,
-            facts: &self.facts,
-            inventory: &self.inventory,
-            host: self.decoder.host(),
-            expect: &self.expect,
-            now_ns,
+        let asking = self.asking.remove(&id);
+        let until_ns = asking.map_or(now_ns + PATIENCE_NS, |asking| asking.until_ns);
+        let patience = match now_ns {
+            _ if last_call => Patience::End,
+            now_ns if until_ns <= now_ns => Patience::NoFacts,
+            _ => Patience::Long,
         };
-        let verdict = self.findings.judge(&case, last_call);
+        let mut findings = std::mem::take(&mut self.findings);
+        let judged = self.case(id, now_ns).map(|case| (findings.judge(&case, patience), case.asked.take()));
+        self.findings = findings;
+        let (Some((verdict, questions)), Some(journey)) = (judged, self.journeys.get(id)) else { return Ok(()) };
+        if verdict == Verdict::Ask {
+            self.questions.extend(&questions);
+            self.asking.insert(id, Asking { until_ns, questions });
+        }
         let total = journey.steps.len() as u64 + journey.omitted;
         let before = self.shown.insert(id, total).unwrap_or(0);
         if total > before {
@@ -298,9 +361,23 @@ impl Pipeline {
             Verdict::Wait(until_ns) => {
                 self.waiting.insert(id, until_ns);
             }
-            Verdict::Nothing => {}
+            Verdict::Nothing | Verdict::Ask => {}
         }
         Ok(())
+    }
+
+    /// The journey and all that is known beside it.
+    fn case(&self, id: u64, now_ns: u64) -> Option<Case<'_>> {
+        Some(Case {
+            journey: self.journeys.get(id)?,
+            journeys: &self.journeys,
+            facts: &self.facts,
+            inventory: &self.inventory,
+            host: self.decoder.host(),
+            expect: &self.expect,
+            now_ns,
+            asked: Asked::default(),
+        })
     }
 
     /// Tells a finding that is new or better; one that only counts higher has time.

@@ -17,6 +17,7 @@ use crate::model::{
 mod clock;
 mod escape;
 mod event;
+mod findings_only;
 mod json;
 #[cfg(test)]
 mod samples;
@@ -25,6 +26,7 @@ mod text;
 
 pub use clock::Clock;
 pub use escape::escape;
+pub use findings_only::FindingsOnly;
 pub use schema::schema;
 
 /// Writes what the pipeline produces, in one format.

@@ -7,9 +7,11 @@ use anyhow::{Context, Result};
 use netprobe_common::config::{Config, NS_FOLLOWED, NS_NODE, NS_POD};
 use tokio::io::unix::AsyncFd;
 
+mod asking;
 mod parts;
 mod whom;
 
+use asking::Asking;
 use parts::{Parts, must_be_privileged};
 use whom::whom;
 
@@ -21,16 +23,16 @@ use crate::{
     decode::Decoder,
     enrich::{inventory, select::Followed},
     explain::Expectations,
-    facts::FactsReader,
+    facts::{FactsEvent, FactsReader},
     model::{drops::Loss, inventory::Inventory},
-    pipeline::{DropCount, DropCounts, Input, Pipeline, Progress},
+    pipeline::{DropCount, DropCounts, Input, PATIENCE_NS, Pipeline, Progress},
     probe::{
         attach::{Attached, give_memory_back, readable},
         host,
         tables::{LOSS_NAMES, Lost},
     },
     record::{Frame, Header, Lost as LostFrame, Symbol, Writer},
-    render::Render,
+    render::{FindingsOnly, Render},
 };
 
 /// Records taken out of the ring before the pipeline may look at them: 20,000 of 300 bytes are
@@ -67,6 +69,7 @@ pub struct Request<'a> {
 pub struct Live {
     attached: Attached,
     facts: FactsReader,
+    asking: Asking,
     pipeline: Pipeline,
     recorder: Option<Writer>,
     target: Target,
@@ -96,18 +99,24 @@ impl Live {
             None => Inventory::default(),
         };
         must_be_privileged()?;
-        let drops_only = request.command == "drops";
+        // What is expected can only be held against packets that are followed.
+        let drops = request.command == "drops";
+        let drops_only = drops && request.expect.is_empty();
         let (parts, followed) = Parts::gather(request, &target, &inventory, drops_only, config)?;
         let node = parts.host.node.clone();
         let now_ns = host::mono_ns();
         let begun = request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request, now_ns));
         let recorder = begun.transpose()?;
-        let renderer = request.output.renderer(&parts.host);
+        let mut renderer = request.output.renderer(&parts.host);
+        if drops {
+            renderer = Box::new(FindingsOnly(renderer));
+        }
         let decoder = Decoder::new(parts.host, parts.symbols);
         let pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
         let mut live = Self {
             attached: parts.attached,
             facts: parts.facts,
+            asking: Asking::default(),
             pipeline,
             recorder,
             target,
@@ -119,6 +128,10 @@ impl Live {
             drops_only,
         };
         live.follow(&followed)?;
+        if !drops_only {
+            live.asking.read_bases(live.pipeline.facts(), &followed);
+            live.take_answers(now_ns)?;
+        }
         give_memory_back();
         if let Some(path) = &request.ready.ready_file {
             fs::write(path, b"").with_context(|| format!("create the ready file {}", path.display()))?;
@@ -144,6 +157,7 @@ impl Live {
     pub fn turn(&mut self, out: &mut dyn Render) -> Result<Progress> {
         let now_ns = host::mono_ns();
         self.take_facts(now_ns)?;
+        self.take_answers(now_ns)?;
         let taken = self.take_records();
         if taken > 0 {
             (self.last_record_ns, self.resting) = (now_ns, false);
@@ -164,7 +178,26 @@ impl Live {
     fn tick(&mut self, now_ns: u64, out: &mut dyn Render) -> Result<Progress> {
         let progress = self.pipeline.tick(now_ns, out)?;
         self.keep(&Frame::Tick(now_ns));
+        self.asking.note(self.pipeline.take_questions());
         Ok(progress)
+    }
+
+    /// Has read what is asked, and hands the pipeline what was read.
+    fn take_answers(&mut self, now_ns: u64) -> Result<()> {
+        let events = self.asking.turn(&mut self.facts, now_ns);
+        self.take_events(events)
+    }
+
+    /// The run ends: what the rules still want to know is read first, for as long as a verdict may wait.
+    fn take_last_answers(&mut self) -> Result<()> {
+        let start_ns = host::mono_ns();
+        let questions = self.pipeline.last_questions(start_ns);
+        self.asking.note(questions);
+        while self.asking.is_busy() && host::mono_ns().saturating_sub(start_ns) < PATIENCE_NS {
+            self.take_answers(host::mono_ns())?;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.take_answers(host::mono_ns())
     }
 
     /// Reads the drop table and shows it.
@@ -186,6 +219,7 @@ impl Live {
     /// Whatever the renderer returns.
     pub fn finish(mut self, out: &mut dyn Render) -> Result<()> {
         while self.take_records() == BATCH {}
+        self.take_last_answers()?;
         let now_ns = host::mono_ns();
         self.take_losses(now_ns, out)?;
         self.take_drops(now_ns, false)?;
@@ -214,6 +248,10 @@ impl Live {
     fn take_facts(&mut self, now_ns: u64) -> Result<()> {
         let mut events = Vec::new();
         self.facts.read_ready(now_ns, &mut events)?;
+        self.take_events(events)
+    }
+
+    fn take_events(&mut self, events: Vec<FactsEvent>) -> Result<()> {
         let mut renamed = false;
         for event in events {
             let json = serde_json::to_vec(&event).context("write a change of the node as JSON")?;

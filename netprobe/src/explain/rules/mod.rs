@@ -1,5 +1,6 @@
 //! One line per rule, in order of precedence.
 
+mod asserted;
 mod bad_checksum;
 mod bridge_drop;
 mod cgroup_bpf_drop;
@@ -42,6 +43,8 @@ use super::Rule;
 /// says before what is concluded from silence.
 pub const RULES: &[Rule] = &[
     wrong_egress::RULE,
+    asserted::UNEXPECTED_SNAT,
+    asserted::MASQUERADE_MISSING,
     route_refused::BLACKHOLE,
     route_refused::UNREACHABLE,
     route_refused::PROHIBIT,

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
 use crate::{
     correlate::Journeys,
-    explain::{Case, Expectations},
+    explain::{Asked, Case, Expectations},
     model::{
         facts::{
             Address, HostFacts, Link, NamespaceFacts, NamespaceKind, NextHop, NodeFacts, Route, RouteKind, Rule,
@@ -167,7 +167,7 @@ impl Scene {
         Self {
             journey,
             journeys: Journeys::default(),
-            facts: NodeFacts { node: NODE, namespaces, journal: Vec::new() },
+            facts: NodeFacts { node: NODE, namespaces, journal: Vec::new(), ..NodeFacts::default() },
             inventory: Inventory::default(),
             host: HostFacts::default(),
             expect: Expectations::default(),
@@ -226,6 +226,7 @@ impl Scene {
             host: &self.host,
             expect: &self.expect,
             now_ns: u64::MAX,
+            asked: Asked::default(),
         }
     }
 }

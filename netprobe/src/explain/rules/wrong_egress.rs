@@ -54,12 +54,13 @@ fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
 
 /// The user said which device it should be.
 fn asserted(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
-    let device = case.expect.device.as_ref().filter(|d| *d != exit.device)?;
-    let claim = format!("{} leaves this node by {}, not by {device} as asked (--expect-dev)", case.who(), exit.device);
+    let pod = case.journey.pod.as_deref();
+    let (device, origin) = case.expect.device(pod, case.journey.flow.dst.ip()).filter(|(d, _)| *d != exit.device)?;
+    let claim = format!("{} leaves this node by {}, not by {device} as asked ({origin})", case.who(), exit.device);
     let expected = Expected {
-        device: device.clone(),
+        device: device.to_owned(),
         gateway: None,
-        why: format!("--expect-dev {device}"),
+        why: format!("expected by {origin}"),
         confidence: Confidence::Stated,
     };
     let fix = format!(
@@ -355,8 +356,8 @@ mod tests {
     #[test]
     fn says_what_the_user_asked_for() {
         let mut scene = scene();
-        scene.expect.device = Some("eth1".to_owned());
+        scene.expect.all.device = Some("eth1".to_owned());
         let draft = check(&scene.case()).expect("it left by eth0");
-        assert_eq!(draft.claim, "shop/web-0 leaves this node by eth0, not by eth1 as asked (--expect-dev)");
+        assert_eq!(draft.claim, "shop/web-0 leaves this node by eth0, not by eth1 as asked (--expect-dev eth1)");
     }
 }

@@ -1,0 +1,43 @@
+//! A renderer that leaves the packets out.
+
+use std::{io, sync::Arc};
+
+use super::Render;
+use crate::model::{
+    drops::{DropTable, Loss, Summary},
+    finding::Finding,
+    journey::{Journey, Step},
+};
+
+/// Hands everything on but packets and journeys.
+pub struct FindingsOnly(pub Box<dyn Render>);
+
+impl Render for FindingsOnly {
+    fn packet(&mut self, _: &Step, _: &Journey) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn journey(&mut self, _: &Journey, _: usize, _: &[Arc<Finding>]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        self.0.finding(finding)
+    }
+
+    fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()> {
+        self.0.drops(table, live)
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        self.0.loss(loss)
+    }
+
+    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        self.0.summary(summary)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
