@@ -29,12 +29,17 @@ pub fn sighting(packet: Packet, names: &Names, facts: &NodeFacts) -> Sighting {
         _ => Arc::from(""),
     };
     let nobody = || Known::No(Why::Outside);
+    // A frame without addresses is that of the pod behind the device.
+    let behind = || {
+        let link = facts.namespaces.get(&packet.netns)?.links.get(&packet.ifindex)?;
+        link.peer_netns.filter(|inum| *inum != facts.node).map(|inum| names.namespace(inum))
+    };
     let flow = packet.what.flow();
     Sighting {
         side,
         device,
         namespace_of: names.namespace(packet.netns),
-        source: flow.map_or_else(nobody, |f| names.address(f.src.ip())),
+        source: flow.map_or_else(|| behind().unwrap_or_else(nobody), |f| names.address(f.src.ip())),
         destination: flow.map_or_else(nobody, |f| names.address(f.dst.ip())),
         packet,
     }

@@ -11,6 +11,10 @@ pub fn of(reason: &str, site: &str, head: Option<&Head>, forward: bool) -> Optio
         let head = head?;
         let flow = head.flow?;
         // A socket that was closed meanwhile: the end of a connection, or an answer nobody waits for.
+        // Nobody waits for a reset; what it was the answer to has its own cause.
+        if reason == "NETFILTER_DROP" && head.flags.rst() {
+            return Some("a reset, which nobody waits for");
+        }
         let late =
             reason == "NO_SOCKET" && ((flow.has_ports() && !forward) || (head.flags.0 != 0 && !head.flags.opens()));
         late.then_some("a packet came after its socket was closed")
@@ -50,6 +54,14 @@ mod tests {
     fn knows_the_background_of_a_healthy_node() {
         assert!(of("QUEUE_PURGE", "sk_stream_kill_queues", None, true).is_some());
         assert!(of("NOT_SPECIFIED", "tcp_v4_rcv", None, true).is_some());
+    }
+
+    #[test]
+    fn a_reset_is_missed_by_nobody() {
+        let mut head = crate::explain::rules::testing::syn();
+        assert_eq!(of("NETFILTER_DROP", "nft_do_chain", Some(&head), true), None);
+        head.flags = crate::model::packet::TcpFlags(4);
+        assert!(of("NETFILTER_DROP", "nft_do_chain", Some(&head), true).is_some());
     }
 
     #[test]

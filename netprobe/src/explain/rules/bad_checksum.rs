@@ -8,14 +8,18 @@ use crate::{
 pub(super) const RULE: Rule =
     Rule { id: "bad-checksum", means: "the packet's IP, TCP, UDP or ICMP checksum is wrong", check };
 
+/// How long it waits, nanoseconds: the sender's next packets may get further, to a receiver that checks more.
+const WAIT_NS: u64 = 300_000_000;
+
 fn check(case: &Case<'_>) -> Option<Draft> {
     let wrong = || case.drops().filter_map(|drop| checksum(&drop).map(|which| (drop, which)));
     // The receiver checks more than those on the way: where both found something, it is the one to be told of.
     let (drop, which) = wrong().find(|(drop, _)| drop.sighting().side == Side::Pod).or_else(|| wrong().next())?;
     let device = drop.device().unwrap_or_else(|| "DEV".to_owned());
+    let mut draft = case.dropped_because(&drop, &format!("its {which} checksum is wrong")).detail(which);
+    draft.ready_ns = drop.mono_ns() + WAIT_NS;
     Some(
-        case.dropped_because(&drop, &format!("its {which} checksum is wrong"))
-            .detail(which)
+        draft
             .fix(format!("turn checksum offload off where the packet is made, and see if it helps: ethtool -K {device} tx off"))
             .fix("look for what changes packets without correcting the sum: an overlay, a middlebox, a BPF program, bad memory"),
     )

@@ -2,7 +2,7 @@
 
 use crate::{
     explain::{Case, Draft, Drop, Rule},
-    model::facts::Link,
+    model::{devices::Port, facts::Link},
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -19,16 +19,73 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let port = facts.links.get(&packet.ifindex);
     let bridge = port.and_then(|p| facts.links.get(&p.master)).map_or("the bridge", |b| b.name.as_str());
     let ahead = port.and_then(|port| port_of_addressee(case, &drop, port));
-    let to = ahead.map_or_else(String::new, |far| format!(" to port {}", far.name));
-    let why = why(&drop, port, ahead);
+    let to = ahead.filter(|far| far.name != device).map_or_else(String::new, |far| format!(" to port {}", far.name));
+    let devices = case.devices(packet.netns, packet.mono_ns);
+    let settings = |link: Option<&Link>| devices.and_then(|d| d.port(link?.index));
+    let (from, onto) = (settings(port), settings(ahead));
+    let back = ahead.is_some_and(|far| far.name == device);
+    let why = why(&drop, from, onto, back);
+    let mut draft = case
+        .dropped_because(&drop, &format!("{bridge} would not forward it from port {device}{to}: {}", why.words()))
+        .detail(bridge.to_owned());
+    for (link, settings) in [(port, from), (ahead.filter(|_| !back), onto)] {
+        if let (Some(link), Some(settings)) = (link, settings) {
+            draft = draft.proof(drop.mono_ns(), format!("port {}: {}", link.name, words(settings)));
+        }
+    }
     Some(
-        case.dropped_because(&drop, &format!("{bridge} would not forward it from port {device}{to} ({why})"))
-            .detail(bridge.to_owned())
-            .fix(format!(
-                "bridge -d link show dev {device}  # isolated, hairpin, state, and the same of the other port"
-            ))
-            .fix(fix(&drop, port, ahead, &device)),
+        draft.fix(why.fix(bridge, &device)).fix(format!(
+            "bridge -d link show dev {device}  # isolated, hairpin, state, and the same of the other port"
+        )),
     )
+}
+
+/// What made the bridge refuse.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Isolated,
+    Hairpin,
+    State,
+    Vlan,
+    Unknown,
+}
+
+fn why(drop: &Drop<'_>, from: Option<&Port>, onto: Option<&Port>, back: bool) -> Why {
+    let not_forwarding = |port: Option<&Port>| port.is_some_and(|p| p.state != "forwarding");
+    match (&**drop.reason, drop.site) {
+        ("BRIDGE_INGRESS_STP_STATE", _) => Why::State,
+        (_, "__allowed_ingress" | "br_allowed_ingress" | "br_handle_vlan" | "br_allowed_egress") => Why::Vlan,
+        _ if not_forwarding(from) || not_forwarding(onto) => Why::State,
+        _ if back => Why::Hairpin,
+        _ if from.is_some_and(|p| p.isolated) && onto.is_none_or(|p| p.isolated) => Why::Isolated,
+        _ => Why::Unknown,
+    }
+}
+
+impl Why {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Isolated => "both ports are isolated",
+            Self::Hairpin => "it would go back where it came from, and hairpin is off",
+            Self::State => "spanning tree does not let the port forward",
+            Self::Vlan => "VLAN filtering, the port is no member of the frame's VLAN",
+            Self::Unknown => "both ports are isolated, hairpin is off, or a port is not forwarding",
+        }
+    }
+
+    fn fix(self, bridge: &str, device: &str) -> String {
+        match self {
+            Self::Isolated | Self::Unknown => format!("bridge link set dev {device} isolated off"),
+            Self::Hairpin => format!("bridge link set dev {device} hairpin on"),
+            Self::State => format!("wait for spanning tree, or: ip link set {bridge} type bridge stp_state 0"),
+            Self::Vlan => format!("bridge vlan show; bridge vlan add vid VID dev {device}"),
+        }
+    }
+}
+
+fn words(port: &Port) -> String {
+    let on = |on| if on { "on" } else { "off" };
+    format!("{}, isolated {}, hairpin {}", port.state, on(port.isolated), on(port.hairpin))
 }
 
 fn is_bridge(drop: &Drop<'_>) -> bool {
@@ -45,34 +102,11 @@ fn port_of_addressee<'a>(case: &Case<'a>, drop: &Drop<'_>, port: &Link) -> Optio
     facts.links.values().find(|l| l.master == port.master && l.peer_netns == Some(owner.inum))
 }
 
-fn why(drop: &Drop<'_>, port: Option<&Link>, ahead: Option<&Link>) -> &'static str {
-    match (&**drop.reason, drop.site) {
-        ("BRIDGE_INGRESS_STP_STATE", _) => "spanning tree has blocked the port",
-        (_, "__allowed_ingress" | "br_allowed_ingress" | "br_handle_vlan" | "br_allowed_egress") => {
-            "VLAN filtering: the port is no member of the frame's VLAN"
-        }
-        _ if ahead.is_some() && ahead.map(|l| l.index) == port.map(|l| l.index) => {
-            "it would go back where it came from: hairpin is off"
-        }
-        _ => "both ports are isolated, hairpin is off, or the port is not forwarding",
-    }
-}
-
-fn fix(drop: &Drop<'_>, port: Option<&Link>, ahead: Option<&Link>, device: &str) -> String {
-    match why(drop, port, ahead) {
-        w if w.starts_with("spanning") => {
-            "wait for spanning tree, or: ip link set BRIDGE type bridge stp_state 0".to_owned()
-        }
-        w if w.starts_with("VLAN") => format!("bridge vlan show; bridge vlan add vid VID dev {device}"),
-        w if w.starts_with("it would") => format!("bridge link set dev {device} hairpin on"),
-        _ => format!("bridge link set dev {device} isolated off"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Scene, drop_of, syn};
     use super::*;
+    use crate::model::{asked::Reading, devices::Devices};
 
     fn scene() -> Scene {
         let mut scene = Scene::pod_to_db();
@@ -90,6 +124,17 @@ mod tests {
         scene.step(1, drop_of(syn(), "NOT_SPECIFIED", "br_handle_frame_finish", &[]), "vpod1");
         let draft = check(&scene.case()).expect("the bridge refused it");
         assert!(draft.claim.contains("on vpod1: cni0 would not forward it from port vpod1"), "{}", draft.claim);
+    }
+
+    #[test]
+    fn names_the_setting_that_forbids_it() {
+        let mut scene = scene();
+        scene.step(1, drop_of(syn(), "NOT_SPECIFIED", "br_handle_frame_finish", &[]), "vpod1");
+        let port = Port { ifindex: Scene::VPOD1, state: "forwarding".to_owned(), hairpin: false, isolated: true };
+        scene.answer(Reading::Devices(Devices { ports: vec![port], ..Devices::default() }));
+        let draft = check(&scene.case()).expect("the bridge refused it");
+        assert!(draft.claim.ends_with("from port vpod1: both ports are isolated"), "{}", draft.claim);
+        assert_eq!(draft.fix[0], "bridge link set dev vpod1 isolated off");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod port_closed;
 mod qdisc_delay;
 mod qdisc_drop;
 mod reassembly_timeout;
+mod remembered;
 mod route_refused;
 mod rp_filter;
 mod socket_buffer_full;

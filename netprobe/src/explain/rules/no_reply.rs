@@ -1,5 +1,6 @@
 //! The packet left this node as it should, and nothing came back.
 
+use super::remembered;
 use crate::{
     explain::{Case, Draft, Rule, intent},
     model::{
@@ -22,6 +23,10 @@ pub(super) const RULE: Rule = Rule {
 const ECHO_WAIT_NS: u64 = 1_000_000_000;
 
 fn check(case: &Case<'_>) -> Option<Draft> {
+    outside(case).or_else(|| remembered::check(case))
+}
+
+fn outside(case: &Case<'_>) -> Option<Draft> {
     let (_, exit) = case.exits()?;
     if case.answered() || case.drops().next().is_some() {
         return None;
@@ -37,15 +42,18 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         _ => return None,
     };
     let device = exit.sighting.device.to_string();
-    let source = match &exit.sighting.packet.what {
-        What::Hop { head, .. } => head.flow.map_or(flow.src.ip(), |f| f.src.ip()),
-        _ => flow.src.ip(),
-    };
+    let left_as = exit.sighting.packet.what.flow().unwrap_or(flow);
+    let source = left_as.src.ip();
+    // A tunnel's outer packet is what the network between the nodes has to let through.
+    let tunnel = (!case.is_form(&left_as)).then(|| format!("{} {}", left_as.proto, left_as.destination()));
     let route = route(case);
     let by =
         route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
+    let dress = tunnel
+        .as_ref()
+        .map_or_else(|| format!("with source {source}"), |outer| format!("in a tunnel, as {source} -> {outer}"));
     let claim = format!(
-        "the {what} of {} to {} left this node by {device}{by} with source {source}, and nothing came back: it is lost outside this node",
+        "the {what} of {} to {} left this node by {device}{by} {dress}, and nothing came back: it is lost outside this node",
         case.who(),
         case.whither()
     );
@@ -54,7 +62,10 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         .detail(format!("{} {}", flow.proto, flow.destination()))
         .proof(first_ns, format!("net_dev_start_xmit on {device}: {what} to {}", flow.destination()))
         .proof(ready_ns, format!("sent {tries} times, no answer, no ICMP error, no drop on this node"))
-        .fix(format!("look outside: security group, firewall, or routing between {device} and {}", flow.dst.ip()))
+        .fix(tunnel.map_or_else(
+            || format!("look outside: security group, firewall, or routing between {device} and {}", flow.dst.ip()),
+            |outer| format!("let {outer} pass between the nodes (security group, firewall), both ways"),
+        ))
         .fix(format!("check that the peer answers {source}, and by a way that leads back to {device}"));
     draft.route = route;
     draft.ready_ns = ready_ns;

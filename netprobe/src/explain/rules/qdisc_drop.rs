@@ -1,6 +1,9 @@
 //! The device's queueing discipline is over its limit, or drops by design.
 
-use crate::explain::{Case, Draft, Drop, Rule};
+use crate::{
+    explain::{Case, Draft, Drop, Rule},
+    model::devices::{Devices, Qdisc},
+};
 
 pub(super) const RULE: Rule =
     Rule { id: "qdisc-drop", means: "the device's queueing discipline (its shaper) is over its limit", check };
@@ -9,28 +12,43 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let drop = case.drops().find(is_queue)?;
     let device = drop.device()?;
     let packet = &drop.sighting().packet;
-    let kind = case.namespace(packet.netns).and_then(|n| n.links.get(&packet.ifindex)).map(|l| l.qdisc.clone());
-    let kind = kind.filter(|k| !k.is_empty()).unwrap_or_else(|| "unknown".to_owned());
-    let draft = case.dropped_because(&drop, &because(&kind, &device));
-    Some(
-        draft
-            .proof(drop.mono_ns(), format!("the root qdisc of {device} is {kind}"))
-            .detail(kind.clone())
-            .fix(advice(&kind))
-            .fix(format!("see its counters: tc -s qdisc show dev {device}")),
-    )
+    let read = case.devices(packet.netns, packet.mono_ns).and_then(|d| guilty(d, packet.ifindex));
+    let fact = case.namespace(packet.netns).and_then(|n| n.links.get(&packet.ifindex)).map(|l| l.qdisc.clone());
+    let fact = fact.filter(|k| !k.is_empty()).unwrap_or_else(|| "unknown".to_owned());
+    let kind = read.map_or_else(|| fact.clone(), |q| q.kind.clone());
+    let name = read.map_or(fact, ToString::to_string);
+    let mut draft = case
+        .dropped_because(&drop, &because(&kind, &name, &device))
+        .proof(drop.mono_ns(), format!("{device} has the qdisc {name}"))
+        .detail(kind.clone());
+    if let Some(qdisc) = read {
+        let text = format!(
+            "qdisc {qdisc}: {} dropped, {} overlimits, {} packets ({} bytes) waiting",
+            qdisc.drops, qdisc.overlimits, qdisc.waiting, qdisc.backlog
+        );
+        draft = draft.proof(drop.mono_ns(), text);
+    }
+    Some(draft.fix(advice(&kind, &device)).fix(format!("see its counters: tc -s qdisc show dev {device}")))
 }
 
-fn because(kind: &str, device: &str) -> String {
+/// The qdisc of the device that has dropped most.
+fn guilty(devices: &Devices, ifindex: u32) -> Option<&Qdisc> {
+    let here =
+        devices.qdiscs.iter().filter(|q| q.ifindex == ifindex && !matches!(q.kind.as_str(), "clsact" | "ingress"));
+    // A classful root counts what its children drop: of two with the same count the child did it.
+    here.max_by_key(|q| (q.drops, !q.root))
+}
+
+fn because(kind: &str, name: &str, device: &str) -> String {
     match kind {
-        "netem" => format!("the qdisc netem of {device} loses packets on purpose (loss, limit or rate)"),
-        _ => format!("the queue of {device} (qdisc {kind}) is over its limit"),
+        "netem" => format!("the qdisc {name} of {device} loses packets on purpose (loss, limit or rate)"),
+        _ => format!("the queue of {device} (qdisc {name}) is over its limit"),
     }
 }
 
-fn advice(kind: &str) -> String {
+fn advice(kind: &str, device: &str) -> String {
     match kind {
-        "netem" => "remove the test impairment: tc qdisc del dev DEV root".to_owned(),
+        "netem" => format!("remove the test impairment: tc qdisc del dev {device} root"),
         "tbf" | "htb" | "hfsc" | "cbq" | "drr" | "ets" => {
             "raise the bandwidth (kubernetes.io/egress-bandwidth, ingress-bandwidth) or the shaper's limit".to_owned()
         }

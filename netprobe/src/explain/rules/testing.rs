@@ -6,6 +6,7 @@ use crate::{
     correlate::Journeys,
     explain::{Asked, Case, Expectations},
     model::{
+        asked::{Answer, Question, Reading, Subject},
         facts::{
             Address, HostFacts, Link, NamespaceFacts, NamespaceKind, NextHop, NodeFacts, Route, RouteKind, Rule,
             RuleAction,
@@ -144,7 +145,7 @@ impl Seen for InPod {
 impl Scene {
     pub(crate) const ETH0: u32 = 2;
     pub(crate) const ETH1: u32 = 3;
-    const VPOD1: u32 = 4;
+    pub(crate) const VPOD1: u32 = 4;
 
     /// All is well, and nothing was seen yet.
     pub(crate) fn pod_to_db() -> Self {
@@ -194,6 +195,25 @@ impl Scene {
 
     pub(crate) fn forget_step(&mut self, index: usize) {
         self.journey.steps.remove(index);
+    }
+
+    /// What was read of the node on demand, after everything.
+    pub(crate) fn answer(&mut self, reading: Reading) {
+        self.keep(NODE, reading);
+    }
+
+    /// What was read of the pod.
+    pub(crate) fn answer_in_pod(&mut self, reading: Reading) {
+        self.keep(POD, reading);
+    }
+
+    fn keep(&mut self, netns: u32, reading: Reading) {
+        let subject = match &reading {
+            Reading::Devices(_) => Subject::Devices,
+            Reading::Sockets(_) => Subject::Sockets,
+            _ => Subject::Counters,
+        };
+        self.facts.readings.keep(&Answer { question: Question { netns, subject }, mono_ns: u64::MAX, reading });
     }
 
     fn add(&mut self, ms: u64, what: impl Seen, device: &str, forward: bool) {

@@ -20,6 +20,13 @@ fn check(case: &Case<'_>) -> Option<Draft> {
             .fix(format!("bridge fdb append {mac} dev {device} dst ADDRESS-OF-THAT-NODE"))
             .detail(mac);
     }
+    let packet = &drop.sighting().packet;
+    if let Some(devices) = case.devices(packet.netns, packet.mono_ns) {
+        let entries = devices.fdb.iter().filter(|e| e.ifindex == packet.ifindex && e.remote.is_some());
+        let known: Vec<String> = entries.filter_map(|e| Some(format!("{} on {}", e.mac, e.remote?))).take(4).collect();
+        let known = if known.is_empty() { "no entry at all".to_owned() } else { known.join(", ") };
+        draft = draft.proof(drop.mono_ns(), format!("forwarding entries of {device}: {known}"));
+    }
     Some(
         draft
             .fix("restart the CNI's agent (flanneld, calico-node), which writes these entries".to_owned())

@@ -1,6 +1,9 @@
 //! An XDP program dropped the packet before the stack saw it.
 
-use crate::explain::{Case, Draft, Drop, Rule};
+use crate::{
+    explain::{Case, Draft, Drop, Rule},
+    model::devices::Xdp,
+};
 
 pub(super) const RULE: Rule =
     Rule { id: "xdp-drop", means: "an XDP program dropped the packet before the stack saw it", check };
@@ -8,10 +11,17 @@ pub(super) const RULE: Rule =
 fn check(case: &Case<'_>) -> Option<Draft> {
     let (drop, mode) = case.drops().find_map(|drop| mode(&drop).map(|mode| (drop, mode)))?;
     let device = drop.device()?;
-    let because = format!("an XDP program of {device} ({mode} mode)");
+    let packet = &drop.sighting().packet;
+    let devices = case.devices(packet.netns, packet.mono_ns);
+    let on_device = |x: &&Xdp| x.ifindex == packet.ifindex;
+    let attached = devices.and_then(|d| d.xdp.iter().filter(on_device).max_by_key(|x| x.mode == mode));
+    let who = attached.map_or_else(|| "an XDP program".to_owned(), |x| format!("the XDP {}", x.program));
+    let mut draft = case.dropped_because(&drop, &format!("{who} of {device} ({mode} mode) refuses it")).detail(mode);
+    if let Some(xdp) = attached {
+        draft = draft.proof(drop.mono_ns(), format!("attached to {device}: XDP {} ({} mode)", xdp.program, xdp.mode));
+    }
     Some(
-        case.dropped_because(&drop, &because)
-            .detail(mode)
+        draft
             .fix(format!("see whose it is: bpftool net show dev {device}; ip -d link show {device}"))
             .fix(format!("take it off to see that it is the cause: ip link set dev {device} xdp off")),
     )
@@ -42,8 +52,12 @@ mod tests {
 
     #[test]
     fn names_the_device_and_the_mode() {
-        assert!(mode_of("do_xdp_generic").expect("generic").ends_with("an XDP program of vpod1 (generic mode)"));
-        assert!(mode_of("veth_xdp_rcv_skb").expect("native").ends_with("an XDP program of vpod1 (native mode)"));
+        assert!(
+            mode_of("do_xdp_generic").expect("generic").ends_with("an XDP program of vpod1 (generic mode) refuses it")
+        );
+        assert!(
+            mode_of("veth_xdp_rcv_skb").expect("native").ends_with("an XDP program of vpod1 (native mode) refuses it")
+        );
     }
 
     #[test]
