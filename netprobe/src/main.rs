@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         _ if cli.schema => cli::print(netprobe::render::schema()).map_err(Into::into),
         Some(Command::Trace(args)) => cli::trace::run(&args),
+        Some(Command::Why(args)) => return cli::error::exit_with(cli::why::run(&args)),
         Some(Command::Drops(args)) => cli::drops::run(&args),
         Some(Command::Check(args)) => cli::check::run(&args),
         Some(Command::Replay(args)) => cli::replay::run(&args),

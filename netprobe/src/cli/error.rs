@@ -53,8 +53,14 @@ pub fn lines(error: &anyhow::Error) -> String {
 /// Ends a run: quietly where all went well or the reader has gone, else with one line on stderr.
 #[must_use]
 pub fn exit(result: anyhow::Result<()>) -> ExitCode {
+    exit_with(result.map(|()| ExitCode::from(EXIT_OK)))
+}
+
+/// The same for a command with an exit code of its own.
+#[must_use]
+pub fn exit_with(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::from(EXIT_OK),
+        Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::from(EXIT_OK),
         Err(error) => {
             eprintln!("{}", lines(&error));

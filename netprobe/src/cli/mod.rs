@@ -21,6 +21,7 @@ pub mod run;
 pub mod select;
 pub mod trace;
 pub mod until;
+pub mod why;
 
 /// Says why a pod's traffic leaves by the wrong NIC, or vanishes
 #[derive(Debug, Parser)]
@@ -39,6 +40,8 @@ const EXAMPLES: &str = "\
 Examples:
   netprobe trace --pod shop/web-0
       everything that happens to one pod's packets, and what is wrong with it
+  netprobe why --pod shop/web-0 --to db.shop:3306
+      one connection, tried from inside the pod: what is wrong with it
   netprobe drops --watch
       who loses packets, why and where, kept current
   netprobe demo
@@ -46,13 +49,15 @@ Examples:
 
 Needs root, or CAP_BPF + CAP_PERFMON + CAP_NET_ADMIN. `netprobe check` says what
 this kernel can show. NETPROBE_LOG=debug says more on stderr.
-Exit codes: 0 fine, 2 error or usage.";
+Exit codes: 0 fine, 1 a finding (why), 2 error or usage.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Follow a pod's packets through this node, and say what is wrong
     Trace(trace::TraceArgs),
+    /// Say what is wrong with one connection, in one verdict
+    Why(why::WhyArgs),
     /// Count who loses packets, why and where
     Drops(drops::DropsArgs),
     /// Say what this kernel, these privileges and this node let netprobe see

@@ -22,7 +22,7 @@ pub struct Until {
 }
 
 /// A time that is not zero, with its unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no duration: write 10s, 2m or 1h30m");
     let duration: SignedDuration = text.parse().map_err(|_| wrong())?;
     match Duration::try_from(duration) {

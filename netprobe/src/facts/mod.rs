@@ -25,7 +25,7 @@ mod watch;
 
 pub use ask::Asker;
 pub use event::FactsEvent;
-pub use reader::{FactsReader, Options};
+pub use reader::{FactsReader, Options, Place};
 
 #[cfg(test)]
 mod tests;

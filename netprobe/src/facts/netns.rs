@@ -27,6 +27,11 @@ impl Netns {
         Ok(Self { file, inum })
     }
 
+    /// Takes the calling thread into it, for good (`CAP_SYS_ADMIN` is needed).
+    pub(super) fn enter(&self) -> io::Result<()> {
+        Ok(setns(&self.file, CloneFlags::CLONE_NEWNET)?)
+    }
+
     /// The file, for `RTM_GETNSID`.
     pub(super) fn file(&self) -> &File {
         &self.file
@@ -47,7 +52,7 @@ pub(super) fn visit<T: Send>(
     f: impl Fn(&Netns) -> io::Result<T> + Send + Sync,
 ) -> Vec<io::Result<T>> {
     let enter_and_run = |netns: &&Netns| {
-        setns(&netns.file, CloneFlags::CLONE_NEWNET)?;
+        netns.enter()?;
         f(netns)
     };
     thread::scope(|scope| {

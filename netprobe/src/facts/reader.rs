@@ -38,6 +38,33 @@ const RESCAN_NS: [u64; 4] = [0, 20_000_000, 100_000_000, 500_000_000];
 /// namespace; if that has no name either, the node hears nothing.
 const SCAN_NS: u64 = 10_000_000_000;
 
+/// A namespace to do something in, and who is there.
+#[derive(Debug)]
+pub struct Place {
+    netns: Netns,
+    /// A few of its processes, lowest first.
+    pub pids: Vec<u32>,
+    /// Name of its file in /run/netns, where it has one.
+    pub name: Option<String>,
+}
+
+impl Place {
+    /// Inode number.
+    #[must_use]
+    pub const fn inum(&self) -> u32 {
+        self.netns.inum
+    }
+
+    /// Takes the calling thread into it, for good: it must be one of our own that ends.
+    ///
+    /// # Errors
+    ///
+    /// Without `CAP_SYS_ADMIN`.
+    pub fn enter(&self) -> io::Result<()> {
+        self.netns.enter()
+    }
+}
+
 /// What to read.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -188,6 +215,18 @@ impl FactsReader {
     /// ago: ask again later.
     pub fn ask(&self, question: Question, asker: &mut Asker) -> bool {
         asker.ask(question, || self.open(question.netns))
+    }
+
+    /// A namespace that we follow, opened.
+    ///
+    /// # Errors
+    ///
+    /// If nobody refers to it any more.
+    pub fn place(&self, netns: u32) -> io::Result<Place> {
+        let holders = self.watched.get(&netns).map(|watched| &watched.holders);
+        let pids = holders.map(|holders| holders.pids.clone()).unwrap_or_default();
+        let name = holders.and_then(|holders| holders.file.as_ref()?.file_name()?.to_str().map(str::to_owned));
+        Ok(Place { netns: self.open(netns)?, pids, name })
     }
 
     fn open(&self, netns: u32) -> io::Result<Netns> {

@@ -21,3 +21,4 @@ pub mod sighting;
 pub mod sockets;
 pub mod stack;
 pub mod symbols;
+pub mod verdict;

@@ -147,6 +147,18 @@ impl Pipeline {
         &self.inventory
     }
 
+    /// The open journeys.
+    #[must_use]
+    pub const fn journeys(&self) -> &Journeys {
+        &self.journeys
+    }
+
+    /// What is wrong with a journey, where something is.
+    #[must_use]
+    pub fn finding_of(&self, journey: u64) -> Option<&Arc<Finding>> {
+        self.findings.of(journey)
+    }
+
     /// Names of namespaces and addresses.
     #[must_use]
     pub const fn names(&self) -> &Names {

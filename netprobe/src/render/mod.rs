@@ -12,13 +12,14 @@ use crate::model::{
     drops::{DropTable, Loss, Summary},
     finding::Finding,
     journey::{Journey, Step},
+    verdict::Verdict,
 };
 
 mod clock;
 mod escape;
 mod event;
-mod findings_only;
 mod json;
+mod less;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -26,7 +27,7 @@ mod text;
 
 pub use clock::Clock;
 pub use escape::escape;
-pub use findings_only::FindingsOnly;
+pub use less::{FindingsOnly, Silent};
 pub use schema::schema;
 
 /// Writes what the pipeline produces, in one format.
@@ -48,6 +49,9 @@ pub trait Render {
 
     /// Who loses packets, at one moment. `live` redraws in place, where the format can.
     fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()>;
+
+    /// The end of `why`; its findings were written before.
+    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()>;
 
     /// Records that were lost.
     fn loss(&mut self, loss: &Loss) -> io::Result<()>;

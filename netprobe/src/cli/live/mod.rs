@@ -1,9 +1,9 @@
 //! A live run: the kernel's records and the node's changes go into the pipeline, and into the
 //! recording, in one order.
 
-use std::{collections::BTreeSet, fs, io::Write, net::IpAddr, os::fd::OwnedFd, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, io::Write, net::IpAddr, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use netprobe_common::config::{Config, NS_FOLLOWED, NS_NODE, NS_POD};
 use tokio::io::unix::AsyncFd;
 
@@ -23,8 +23,8 @@ use crate::{
     decode::Decoder,
     enrich::{inventory, select::Followed},
     explain::Expectations,
-    facts::{FactsEvent, FactsReader},
-    model::{drops::Loss, inventory::Inventory},
+    facts::{FactsEvent, FactsReader, Place},
+    model::{drops::Loss, identity::Pod, inventory::Inventory},
     pipeline::{DropCount, DropCounts, Input, PATIENCE_NS, Pipeline, Progress},
     probe::{
         attach::{Attached, give_memory_back, readable},
@@ -212,12 +212,42 @@ impl Live {
         Ok(out.drops(&table, live)?)
     }
 
+    /// What the run has seen so far.
+    #[must_use]
+    pub const fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// The one namespace that is followed, opened.
+    ///
+    /// # Errors
+    ///
+    /// If there are more or none.
+    pub fn only_place(&self) -> Result<Place> {
+        let followed = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node)?;
+        match followed.namespaces.iter().collect::<Vec<_>>().as_slice() {
+            [netns] => self.facts.place(**netns).context("open the pod's network namespace"),
+            [] => bail!("nobody with a network namespace of their own fits; netprobe runs on the pod's node"),
+            more => {
+                let names: Vec<String> = followed.pods.iter().map(ToString::to_string).collect();
+                bail!("{} fit: {}", more.len(), names.join(", "))
+            }
+        }
+    }
+
+    /// The one pod that is followed, where it is one.
+    #[must_use]
+    pub fn only_pod(&self) -> Option<Arc<Pod>> {
+        let followed = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node).ok()?;
+        followed.pods.first().cloned()
+    }
+
     /// Ends the run: the last records, the counts, the summary.
     ///
     /// # Errors
     ///
     /// Whatever the renderer returns.
-    pub fn finish(mut self, out: &mut dyn Render) -> Result<()> {
+    pub fn finish(&mut self, out: &mut dyn Render) -> Result<()> {
         while self.take_records() == BATCH {}
         self.take_last_answers()?;
         let now_ns = host::mono_ns();

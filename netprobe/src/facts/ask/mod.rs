@@ -7,8 +7,6 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, setns};
-
 use super::netns::Netns;
 use crate::model::asked::{Answer, Question, Reading, Subject};
 
@@ -112,7 +110,7 @@ impl Asker {
 
 /// Does `work` in that namespace. The thread stays there, so it must be one of ours that ends.
 fn inside<T>(netns: &Netns, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    setns(netns.file(), CloneFlags::CLONE_NEWNET)?;
+    netns.enter()?;
     work()
 }
 

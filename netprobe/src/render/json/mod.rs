@@ -12,6 +12,7 @@ use crate::model::{
     drops::{DropTable, Loss, Summary},
     finding::Finding,
     journey::{Journey, Step},
+    verdict::Verdict,
 };
 
 mod event;
@@ -62,6 +63,11 @@ impl Render for Json {
     fn drops(&mut self, table: &DropTable, _live: bool) -> io::Result<()> {
         let body = object::DropsBody::new(table, &self.clock);
         self.object("drops", table.mono_ns, body)?;
+        self.flush()
+    }
+
+    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
+        self.object("verdict", verdict.mono_ns, object::VerdictBody::new(verdict))?;
         self.flush()
     }
 

@@ -12,6 +12,7 @@ use crate::{
         identity::{Pod, Source},
         journey::Journey,
         sighting::Side,
+        verdict::{Outcome, Verdict},
     },
     render::Clock,
 };
@@ -285,6 +286,43 @@ impl SummaryBody {
             journeys: *journeys,
             dropped: *dropped,
             findings: findings.iter().copied().collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct PassedRef<'a> {
+    ok: bool,
+    part: &'a str,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct VerdictBody<'a> {
+    pod: Option<PodRef<'a>>,
+    to: &'a str,
+    proto: String,
+    outcome: &'static str,
+    claim: &'a str,
+    findings: Vec<&'a str>,
+    way: Vec<PassedRef<'a>>,
+}
+
+impl<'a> VerdictBody<'a> {
+    pub(super) fn new(verdict: &'a Verdict) -> Self {
+        let Verdict { mono_ns: _, pod, to, proto, outcome, way, findings, claim } = verdict;
+        Self {
+            pod: pod.as_deref().map(PodRef::new),
+            to,
+            proto: proto.to_string(),
+            outcome: match outcome {
+                Outcome::Fine => "fine",
+                Outcome::Finding => "finding",
+                Outcome::Unknown => "unknown",
+            },
+            claim,
+            findings: findings.iter().map(|finding| finding.id.as_str()).collect(),
+            way: way.iter().map(|p| PassedRef { ok: p.ok, part: p.part, text: &p.text }).collect(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::model::{
     drops::{DropTable, Loss, Summary},
     finding::{Evidence, Finding},
     journey::{Journey, Step},
+    verdict::{Outcome, Verdict},
 };
 
 mod path;
@@ -181,6 +182,29 @@ impl Render for Text {
                 writeln!(self.out, "{line}")?;
             }
         }
+        self.flush()
+    }
+
+    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
+        let pod = verdict.pod.as_deref().map_or_else(|| "the pod".to_owned(), ToString::to_string);
+        let header = format!("{pod} -> {} {}", verdict.to, verdict.proto);
+        self.wrapped(&escape(&header), "", "  ", self.styles.header)?;
+        for passed in &verdict.way {
+            let (word, style) = if passed.ok { ("ok", self.styles.fix) } else { ("fails", self.styles.bad) };
+            let first = format!("  {}{:<9}", paint(style, &format!("{word:<7}")), passed.part);
+            for (index, row) in wrap(&escape(&passed.text), self.columns, 18, 18).iter().enumerate() {
+                writeln!(self.out, "{}{row}", if index == 0 { &first } else { "                  " })?;
+            }
+        }
+        let (text, style) = match verdict.outcome {
+            Outcome::Fine => (verdict.claim.clone(), self.styles.fix),
+            Outcome::Finding => {
+                let rules: Vec<_> = verdict.findings.iter().map(|f| f.rule).collect();
+                (format!("{}, as above", rules.join(", ")), self.styles.bad)
+            }
+            Outcome::Unknown => (verdict.claim.clone(), self.styles.bad),
+        };
+        self.wrapped(&escape(&text), "verdict: ", "  ", style)?;
         self.flush()
     }
 
