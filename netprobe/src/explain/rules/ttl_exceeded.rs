@@ -66,11 +66,14 @@ fn is_expired(drop: &Drop<'_>) -> bool {
         && drop.head.ttl <= 1
 }
 
-/// The times one packet left by one uplink with a lower and lower TTL: when, which, by which.
-fn turns(case: &Case<'_>) -> Vec<(u64, u8, String)> {
+/// A packet that leaves: when, with which TTL, by which device.
+type Turn = (u64, u8, String);
+
+/// The times one packet left by one uplink with a lower and lower TTL.
+fn turns(case: &Case<'_>) -> Vec<Turn> {
     // One packet: a retransmission has the same sequence number, but begins with a full TTL again.
-    let mut runs: BTreeMap<(u32, u32, u32), Vec<(u64, u8, String)>> = BTreeMap::new();
-    let mut best: Vec<(u64, u8, String)> = Vec::new();
+    let mut runs: BTreeMap<(u32, u32, u32), Vec<Turn>> = BTreeMap::new();
+    let mut best: Vec<Turn> = Vec::new();
     let leaves = case.hops().filter(|(step, place, head)| {
         step.forward
             && *place == Place::Transmit
