@@ -11,6 +11,8 @@ use crate::model::{packet::What, sighting::Sighting};
 pub struct NeighbourState {
     /// When it failed last, `CLOCK_MONOTONIC` nanoseconds; 0 never.
     pub failed_ns: u64,
+    /// When its link-layer address changed last, `CLOCK_MONOTONIC` nanoseconds; 0 never.
+    pub changed_ns: u64,
     /// Last link-layer addresses, oldest first, without repeats in a row.
     pub macs: Vec<String>,
 }
@@ -45,6 +47,9 @@ impl Neighbours {
         {
             if state.macs.len() >= MACS_MAX {
                 state.macs.remove(0);
+            }
+            if !state.macs.is_empty() {
+                state.changed_ns = sighting.packet.mono_ns;
             }
             state.macs.push(mac.clone());
         }

@@ -30,7 +30,8 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         let next_hops = [hop, Some(target)].into_iter().flatten().filter(|_| sent);
         let alternates = |ip: IpAddr| {
             let state = case.journeys.neighbours.get(packet.netns, packet.ifindex, ip)?;
-            alternates(state).then_some((ip, state, packet.netns, packet.ifindex))
+            let taken = || was_taken_over(case, state, packet.mono_ns);
+            (alternates(state) || taken()).then_some((ip, state, packet.netns, packet.ifindex))
         };
         next_hops.into_iter().find_map(alternates)
     })?;
@@ -40,19 +41,26 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     macs.sort_unstable();
     macs.dedup();
     let whose = if case.journey.flow.dst.ip() == ip { "" } else { ", the next hop of these packets" };
-    let claim = format!(
-        "two hosts answer for {ip} on {device}{whose}: its link-layer address alternates between {}; packets of {} to {} \
-         go to one or the other",
-        macs.join(" and "),
-        case.sender(),
-        case.whither()
-    );
+    let (flow, confidence) = (format!("packets of {} to {}", case.sender(), case.whither()), confidence(state));
+    let claim = if confidence == Confidence::Likely {
+        format!(
+            "two hosts answer for {ip} on {device}{whose}: its link-layer address alternates between {}; {flow} go to one \
+             or the other",
+            macs.join(" and ")
+        )
+    } else {
+        format!(
+            "another host may have taken {ip} on {device}{whose}: its link-layer address changed from {}, and since then \
+             {flow} are not answered",
+            state.macs.join(" to ")
+        )
+    };
     let side = if netns == case.facts.node { Side::Node } else { Side::Pod };
     let question =
         if ip.is_ipv6() { format!("ndisc6 -m {ip} {device}") } else { format!("arping -D -I {device} {ip}") };
     Some(
         Draft::new(case, side, Some(device.clone()), claim)
-            .confidence(Confidence::Likely)
+            .confidence(confidence)
             .detail(ip.to_string())
             .proof(case.journey.last_ns, format!("neigh_update {ip} on {device}: {}", state.macs.join(", then ")))
             .fix(format!("find the host whose link-layer address is the wrong one, and take {ip} off it"))
@@ -63,6 +71,22 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 /// An address that came back after another one had taken its place: a takeover goes one way.
 fn alternates(state: &NeighbourState) -> bool {
     state.macs.iter().enumerate().any(|(at, mac)| state.macs.iter().skip(at + 2).any(|later| later == mac))
+}
+
+fn confidence(state: &NeighbourState) -> Confidence {
+    if alternates(state) { Confidence::Likely } else { Confidence::Possible }
+}
+
+/// How long after a change what goes wrong is laid to it, nanoseconds.
+const AFTER_CHANGE_NS: u64 = 60_000_000_000;
+
+/// The address changed a moment before the packet was sent, to one that is none of our pods' (theirs may be used
+/// again), and nobody answers there.
+fn was_taken_over(case: &Case<'_>, state: &NeighbourState, sent_ns: u64) -> bool {
+    let recent = state.changed_ns != 0 && sent_ns.saturating_sub(state.changed_ns) < AFTER_CHANGE_NS;
+    let ours = |mac: &String| case.facts.namespaces.values().flat_map(|n| n.links.values()).any(|l| l.mac == *mac);
+    let accepted = case.hops().any(|(step, _, head)| !step.forward && !head.flags.rst());
+    recent && sent_ns >= state.changed_ns && state.macs.last().is_some_and(|mac| !ours(mac)) && !accepted
 }
 
 /// The connection suffers: two addresses that a bond uses in turn hurt nobody.
@@ -79,7 +103,7 @@ fn is_in_trouble(case: &Case<'_>) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::testing::{Scene, hop, lookup_via, retransmit, syn};
+    use super::super::testing::{Scene, hop, lookup_via, retransmit, syn, syn_ack};
     use super::*;
     use crate::model::{
         known::{Known, Why},
@@ -126,9 +150,19 @@ mod tests {
     }
 
     #[test]
+    fn suspects_a_host_that_took_the_address_and_does_not_answer() {
+        let mut scene = scene(&["02::04", "02::66"]);
+        scene.step(1_000, retransmit("SYN_SENT"), "");
+        let draft = check(&scene.case()).expect("nobody answers since");
+        assert_eq!(draft.confidence, Confidence::Possible);
+        assert!(draft.claim.contains("changed from 02::04 to 02::66, and since then"), "{}", draft.claim);
+    }
+
+    #[test]
     fn stays_silent_on_a_takeover_and_on_a_healthy_connection() {
         let mut taken_over = scene(&["02::04", "02::66"]);
-        taken_over.step(1_000, retransmit("SYN_SENT"), "");
+        taken_over.back(3, hop(Place::Receive, syn_ack()), "eth1");
+        taken_over.step(1_000, retransmit("ESTABLISHED"), "");
         assert_eq!(check(&taken_over.case()), None);
         assert_eq!(check(&scene(&["02::04", "02::66", "02::04"]).case()), None);
     }

@@ -3,10 +3,10 @@
 
 use super::{neighbour_unresolved, qdisc_drop};
 use crate::{
-    explain::{Case, Draft, Drop, Rule},
+    explain::{Case, Draft, Drop, Rule, case::MISS},
     model::{
         facts::{Link, What as Changed},
-        packet::{Place, What},
+        packet::{LookupRole, Place, What},
         sighting::Side,
     },
 };
@@ -15,7 +15,7 @@ pub(super) const RULE: Rule =
     Rule { id: "link-down", means: "a device on the path is down or has no carrier, and packets die in it", check };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    dropped(case).or_else(|| never_left(case))
+    dropped(case).or_else(|| never_left(case)).or_else(|| routes_gone(case)).or_else(|| way_to_pod_gone(case))
 }
 
 /// The packet was thrown away by the device's queue, or when its neighbour was given up.
@@ -61,6 +61,62 @@ fn never_left(case: &Case<'_>) -> Option<Draft> {
         .proof(chosen_ns, format!("route look-up in table {}: dev {}", chosen.table, link.name))
         .proof(until_ns, format!("sent again, and nothing has left by {}", link.name));
     Some(told(case, draft, netns, side, link, until_ns))
+}
+
+/// The pod's only device is down, and its routes went away with it: no packet is sent.
+fn routes_gone(case: &Case<'_>) -> Option<Draft> {
+    if case.hops().next().is_some() {
+        return None;
+    }
+    let miss = case.lookups().next_back().filter(|l| MISS.contains(&l.err) && l.role == LookupRole::Output)?;
+    let sighting = &miss.step.sighting;
+    let facts = case.namespace(sighting.packet.netns)?;
+    let mut devices = facts.links.values().filter(|l| l.name != "lo" && !is_placeholder(l));
+    let (link, another) = (devices.next()?, devices.next());
+    if link.up || another.is_some() || case.journey.flow.dst.ip().is_loopback() {
+        return None;
+    }
+    let place = case.place(sighting);
+    let claim = format!(
+        "{place} cannot send to {}: its {} is down, and its routes went away with it",
+        case.whither(),
+        link.name
+    );
+    let at_ns = sighting.packet.mono_ns;
+    let draft = Draft::new(case, sighting.side, Some(link.name.clone()), claim)
+        .proof(at_ns, format!("route look-up in table {}: no route", miss.table));
+    Some(told(case, draft, sighting.packet.netns, sighting.side, link, at_ns))
+}
+
+/// The node's device to the destination's pod is down, so that its packets go astray.
+fn way_to_pod_gone(case: &Case<'_>) -> Option<Draft> {
+    let node = case.facts.node()?;
+    let target = case.routed_flow().dst.ip();
+    let pod = case.facts.namespaces.values().find(|n| n.inum != node.inum && n.owns(target))?;
+    let link = node.links.values().find(|l| l.kind == "veth" && l.peer_netns == Some(pod.inum))?;
+    let astray = case.drops().find(|d| d.step.forward && d.sighting().side == Side::Node)?;
+    let (link, state) = dead(case, node.inum, link.index, astray.mono_ns())?;
+    if astray.head.flow?.dst.ip() != target {
+        return None;
+    }
+    let claim = format!(
+        "the packets of {} to {} go astray: {} on the node, behind which the pod is, {state}",
+        case.sender(),
+        case.whither(),
+        link.name
+    );
+    let mut draft = case.about_drop(&astray, claim);
+    draft.device = Some(link.name.clone());
+    Some(told(case, draft, node.inum, Side::Node, link, astray.mono_ns()))
+}
+
+/// Devices that every new namespace gets from a module (`tunl0`, `sit0`, `gre0`, ...), and that stay down.
+fn is_placeholder(link: &Link) -> bool {
+    !link.up
+        && matches!(
+            link.name.as_str(),
+            "tunl0" | "sit0" | "gre0" | "gretap0" | "erspan0" | "ip_vti0" | "ip6_vti0" | "ip6tnl0" | "ip6gre0"
+        )
 }
 
 fn told(case: &Case<'_>, draft: Draft, netns: u32, side: Side, link: &Link, at_ns: u64) -> Draft {
@@ -128,7 +184,6 @@ fn words(link: &Link) -> String {
 mod tests {
     use super::super::testing::{Scene, drop_of, in_pod, lookup, retransmit, syn};
     use super::*;
-    use crate::model::packet::LookupRole;
 
     fn scene() -> Scene {
         let mut scene = Scene::pod_to_db();
@@ -164,6 +219,19 @@ mod tests {
         let draft = check(&scene.case()).expect("lo is down");
         assert!(draft.claim.ends_with("on lo: lo is down"), "{}", draft.claim);
         assert_eq!(draft.side, Side::Pod);
+    }
+
+    #[test]
+    fn tells_a_pod_whose_only_device_is_down() {
+        let mut scene = Scene::pod_to_db();
+        scene.pod().routes.clear();
+        scene.pod().links.get_mut(&2).expect("eth0").up = false;
+        scene.step(1, in_pod(lookup(254, -11, 0, LookupRole::Output)), "");
+        let draft = check(&scene.case()).expect("eth0 is down");
+        assert_eq!(
+            draft.claim,
+            "shop/web-0 cannot send to 10.20.0.4:3306: its eth0 is down, and its routes went away with it"
+        );
     }
 
     #[test]

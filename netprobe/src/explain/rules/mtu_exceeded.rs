@@ -13,6 +13,9 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let v6 = drop.head.flow?.is_v6();
     let size = size(&drop);
     let ahead = ahead(case, &drop).filter(|(_, mtu)| *mtu < size);
+    if ahead.is_none() && by_place(&drop) {
+        return None;
+    }
     let because = ahead.as_ref().map_or_else(
         || format!("its {size} bytes are more than the path's MTU"),
         |(device, mtu)| format!("its {size} bytes are more than the MTU of {device}, {mtu}"),
@@ -36,16 +39,25 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 
 /// The kernel's reason, or the place where a packet that must not be cut is dropped for its size.
 fn is_too_big(drop: &Drop<'_>) -> bool {
-    &**drop.reason == "PKT_TOO_BIG" || (drop.site == "ip_fragment" && &**drop.reason == "NOT_SPECIFIED")
+    &**drop.reason == "PKT_TOO_BIG"
+        || (&**drop.reason == "NOT_SPECIFIED" && (drop.site == "ip_fragment" || by_place(drop)))
+}
+
+/// Where devices and bridges drop what does not fit the next one, and what finds it down too.
+fn by_place(drop: &Drop<'_>) -> bool {
+    drop.site.contains("dev_forward_skb") || drop.site == "br_dev_queue_push_xmit"
 }
 
 /// The device that is too small for it, and its MTU: the one routing chose, else the one it is on.
 fn ahead(case: &Case<'_>, drop: &Drop<'_>) -> Option<(String, u32)> {
     let packet = &drop.sighting().packet;
-    let here = || {
-        let link = case.namespace(packet.netns)?.links.get(&packet.ifindex)?;
-        Some((link.name.clone(), link.mtu))
-    };
+    let on = || case.namespace(packet.netns)?.links.get(&packet.ifindex);
+    if drop.site.contains("dev_forward_skb") {
+        let link = on()?;
+        let far = case.namespace(link.peer_netns.unwrap_or(packet.netns))?.links.get(&link.peer)?;
+        return Some((far.name.clone(), far.mtu));
+    }
+    let here = || on().map(|link| (link.name.clone(), link.mtu));
     case.device_ahead(drop).map(|(_, name, mtu)| (name, mtu)).or_else(here)
 }
 
@@ -64,7 +76,7 @@ fn answer(case: &Case<'_>) -> Option<(u64, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, icmp_sent, lookup, syn};
+    use super::super::testing::{Scene, drop_of, icmp_sent, in_pod, lookup, syn};
     use super::*;
     use crate::model::packet::{Head, LookupRole};
 
@@ -86,6 +98,18 @@ mod tests {
              eth1, 1000"
         );
         assert!(draft.evidence.iter().any(|e| e.text.contains("fragmentation needed")));
+    }
+
+    #[test]
+    fn compares_with_the_other_end_where_the_packet_could_not_cross() {
+        let mut scene = Scene::pod_to_db();
+        scene.pod().links.get_mut(&2).expect("eth0").peer = Scene::VPOD1;
+        scene.node().links.get_mut(&Scene::VPOD1).expect("vpod1").mtu = 1000;
+        scene.step(1, in_pod(drop_of(large(), "NOT_SPECIFIED", "__dev_forward_skb2", &[])), "eth0");
+        let draft = check(&scene.case()).expect("vpod1 is smaller");
+        assert!(draft.claim.ends_with("its 1400 bytes are more than the MTU of vpod1, 1000"), "{}", draft.claim);
+        scene.node().links.get_mut(&Scene::VPOD1).expect("vpod1").mtu = 1500;
+        assert_eq!(check(&scene.case()), None, "it is not the size");
     }
 
     #[test]

@@ -199,21 +199,27 @@ impl Scene {
 
     /// What was read of the node on demand, after everything.
     pub(crate) fn answer(&mut self, reading: Reading) {
-        self.keep(NODE, reading);
+        self.keep(NODE, u64::MAX, reading);
+    }
+
+    /// What was read of the node before anything happened.
+    pub(crate) fn answer_before(&mut self, reading: Reading) {
+        self.journey.first_ns = 1;
+        self.keep(NODE, 0, reading);
     }
 
     /// What was read of the pod.
     pub(crate) fn answer_in_pod(&mut self, reading: Reading) {
-        self.keep(POD, reading);
+        self.keep(POD, u64::MAX, reading);
     }
 
-    fn keep(&mut self, netns: u32, reading: Reading) {
+    fn keep(&mut self, netns: u32, mono_ns: u64, reading: Reading) {
         let subject = match &reading {
             Reading::Devices(_) => Subject::Devices,
             Reading::Sockets(_) => Subject::Sockets,
             _ => Subject::Counters,
         };
-        self.facts.readings.keep(&Answer { question: Question { netns, subject }, mono_ns: u64::MAX, reading });
+        self.facts.readings.keep(&Answer { question: Question { netns, subject }, mono_ns, reading });
     }
 
     fn add(&mut self, ms: u64, what: impl Seen, device: &str, forward: bool) {
