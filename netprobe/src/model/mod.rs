@@ -17,6 +17,7 @@ pub mod inventory;
 pub mod journey;
 pub mod known;
 pub mod packet;
+pub mod ruleset;
 pub mod sighting;
 pub mod sockets;
 pub mod stack;
