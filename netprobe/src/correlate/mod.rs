@@ -87,6 +87,10 @@ impl Journeys {
                 }
                 Some(id)
             }
+            What::Dropped { head, reason, .. } if head.flow.is_none() => {
+                // The others die with a packet that has a flow: an ARP request, a neighbour's.
+                (&**reason == "UNHANDLED_PROTO").then(|| self.of_frame(&sighting, head.ether_type))
+            }
             What::Dropped { head, ct, .. } | What::IcmpSent { head, ct, .. } => {
                 let flow = head.flow?;
                 Some(self.of_packet(&sighting, flow, head, ct.as_ref()))
@@ -157,6 +161,14 @@ impl Journeys {
         let forward = self.is_forward(id, &flow);
         self.add(id, Arc::clone(sighting), forward);
         self.settle(id, head, forward);
+        id
+    }
+
+    /// A frame without addresses belongs to those like it at the same device.
+    fn of_frame(&mut self, sighting: &Arc<Sighting>, ether_type: u16) -> u64 {
+        let flow = Flow::of_frames(ether_type, sighting.packet.netns, sighting.packet.ifindex);
+        let id = self.index.find(&flow).unwrap_or_else(|| self.open(flow, sighting));
+        self.add(id, Arc::clone(sighting), true);
         id
     }
 

@@ -6,6 +6,7 @@ use super::Case;
 use crate::model::{
     asked::{Answer, Question, Reading, Subject, Window},
     counters::Counters,
+    devices::Devices,
     sockets::Sockets,
 };
 
@@ -49,6 +50,13 @@ impl<'a> Case<'a> {
     pub fn counters(&self, netns: u32, since_ns: u64) -> Option<Window<'a, Counters>> {
         let pick: Pick<Counters> = |reading| if let Reading::Counters(found) = reading { Some(found) } else { None };
         self.window(Question { netns, subject: Subject::Counters }, since_ns, pick)
+    }
+
+    /// What is attached to a namespace's devices and to cgroups, read at or after `since_ns`. `None` asks for it.
+    #[must_use]
+    pub fn devices(&self, netns: u32, since_ns: u64) -> Option<&'a Devices> {
+        let pick: Pick<Devices> = |reading| if let Reading::Devices(found) = reading { Some(found) } else { None };
+        self.reading(Question { netns, subject: Subject::Devices }, since_ns, pick).map(|(_, found)| found)
     }
 
     fn window<T>(&self, question: Question, since_ns: u64, pick: Pick<T>) -> Option<Window<'a, T>> {

@@ -213,7 +213,12 @@ impl<'a> Case<'a> {
     #[must_use]
     pub fn whither(&self) -> String {
         let target = self.journey.flow.destination();
-        let pod = self.journey.steps.iter().filter(|s| s.forward).find_map(|s| s.sighting.destination.yes());
+        // An ICMP error that belongs to the flow has another destination.
+        let goes_there = |s: &&Step| {
+            s.forward
+                && s.sighting.packet.what.flow().is_some_and(|f| self.is_form(&f) && f.proto == self.journey.flow.proto)
+        };
+        let pod = self.journey.steps.iter().filter(goes_there).find_map(|s| s.sighting.destination.yes());
         pod.map_or_else(|| target.clone(), |pod| format!("{target} ({pod})"))
     }
 

@@ -150,7 +150,7 @@ impl Findings {
             rule,
             confidence,
             pod: case.journey.pod.clone(),
-            flow: Some(draft.flow),
+            flow: Some(draft.flow).filter(|flow| flow.frames().is_none()),
             side: draft.side,
             device: draft.device,
             expected_device: draft.expected_device,

@@ -7,6 +7,7 @@ mod asks;
 mod case;
 pub mod dns;
 mod draft;
+mod dropped;
 pub mod expect;
 pub mod expected;
 mod findings;

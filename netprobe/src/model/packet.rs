@@ -286,3 +286,19 @@ pub enum What {
         stack: Vec<Arc<str>>,
     },
 }
+
+impl What {
+    /// The five-tuple it is about, where it has one.
+    #[must_use]
+    pub const fn flow(&self) -> Option<Flow> {
+        match self {
+            Self::Hop { head, .. } | Self::Dropped { head, .. } | Self::IcmpSent { head, .. } => head.flow,
+            Self::Lookup { flow, .. }
+            | Self::Retransmit { flow, .. }
+            | Self::Reset { flow, .. }
+            | Self::State { flow, .. }
+            | Self::Dns { flow, .. } => Some(*flow),
+            Self::Neighbour { .. } => None,
+        }
+    }
+}

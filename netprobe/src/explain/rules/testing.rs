@@ -6,6 +6,7 @@ use crate::{
     correlate::Journeys,
     explain::{Asked, Case, Expectations},
     model::{
+        asked::{Answer as Told, Question, Reading, Subject},
         dns::{Answer, Code, Message},
         facts::{
             Address, HostFacts, Link, NamespaceFacts, NamespaceKind, NextHop, NodeFacts, Route, RouteKind, Rule,
@@ -177,7 +178,7 @@ impl Seen for InPod {
 impl Scene {
     pub(crate) const ETH0: u32 = 2;
     pub(crate) const ETH1: u32 = 3;
-    const VPOD1: u32 = 4;
+    pub(crate) const VPOD1: u32 = 4;
 
     /// All is well, and nothing was seen yet.
     pub(crate) fn pod_to_db() -> Self {
@@ -234,6 +235,31 @@ impl Scene {
 
     pub(crate) fn forget_step(&mut self, index: usize) {
         self.journey.steps.remove(index);
+    }
+
+    /// What was read of the node on demand, after everything.
+    pub(crate) fn answer(&mut self, reading: Reading) {
+        self.keep(NODE, u64::MAX, reading);
+    }
+
+    /// What was read of the node before anything happened.
+    pub(crate) fn answer_before(&mut self, reading: Reading) {
+        self.journey.first_ns = 1;
+        self.keep(NODE, 0, reading);
+    }
+
+    /// What was read of the pod.
+    pub(crate) fn answer_in_pod(&mut self, reading: Reading) {
+        self.keep(POD, u64::MAX, reading);
+    }
+
+    fn keep(&mut self, netns: u32, mono_ns: u64, reading: Reading) {
+        let subject = match &reading {
+            Reading::Devices(_) => Subject::Devices,
+            Reading::Sockets(_) => Subject::Sockets,
+            _ => Subject::Counters,
+        };
+        self.facts.readings.keep(&Told { question: Question { netns, subject }, mono_ns, reading });
     }
 
     fn add(&mut self, ms: u64, what: impl Seen, device: &str, forward: bool) {

@@ -11,6 +11,7 @@ use super::netns::Netns;
 use crate::model::asked::{Answer, Question, Reading, Subject};
 
 mod counters;
+mod devices;
 mod sockets;
 
 /// How long a reading stands at least before the same is read again, nanoseconds: a broken pod asks with every packet.
@@ -25,6 +26,7 @@ const AT_ONCE: usize = 4;
 fn read(question: Question) -> anyhow::Result<Reading> {
     Ok(match question.subject {
         Subject::Counters => Reading::Counters(counters::read()?),
+        Subject::Devices => Reading::Devices(devices::read()?),
         Subject::Sockets => Reading::Sockets(sockets::read()?),
     })
 }
