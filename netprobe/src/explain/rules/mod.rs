@@ -5,11 +5,15 @@ mod bad_checksum;
 mod bridge_drop;
 mod cgroup_bpf_drop;
 mod connection_reset;
+mod conntrack_full;
+mod conntrack_insert_race;
+mod conntrack_invalid;
 mod cpu_backlog_full;
 mod dns_answers;
 mod dns_timeout;
 mod duplicate_address;
 mod forwarding_off;
+mod hairpin;
 mod idle_connection_cut;
 mod ipsec_policy_drop;
 mod ipv6_disabled;
@@ -17,6 +21,7 @@ mod link_down;
 mod listen_overflow;
 mod local_ports_exhausted;
 mod martian;
+mod masquerade_missing;
 mod mtu_blackhole;
 mod mtu_exceeded;
 mod neighbour_permanent;
@@ -35,6 +40,7 @@ mod qdisc_drop;
 mod reassembly_timeout;
 mod receiver_stalled;
 mod rejected_outside;
+mod reply_not_translated;
 mod route_refused;
 mod rp_filter;
 mod slow;
@@ -54,6 +60,7 @@ use super::Rule;
 /// Every rule. What decides a packet's way stands before what happens on it, and what the kernel
 /// says before what is concluded from silence.
 pub const RULES: &[Rule] = &[
+    masquerade_missing::RULE,
     wrong_egress::RULE,
     asserted::UNEXPECTED_SNAT,
     asserted::MASQUERADE_MISSING,
@@ -64,6 +71,8 @@ pub const RULES: &[Rule] = &[
     ipv6_disabled::RULE,
     no_route::RULE,
     rp_filter::RULE,
+    hairpin::RULE,
+    reply_not_translated::RULE,
     martian::RULE,
     forwarding_off::RULE,
     ttl_exceeded::RULE,
@@ -86,6 +95,10 @@ pub const RULES: &[Rule] = &[
     socket_filter_drop::RULE,
     socket_buffer_full::RULE,
     nfqueue_unread::RULE,
+    conntrack_full::RULE,
+    conntrack_insert_race::RULE,
+    conntrack_invalid::EXPIRED,
+    conntrack_invalid::INVALID,
     netfilter_reject::RULE,
     netfilter_drop::RULE,
     connection_reset::RULE,

@@ -17,7 +17,7 @@ use crate::{
         inventory::Inventory,
         journey::{Journey, Step},
         known::{Known, Why},
-        packet::{Head, LookupRole, Packet, Place, TcpFlags, What},
+        packet::{Conntrack, Head, LookupRole, Packet, Place, TcpFlags, What},
         sighting::{Side, Sighting},
     },
 };
@@ -84,6 +84,16 @@ pub(crate) fn flagged(flags: u8, head: Head) -> Head {
 
 pub(crate) fn hop(place: Place, head: Head) -> What {
     What::Hop { place, head, ct: None, inner: None, seen: 1 }
+}
+
+/// The same with a conntrack entry.
+pub(crate) fn hop_with(place: Place, head: Head, ct: Conntrack) -> What {
+    What::Hop { place, head, ct: Some(ct), inner: None, seen: 1 }
+}
+
+/// The flow's entry, without any translation.
+pub(crate) fn tracked() -> Conntrack {
+    Conntrack { original: flow(), reply: flow().reversed(), entry: 1, status: 0, info: 0, zone: 0 }
 }
 
 pub(crate) fn drop_of(head: Head, reason: &str, site: &str, stack: &[&str]) -> What {
@@ -281,6 +291,17 @@ impl Scene {
         };
         self.journey.last_ns = ms * 1_000_000;
         self.journey.steps.push_back(Step { sighting: Arc::new(sighting), forward });
+    }
+
+    /// The node's counters, read `ms` after the start.
+    pub(crate) fn counted(&mut self, ms: u64, counters: &[(&str, u64)]) {
+        let counters = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let question = Question { netns: NODE, subject: Subject::Counters };
+        let reading = Reading::Counters(crate::model::counters::Counters(counters));
+        self.facts.readings.keep(&Told { question, mono_ns: ms * 1_000_000, reading });
+        if self.journey.steps.is_empty() {
+            self.journey.first_ns = ms * 1_000_000 + 1;
+        }
     }
 
     pub(crate) fn case(&self) -> Case<'_> {
