@@ -272,8 +272,8 @@ impl<'a> Case<'a> {
         );
         draft.reason = Some(Arc::clone(drop.reason));
         let same = |d: &Drop<'_>| d.reason == drop.reason && d.site == drop.site;
-        draft.count = self.drops().filter(same).count() as u64;
-        draft.last_ns = self.drops().filter(same).map(|d| d.mono_ns()).max().unwrap_or(draft.last_ns);
+        draft.count = self.all_drops().filter(same).count() as u64;
+        draft.last_ns = self.all_drops().filter(same).map(|d| d.mono_ns()).max().unwrap_or(draft.last_ns);
         draft
     }
 }
