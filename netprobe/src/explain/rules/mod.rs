@@ -28,6 +28,7 @@ mod reassembly_timeout;
 mod remembered;
 mod route_refused;
 mod rp_filter;
+mod silent_neighbour;
 mod socket_buffer_full;
 mod socket_filter_drop;
 mod tc_drop;
