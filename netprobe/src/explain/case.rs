@@ -1,8 +1,8 @@
 //! A journey and all that is known beside it: what a rule looks at.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{cell::OnceCell, net::IpAddr, sync::Arc};
 
-use super::{Asked, Draft, expect::Expectations, noise};
+use super::{Asked, Draft, expect::Expectations, noise, tcp::Talk};
 use crate::{
     correlate::Journeys,
     model::{
@@ -34,6 +34,8 @@ pub struct Case<'a> {
     pub now_ns: u64,
     /// What was asked and has no answer yet.
     pub asked: Asked,
+    /// The journey as a conversation, once a rule has looked at it.
+    pub talk: OnceCell<Option<Talk<'a>>>,
 }
 
 /// A dropped packet of the journey.
@@ -98,6 +100,12 @@ impl<'a> Case<'a> {
     /// Steps of the journey, oldest first.
     pub fn steps(&self) -> impl DoubleEndedIterator<Item = &'a Step> + use<'a> {
         self.journey.steps.iter()
+    }
+
+    /// The journey as a TCP conversation, if it is one.
+    #[must_use]
+    pub fn talk(&self) -> Option<&Talk<'a>> {
+        self.talk.get_or_init(|| Talk::of(self)).as_ref()
     }
 
     /// Dropped packets, noise of a healthy node left out.

@@ -5,6 +5,7 @@
 
 mod asks;
 mod case;
+pub mod dns;
 mod draft;
 mod dropped;
 pub mod expect;
@@ -13,6 +14,7 @@ mod findings;
 pub mod intent;
 pub mod noise;
 pub mod rules;
+pub mod tcp;
 
 pub use asks::Asked;
 pub use case::{Case, Drop, Lookup};

@@ -21,7 +21,10 @@ pub fn of(reason: &str, site: &str, head: Option<&Head>, forward: bool) -> Optio
         }
         let late =
             reason == "NO_SOCKET" && ((flow.has_ports() && !forward) || (head.flags.0 != 0 && !head.flags.opens()));
+        // A reset by who opened the connection: it ends what is over, and nobody waits for it.
+        let kept_back = reason == "NETFILTER_DROP" && head.flags.rst() && forward;
         late.then_some("a packet came after its socket was closed")
+            .or_else(|| kept_back.then_some("a rule keeps back the reset of who opened the connection"))
     })
 }
 
@@ -67,8 +70,8 @@ mod tests {
     #[test]
     fn multicast_is_missed_by_nobody_unless_it_is_forbidden() {
         let mut head = crate::explain::rules::testing::syn();
-        let to = |dst: &str| head.flow.map(|flow| Flow { dst: dst.parse().expect("an address"), ..flow });
-        head.flow = to("[ff02::16]:0");
+        let dst = "[ff02::16]:0".parse().expect("an address");
+        head.flow = head.flow.map(|flow| Flow { dst, ..flow });
         assert!(of("IPV6DISABLED", "ip6_rcv_core", Some(&head), true).is_some());
         assert_eq!(of("NETFILTER_DROP", "nft_do_chain", Some(&head), true), None);
     }

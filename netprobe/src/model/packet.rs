@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::flow::Flow;
+use super::{dns::Message, flow::Flow};
 
 /// `Record`, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,6 +263,17 @@ pub enum What {
         /// A packet waits for it.
         waiting: bool,
     },
+    /// A pod sent or received a DNS message.
+    Dns {
+        /// The packet's flow.
+        flow: Flow,
+        /// Received or transmitted.
+        place: Place,
+        /// The message; `None` where its beginning made no sense.
+        message: Option<Message>,
+        /// Packets of this flow seen here on this CPU so far.
+        seen: u64,
+    },
     /// The kernel sends an ICMP error about the packet.
     IcmpSent {
         /// The packet it is about.
@@ -285,7 +296,8 @@ impl What {
             Self::Lookup { flow, .. }
             | Self::Retransmit { flow, .. }
             | Self::Reset { flow, .. }
-            | Self::State { flow, .. } => Some(*flow),
+            | Self::State { flow, .. }
+            | Self::Dns { flow, .. } => Some(*flow),
             Self::Neighbour { .. } => None,
         }
     }

@@ -4,13 +4,20 @@ mod asserted;
 mod bad_checksum;
 mod bridge_drop;
 mod cgroup_bpf_drop;
+mod connection_reset;
 mod cpu_backlog_full;
+mod dns_answers;
+mod dns_timeout;
 mod duplicate_address;
 mod forwarding_off;
+mod idle_connection_cut;
 mod ipsec_policy_drop;
 mod ipv6_disabled;
 mod link_down;
+mod listen_overflow;
+mod local_ports_exhausted;
 mod martian;
+mod mtu_blackhole;
 mod mtu_exceeded;
 mod neighbour_permanent;
 mod neighbour_table_full;
@@ -21,20 +28,24 @@ mod netfilter_reject;
 mod nfqueue_unread;
 mod no_reply;
 mod no_route;
+mod packet_loss_outside;
 mod port_closed;
 mod qdisc_delay;
 mod qdisc_drop;
 mod reassembly_timeout;
-mod remembered;
+mod receiver_stalled;
+mod rejected_outside;
 mod route_refused;
 mod rp_filter;
 mod silent_neighbour;
+mod slow;
 mod socket_buffer_full;
 mod socket_filter_drop;
 mod tc_drop;
 mod ttl_exceeded;
 mod unexplained_drop;
 mod unknown_protocol;
+mod vanished;
 mod vxlan_no_peer;
 mod wrong_egress;
 mod xdp_drop;
@@ -78,11 +89,25 @@ pub const RULES: &[Rule] = &[
     nfqueue_unread::RULE,
     netfilter_reject::RULE,
     netfilter_drop::RULE,
+    connection_reset::RULE,
     port_closed::RULE,
     qdisc_delay::RULE,
+    local_ports_exhausted::RULE,
+    listen_overflow::RULE,
+    rejected_outside::RULE,
+    receiver_stalled::RULE,
+    idle_connection_cut::RULE,
+    mtu_blackhole::RULE,
+    packet_loss_outside::RULE,
+    slow::NETWORK,
+    slow::SERVER,
+    dns_timeout::RULE,
+    dns_answers::UNEXPECTED,
+    dns_answers::SERVFAIL,
+    dns_answers::NXDOMAIN,
     no_reply::RULE,
     unexplained_drop::RULE,
 ];
 
 #[cfg(test)]
-pub(super) mod testing;
+pub(in crate::explain) mod testing;

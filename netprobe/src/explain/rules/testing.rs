@@ -6,7 +6,8 @@ use crate::{
     correlate::Journeys,
     explain::{Asked, Case, Expectations},
     model::{
-        asked::{Answer, Question, Reading, Subject},
+        asked::{self, Question, Reading, Subject},
+        dns::{Answer, Code, Message},
         facts::{
             Address, HostFacts, Link, NamespaceFacts, NamespaceKind, NextHop, NodeFacts, Route, RouteKind, Rule,
             RuleAction,
@@ -67,7 +68,18 @@ pub(crate) fn syn() -> Head {
 }
 
 pub(crate) fn syn_ack() -> Head {
-    head(flow().reversed(), 18)
+    Head { ack: 2, ..head(flow().reversed(), 18) }
+}
+
+/// A segment with ACK of the flow or its answer.
+pub(crate) fn segment(forward: bool, seq: u32, payload: u32, ack: u32) -> Head {
+    let flow = if forward { flow() } else { flow().reversed() };
+    Head { seq, payload, ack, window: 500, ip_len: 52 + payload, ..head(flow, 16) }
+}
+
+/// The same with other flags.
+pub(crate) fn flagged(flags: u8, head: Head) -> Head {
+    Head { flags: TcpFlags(flags), ..head }
 }
 
 pub(crate) fn hop(place: Place, head: Head) -> What {
@@ -116,6 +128,27 @@ pub(crate) fn lookup_via(table: u32, out_ifindex: u32, via: &str, role: LookupRo
 
 pub(crate) fn retransmit(state: &'static str) -> What {
     What::Retransmit { flow: flow(), state }
+}
+
+fn dns_flow() -> Flow {
+    Flow { proto: Proto::Udp, dst: "10.20.0.4:53".parse().expect("an address"), ..flow() }
+}
+
+fn message(name: &str, answer: Option<Answer>) -> Option<Message> {
+    Some(Message { id: 7, name: Arc::from(name), kind: Arc::from("A"), answer })
+}
+
+/// A query for a name's IPv4 address.
+pub(crate) fn asks(name: &str) -> What {
+    What::Dns { flow: dns_flow(), place: Place::Transmit, message: message(name, None), seen: 1 }
+}
+
+/// Its answer.
+pub(crate) fn says(name: &str, code: Code, addresses: &[&str]) -> What {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
+    let records = u16::try_from(addresses.len()).expect("a few");
+    let answer = Some(Answer { code, addresses, records, truncated: false });
+    What::Dns { flow: dns_flow().reversed(), place: Place::Receive, message: message(name, answer), seen: 1 }
 }
 
 /// The same, seen in the pod's own namespace.
@@ -175,6 +208,13 @@ impl Scene {
         }
     }
 
+    /// The same pod asks a DNS server.
+    pub(crate) fn pod_to_dns() -> Self {
+        let mut scene = Self::pod_to_db();
+        scene.journey.flow = dns_flow();
+        scene
+    }
+
     pub(crate) fn node(&mut self) -> &mut NamespaceFacts {
         self.facts.namespaces.get_mut(&NODE).expect("the node")
     }
@@ -219,7 +259,7 @@ impl Scene {
             Reading::Sockets(_) => Subject::Sockets,
             _ => Subject::Counters,
         };
-        self.facts.readings.keep(&Answer { question: Question { netns, subject }, mono_ns, reading });
+        self.facts.readings.keep(&asked::Answer { question: Question { netns, subject }, mono_ns, reading });
     }
 
     fn add(&mut self, ms: u64, what: impl Seen, device: &str, forward: bool) {
@@ -253,6 +293,7 @@ impl Scene {
             expect: &self.expect,
             now_ns: u64::MAX,
             asked: Asked::default(),
+            talk: std::cell::OnceCell::new(),
         }
     }
 }

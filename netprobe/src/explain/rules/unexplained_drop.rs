@@ -16,7 +16,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let drop = case.drops().find(is_loss)?;
     let at = drop.device().map_or_else(String::new, |d| format!(" on {d}"));
     let what = if drop.step.forward { "a packet" } else { "an answer" };
-    let meaning = meaning(&drop.reason).map_or_else(String::new, |text| format!(": {text}"));
+    let meaning = meaning(drop.reason).map_or_else(String::new, |text| format!(": {text}"));
     let claim = format!(
         "{} dropped {what} of {} to {}{at}: the kernel says {} in {}{meaning}",
         case.place(drop.sighting()),
