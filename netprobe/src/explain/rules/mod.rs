@@ -43,6 +43,7 @@ mod rejected_outside;
 mod reply_not_translated;
 mod route_refused;
 mod rp_filter;
+mod silent_neighbour;
 mod slow;
 mod socket_buffer_full;
 mod socket_filter_drop;
@@ -103,6 +104,7 @@ pub const RULES: &[Rule] = &[
     netfilter_drop::RULE,
     connection_reset::RULE,
     port_closed::RULE,
+    qdisc_delay::RULE,
     local_ports_exhausted::RULE,
     listen_overflow::RULE,
     rejected_outside::RULE,
@@ -116,7 +118,6 @@ pub const RULES: &[Rule] = &[
     dns_answers::UNEXPECTED,
     dns_answers::SERVFAIL,
     dns_answers::NXDOMAIN,
-    qdisc_delay::RULE,
     no_reply::RULE,
     unexplained_drop::RULE,
 ];

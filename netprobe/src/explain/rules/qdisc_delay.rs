@@ -4,7 +4,7 @@ use crate::{
     explain::{Case, Draft, Rule},
     model::{
         journey::Step,
-        packet::{Head, Place},
+        packet::{Head, Place, What},
     },
 };
 
@@ -54,7 +54,14 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 fn waits<'a>(case: &Case<'a>) -> Vec<Wait<'a>> {
     let mut queued: Vec<(&'a Step, &'a Head)> = Vec::new();
     let mut waits = Vec::new();
-    for (step, place, head) in case.hops() {
+    for step in case.steps() {
+        let What::Hop { place, head, inner: None, .. } = &step.sighting.packet.what else {
+            if matches!(step.sighting.packet.what, What::Retransmit { .. }) {
+                // What is sent again looks like what was sent before.
+                queued.clear();
+            }
+            continue;
+        };
         match place {
             Place::Queue => queued.push((step, head)),
             Place::Transmit => {

@@ -6,7 +6,7 @@ use crate::{
     correlate::Journeys,
     explain::{Asked, Case, Expectations},
     model::{
-        asked::{Answer as Told, Question, Reading, Subject},
+        asked::{self, Question, Reading, Subject},
         dns::{Answer, Code, Message},
         facts::{
             Address, HostFacts, Link, NamespaceFacts, NamespaceKind, NextHop, NodeFacts, Route, RouteKind, Rule,
@@ -269,7 +269,7 @@ impl Scene {
             Reading::Sockets(_) => Subject::Sockets,
             _ => Subject::Counters,
         };
-        self.facts.readings.keep(&Told { question: Question { netns, subject }, mono_ns, reading });
+        self.facts.readings.keep(&asked::Answer { question: Question { netns, subject }, mono_ns, reading });
     }
 
     fn add(&mut self, ms: u64, what: impl Seen, device: &str, forward: bool) {
@@ -298,7 +298,7 @@ impl Scene {
         let counters = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let question = Question { netns: NODE, subject: Subject::Counters };
         let reading = Reading::Counters(crate::model::counters::Counters(counters));
-        self.facts.readings.keep(&Told { question, mono_ns: ms * 1_000_000, reading });
+        self.facts.readings.keep(&asked::Answer { question, mono_ns: ms * 1_000_000, reading });
         if self.journey.steps.is_empty() {
             self.journey.first_ns = ms * 1_000_000 + 1;
         }
