@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     model::{
+        dns::{Answer, Code, Message},
         drops::{DropRow, DropTable},
         facts::HostFacts,
         finding::{Confidence, Evidence, Finding, Netfilter, RouteTaken},
@@ -178,6 +179,12 @@ pub(super) fn netfilter_drop() -> Finding {
     }
 }
 
+fn dns(answer: Option<Answer>) -> What {
+    let message = Message { id: 7, name: "api.example.com".into(), kind: "A".into(), answer };
+    let flow = flow(Proto::Udp, "10.176.98.29:40000", "10.96.0.10:53");
+    What::Dns { flow, place: Place::Transmit, message: Some(message), seen: 1 }
+}
+
 /// One step of every kind that the other samples do not have.
 pub(super) fn every_event() -> Vec<Step> {
     let node = Side::Node;
@@ -210,6 +217,8 @@ pub(super) fn every_event() -> Vec<Step> {
         neighbour(false, false, Some("02:00:00:00:00:01")),
         neighbour(true, false, None),
         What::IcmpSent { head: head(syn(), 2), ct, icmp: (3, 1), stack },
+        dns(None),
+        dns(Some(Answer { code: Code::NxDomain, addresses: Vec::new(), records: 0, truncated: false })),
         lookup(254, -101, None, LookupRole::Output),
         lookup(2, -22, None, LookupRole::Output),
         What::Hop {

@@ -47,7 +47,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     }
     let works = dns::of_client(case, first.client).iter().find_map(|q| {
         let (ns, _) = q.answer.filter(|(ns, _)| *ns + 10 * WAIT_NS > first.first_ns())?;
-        (q.server != first.server).then(|| (ns, q.server))
+        (q.server != first.server).then_some((ns, q.server))
     });
     if let Some((ns, other)) = works {
         draft = draft.proof(ns, format!("{} does answer", dns::server_name(case, other)));
