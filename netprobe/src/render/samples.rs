@@ -126,7 +126,7 @@ pub(super) fn wrong_nic() -> Journey {
         step(17, node, "eth0", true, lookup(254, 0, None, LookupRole::Other)),
         way(18, node, "eth0", Place::Queue),
         way(19, node, "eth0", Place::Transmit),
-        step(1_030_000, pod, "", true, What::Retransmit { flow: syn(), state: "SYN_SENT" }),
+        step(1_030_000, pod, "", true, What::Retransmit { flow: syn(), state: "SYN_SENT", timeouts: 1 }),
     ];
     journey(1, syn(), vec![], steps)
 }
@@ -208,7 +208,7 @@ pub(super) fn every_event() -> Vec<Step> {
             stack: stack.clone(),
             seen: 1,
         },
-        What::Retransmit { flow: syn(), state: "ESTABLISHED" },
+        What::Retransmit { flow: syn(), state: "ESTABLISHED", timeouts: 1 },
         What::Reset { flow: syn(), sent: true, socket: false, reason: "NO_SOCKET".into(), state: "CLOSE" },
         What::Reset { flow: syn(), sent: false, socket: true, reason: "".into(), state: "ESTABLISHED" },
         What::State { flow: syn(), old: "CLOSE", new: "SYN_SENT", err: 0, comm: "mysql".into() },
