@@ -242,11 +242,15 @@ fn place_of(step: &Step) -> Option<Place> {
     }
 }
 
-/// A time in words: `430 ms`, `4.0 s`
+/// A time in words: `0.4 ms`, `430 ms`, `4.0 s`
 #[must_use]
 pub fn duration(ns: u64) -> String {
     let ms = ns / 1_000_000;
-    if ms >= 1_000 { format!("{}.{} s", ms / 1_000, ms % 1_000 / 100) } else { format!("{ms} ms") }
+    match ms {
+        0..10 => format!("{ms}.{} ms", ns % 1_000_000 / 100_000),
+        10..1_000 => format!("{ms} ms"),
+        _ => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+    }
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ pub(crate) fn lookup_via(table: u32, out_ifindex: u32, via: &str, role: LookupRo
 }
 
 pub(crate) fn retransmit(state: &'static str) -> What {
-    What::Retransmit { flow: flow(), state }
+    What::Retransmit { flow: flow(), state, timeouts: 1 }
 }
 
 fn dns_flow() -> Flow {
