@@ -23,7 +23,7 @@ mod scan;
 mod sysctls;
 mod watch;
 
-pub use ask::Asker;
+pub use ask::{Asker, tools as netfilter_tools};
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options, Place};
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{counters::Counters, sockets::Sockets};
+use super::{counters::Counters, ruleset::Ruleset, sockets::Sockets};
 
 /// What can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ use super::{counters::Counters, sockets::Sockets};
 pub enum Subject {
     /// Counters of the stack: SNMP, conntrack, softnet.
     Counters,
+    /// Netfilter rules with their counters.
+    Netfilter,
     /// Sockets: who listens where, and how full the queues are.
     Sockets,
 }
@@ -34,6 +36,8 @@ pub struct Question {
 pub enum Reading {
     /// Counters.
     Counters(Counters),
+    /// Netfilter rules.
+    Netfilter(Ruleset),
     /// Sockets.
     Sockets(Sockets),
     /// It could not be read; why, in words.

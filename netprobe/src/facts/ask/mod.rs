@@ -11,7 +11,10 @@ use super::netns::Netns;
 use crate::model::asked::{Answer, Question, Reading, Subject};
 
 mod counters;
+mod netfilter;
 mod sockets;
+
+pub use netfilter::tools;
 
 /// How long a reading stands at least before the same is read again, nanoseconds: a broken pod asks with every packet.
 const AGAIN_NS: u64 = 250_000_000;
@@ -25,6 +28,7 @@ const AT_ONCE: usize = 4;
 fn read(question: Question) -> anyhow::Result<Reading> {
     Ok(match question.subject {
         Subject::Counters => Reading::Counters(counters::read()?),
+        Subject::Netfilter => Reading::Netfilter(netfilter::read()?),
         Subject::Sockets => Reading::Sockets(sockets::read()?),
     })
 }
