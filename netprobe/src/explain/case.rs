@@ -10,7 +10,7 @@ use crate::{
         flow::Flow,
         inventory::Inventory,
         journey::{Journey, Step},
-        packet::{Head, LookupRole, Place, What},
+        packet::{Conntrack, Head, LookupRole, Place, What},
         sighting::{Side, Sighting},
         stack::base,
     },
@@ -43,6 +43,8 @@ pub struct Drop<'a> {
     pub step: &'a Step,
     /// The packet.
     pub head: &'a Head,
+    /// Its conntrack entry.
+    pub ct: Option<&'a Conntrack>,
     /// The kernel's reason.
     pub reason: &'a Arc<str>,
     /// Function that freed it.
@@ -103,8 +105,8 @@ impl<'a> Case<'a> {
     /// Dropped packets, noise of a healthy node left out.
     pub fn drops(&self) -> impl DoubleEndedIterator<Item = Drop<'a>> + use<'a> {
         self.journey.steps.iter().filter_map(|step| match &step.sighting.packet.what {
-            What::Dropped { head, reason, site, stack, .. } => {
-                let drop = Drop { step, head, reason, site: base(site), stack };
+            What::Dropped { head, ct, reason, site, stack, .. } => {
+                let drop = Drop { step, head, ct: ct.as_ref(), reason, site: base(site), stack };
                 noise::of(reason, drop.site, Some(head), step.forward).is_none().then_some(drop)
             }
             _ => None,

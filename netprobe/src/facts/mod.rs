@@ -23,6 +23,8 @@ mod scan;
 mod sysctls;
 mod watch;
 
+#[cfg(test)]
+pub(crate) use ask::parse_iptables_save;
 pub use ask::{Asker, tools as netfilter_tools};
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options, Place};

@@ -8,6 +8,7 @@ mod netfilter_drop;
 mod netfilter_reject;
 mod no_reply;
 mod no_route;
+mod policy_drop;
 mod port_closed;
 mod route_refused;
 mod rp_filter;
@@ -29,6 +30,7 @@ pub const RULES: &[Rule] = &[
     rp_filter::RULE,
     forwarding_off::RULE,
     neighbour_unresolved::RULE,
+    policy_drop::RULE,
     netfilter_reject::RULE,
     netfilter_drop::RULE,
     port_closed::RULE,

@@ -6,6 +6,8 @@ use crate::{
     correlate::Journeys,
     explain::{Asked, Case, Expectations},
     model::{
+        asked::{Answer, Question, Reading, Subject},
+        counters::Counters,
         facts::{
             Address, HostFacts, Link, NamespaceFacts, NamespaceKind, NextHop, NodeFacts, Route, RouteKind, Rule,
             RuleAction,
@@ -15,7 +17,8 @@ use crate::{
         inventory::Inventory,
         journey::{Journey, Step},
         known::{Known, Why},
-        packet::{Head, LookupRole, Packet, Place, TcpFlags, What},
+        packet::{Conntrack, Head, LookupRole, Packet, Place, TcpFlags, What},
+        ruleset::Ruleset,
         sighting::{Side, Sighting},
     },
 };
@@ -76,6 +79,22 @@ pub(crate) fn hop(place: Place, head: Head) -> What {
 pub(crate) fn drop_of(head: Head, reason: &str, site: &str, stack: &[&str]) -> What {
     let stack = stack.iter().map(|f| Arc::from(*f)).collect();
     What::Dropped { head, ct: None, reason: Arc::from(reason), site: Arc::from(site), stack, seen: 1 }
+}
+
+/// A conntrack entry of that flow without translation, as its first packet has it.
+pub(crate) fn new_entry(flow: Flow) -> Conntrack {
+    Conntrack { original: flow, reply: flow.reversed(), entry: 1, status: 0, info: 2, zone: 0 }
+}
+
+/// The same packet with a conntrack entry.
+pub(crate) fn tracked(what: What, entry: Conntrack) -> What {
+    match what {
+        What::Hop { place, head, inner, seen, .. } => What::Hop { place, head, ct: Some(entry), inner, seen },
+        What::Dropped { head, reason, site, stack, seen, .. } => {
+            What::Dropped { head, ct: Some(entry), reason, site, stack, seen }
+        }
+        other => other,
+    }
 }
 
 pub(crate) fn icmp_sent(head: Head, kind: u8, code: u8) -> What {
@@ -215,6 +234,24 @@ impl Scene {
         };
         self.journey.last_ns = ms * 1_000_000;
         self.journey.steps.push_back(Step { sighting: Arc::new(sighting), forward });
+    }
+
+    /// What `iptables-save -c` printed `ms` after the start.
+    pub(crate) fn iptables(&mut self, ms: u64, text: &str) {
+        let mut found = Ruleset::default();
+        crate::facts::parse_iptables_save(text, &mut found);
+        self.read(ms, NODE, Subject::Netfilter, Reading::Netfilter(found));
+    }
+
+    /// The node's counters `ms` after the start.
+    pub(crate) fn counters(&mut self, ms: u64, counters: &[(&str, u64)]) {
+        let all = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        self.read(ms, NODE, Subject::Counters, Reading::Counters(Counters(all)));
+    }
+
+    fn read(&mut self, ms: u64, netns: u32, subject: Subject, reading: Reading) {
+        let answer = Answer { question: Question { netns, subject }, mono_ns: ms * 1_000_000, reading };
+        self.facts.readings.keep(&answer);
     }
 
     pub(crate) fn case(&self) -> Case<'_> {

@@ -14,6 +14,8 @@ mod counters;
 mod netfilter;
 mod sockets;
 
+#[cfg(test)]
+pub(crate) use netfilter::parse_iptables_save;
 pub use netfilter::tools;
 
 /// How long a reading stands at least before the same is read again, nanoseconds: a broken pod asks with every packet.

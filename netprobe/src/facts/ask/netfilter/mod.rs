@@ -141,3 +141,9 @@ fn tool(name: &str) -> Option<PathBuf> {
     let system = SYSTEM_FOLDERS.iter().map(|folder| Path::new(folder).to_path_buf());
     std::env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
+
+/// What `iptables-save` prints, for tests of those that explain it.
+#[cfg(test)]
+pub(crate) fn parse_iptables_save(text: &str, into: &mut Ruleset) {
+    save::parse(text, "ip", save::engine(text).unwrap_or(Engine::IptablesNft), into);
+}

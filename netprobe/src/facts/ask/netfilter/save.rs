@@ -69,7 +69,10 @@ fn base(table: &str, chain: &str) -> Option<Base> {
 
 /// `[12:720] -A FORWARD -s 10.0.0.1/32 -j DROP`
 fn append(table: &mut Table, line: &str) {
-    let (numbers, rest) = line.split_once("] ").map_or((None, line), |(numbers, rest)| (Some(numbers), rest));
+    let (numbers, rest) = line
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("] "))
+        .map_or((None, line), |(numbers, rest)| (Some(numbers), rest));
     let Some(rest) = rest.strip_prefix("-A ") else { return };
     let (chain, text) = rest.split_once(' ').unwrap_or((rest, ""));
     let Some(chain) = table.chains.get_mut(chain) else { return };
