@@ -39,6 +39,8 @@ pub const REFILL_NS: u64 = 10_000_000;
 pub const DROP_BURST: u32 = 16;
 /// Nanoseconds for one more record of a drop row (20 a second).
 pub const DROP_REFILL_NS: u64 = 50_000_000;
+/// Bytes kept of a DNS message: what fits in one UDP answer of the original protocol (RFC 1035, 4.2.1).
+pub const DNS_HEAD: usize = 512;
 /// Tests in one filter.
 pub const FILTER_TESTS: usize = 16;
 /// Clauses (alternatives) in one filter.

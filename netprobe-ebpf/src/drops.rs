@@ -28,20 +28,15 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let headers = skb.headers(Slot::Drop, skb.network())?;
-    let ours = follow::packet(role, skb, headers);
+    let ifindex = skb.device().map_or(0, Device::ifindex);
+    let ours = follow::packet(role, skb, headers) || (headers.flow.family == 0 && follow::port(netns, ifindex));
     follow::received(skb);
     if !ours {
         return None;
     }
     let (now_ns, location) = (now(), ctx.arg(1));
     let owner = follow::owner(&headers.flow.src).or_else(|| follow::owner(&headers.flow.dst));
-    let key = DropKey {
-        location,
-        netns,
-        ifindex: skb.device().map_or(0, Device::ifindex),
-        reason,
-        owner: owner.map_or(0, |o| o.owner),
-    };
+    let key = DropKey { location, netns, ifindex, reason, owner: owner.map_or(0, |o| o.owner) };
     let (seen, wanted) = count_drop(&key, skb.len(), now_ns);
     if !wanted {
         return None;

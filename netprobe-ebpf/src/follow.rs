@@ -39,6 +39,10 @@ static FLOWS: LruHashMap<FlowKey, u8> = LruHashMap::with_max_entries(FLOWS_MAX, 
 /// other.
 #[map]
 static FLOW_MARKS: Array<[u8; FLOW_BITS_WORDS as usize * 8]> = Array::with_max_entries(1, 0);
+/// The node's devices behind which a followed pod is, `namespace << 32 | index`: what tells whose a frame without IP
+/// addresses is.
+#[map]
+static PORTS: HashMap<u64, u32> = HashMap::with_max_entries(NETNS_MAX, 0);
 /// 1 while anything followed is on its way; user space clears it when nothing was for a while.
 #[map]
 static IN_FLIGHT: Array<u32> = Array::with_max_entries(1, 0);
@@ -226,6 +230,14 @@ pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
     }
     set_in_flight();
     true
+}
+
+/// Whether a frame without IP addresses is a followed pod's: by the device it is on. No filter knows such frames.
+#[inline(always)]
+pub(crate) fn port(netns: u32, ifindex: u32) -> bool {
+    let key = u64::from(netns) << 32 | u64::from(ifindex);
+    // SAFETY: the value is not looked at.
+    config!(filter_tests) == 0 && unsafe { PORTS.get(key) }.is_some()
 }
 
 /// Whether a question or a socket of `flow` is followed.

@@ -4,6 +4,7 @@
 #![no_std]
 #![no_main]
 
+mod dns;
 mod drops;
 mod emit;
 mod follow;

@@ -2,11 +2,12 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netprobe_common::{
-    config::{NS_FOLLOWED, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
+    config::{NS_FOLLOWED, NS_POD, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
     event::Hop,
 };
 
 use crate::{
+    dns,
     emit::{count_place, emit, now},
     follow,
     kernel::{
@@ -19,6 +20,8 @@ use crate::{
 
 /// SYN, FIN and RST: they begin and end connections, so none is left to chance.
 const TELLING_FLAGS: u8 = 0x07;
+/// ACK: only then the window means something.
+const ACK: u8 = 0x10;
 
 const SYN: u8 = 0x02;
 const SYN_OR_ACK: u8 = 0x12;
@@ -56,7 +59,7 @@ pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     receiving.followed = 1;
-    send(skb, headers, netns, PLACE_RECEIVE, 0);
+    send(skb, headers, role, ip, &At { netns, place: PLACE_RECEIVE, location: 0 });
     Some(())
 }
 
@@ -85,7 +88,7 @@ fn leaving(skb: Skb, place: u32, slot: Slot) -> Option<()> {
     }
     let headers = skb.headers(slot, ip)?;
     if follow::packet(role, skb, headers) {
-        send(skb, headers, netns, place, 0);
+        send(skb, headers, role, ip, &At { netns, place, location: 0 });
     }
     Some(())
 }
@@ -113,18 +116,29 @@ pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
     // A packet that ends its way well has nothing to tell, but for the SYN that a full queue ignores.
     if headers.flags & SYN_OR_ACK == SYN && follow::packet(role, skb, headers) {
         let location = if config!(has_consume_location) != 0 { ctx.arg(1) } else { 0 };
-        send(skb, headers, netns, PLACE_CONSUME, location);
+        send(skb, headers, role, ip, &At { netns, place: PLACE_CONSUME, location });
     }
     follow::received(skb);
     Some(())
 }
 
+/// Where a packet is.
+struct At {
+    netns: u32,
+    place: u32,
+    /// Instruction address that freed it, where it was freed.
+    location: u64,
+}
+
 #[inline(always)]
-fn send(skb: Skb, headers: &Headers, netns: u32, place: u32, location: u64) {
+fn send(skb: Skb, headers: &Headers, role: u32, ip: u64, at: &At) {
+    let At { netns, place, location } = *at;
     let now_ns = now();
     let ifindex = skb.device().map_or(0, Device::ifindex);
     let key = PlaceKey { flow: headers.flow, netns, ifindex, place, detail: 0 };
-    let telling = headers.flags & TELLING_FLAGS != 0 && place != PLACE_CONSUME;
+    // A closed window stops the sender: as rare as it is telling.
+    let closed = headers.flags & ACK != 0 && headers.window == 0;
+    let telling = (headers.flags & TELLING_FLAGS != 0 || closed) && place != PLACE_CONSUME;
     let (seen, wanted) = count_place(&key, skb.len(), now_ns, telling);
     if !wanted {
         return;
@@ -139,4 +153,7 @@ fn send(skb: Skb, headers: &Headers, netns: u32, place: u32, location: u64) {
         hop.location = location;
         follow::remember(&hop.ct);
     });
+    if role & NS_POD != 0 && (place == PLACE_RECEIVE || place == PLACE_TRANSMIT) {
+        dns::send(skb, headers, ip, &dns::Seen { netns, place, seen });
+    }
 }

@@ -1,11 +1,13 @@
 //! What the programs tell user space: a [`Header`], then the payload its number names.
 
+mod dns;
 mod drop;
 mod neighbour;
 mod path;
 mod route;
 mod tcp;
 
+pub use dns::DnsHead;
 pub use drop::{IcmpSend, SkbDrop};
 pub use neighbour::{NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, NEIGH_UPDATE, Neighbour};
 pub use path::{Conntrack, Hop, PacketHead, Tuple};
@@ -104,4 +106,6 @@ events! {
     7 => Neighbour,
     /// The kernel sent an ICMP error about a packet.
     8 => IcmpSend,
+    /// A pod sent or received a DNS message.
+    20 => DnsHead,
 }

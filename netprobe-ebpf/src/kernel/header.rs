@@ -127,11 +127,13 @@ impl Headers {
         // SAFETY: a per-CPU entry that only this program uses; it does not run twice at once.
         let headers = unsafe { &mut *place };
         headers.clear(ether_type);
-        let first: Ipv4First = probe(ip, 0);
-        match first.ip.vihl >> 4 {
-            4 => headers.ipv4(ip, &first),
-            6 => headers.ipv6(ip),
-            _ => {}
+        if may_be_ip(ether_type) {
+            let first: Ipv4First = probe(ip, 0);
+            match first.ip.vihl >> 4 {
+                4 => headers.ipv4(ip, &first),
+                6 => headers.ipv6(ip),
+                _ => {}
+            }
         }
         Some(headers)
     }
@@ -262,6 +264,12 @@ impl Headers {
         head.payload_len = self.payload_len;
         head.ip_len = self.ip_len;
     }
+}
+
+/// IPv4, IPv6, a VLAN tag before one of them, or not known yet: what else begins like an IP header is none.
+#[inline(always)]
+const fn may_be_ip(ether_type: u16) -> bool {
+    matches!(ether_type, 0 | 0x0800 | 0x86dd | 0x8100 | 0x88a8)
 }
 
 /// The quoted packet's five-tuple, to `flow`.

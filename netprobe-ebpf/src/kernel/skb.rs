@@ -74,6 +74,13 @@ impl Skb {
         typed(self.0, offset!(skb_data))
     }
 
+    /// Address behind the last byte that lies in one piece with the headers.
+    #[inline(always)]
+    pub(crate) fn linear_end(self) -> u64 {
+        let paged: u32 = typed(self.0, offset!(skb_data_len));
+        self.data() + u64::from(self.len().wrapping_sub(paged))
+    }
+
     /// The headers of the packet whose network header is at `ip`.
     #[inline(always)]
     pub(crate) fn headers(self, slot: Slot, ip: u64) -> Option<&'static Headers> {

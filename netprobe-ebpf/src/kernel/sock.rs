@@ -2,7 +2,7 @@
 
 use netprobe_common::{event::SocketView, flow::mapped};
 
-use super::{device::inum, has, offset, probe_into, typed};
+use super::{device::inum, has, offset, probe, probe_into, typed};
 
 /// A checked pointer to a `struct sock`.
 #[derive(Clone, Copy)]
@@ -30,6 +30,18 @@ impl Sock {
         typed(self.0, offset!(sk_err))
     }
 
+    /// Its local port. A socket that is being closed has given back the port it was bound to, but still knows which
+    /// it was; one that never got a port has none.
+    #[inline(always)]
+    fn local_port(self) -> u16 {
+        let bound: u16 = typed(self.0, offset!(sk_num));
+        if bound != 0 || !has!(inet_sport) {
+            return bound;
+        }
+        // Behind the end of `struct sock`, where only a copy may read.
+        u16::from_be(probe(self.0 as u64, offset!(inet_sport)))
+    }
+
     /// Addresses, ports, namespace and state.
     #[inline(always)]
     pub(crate) fn view(self) -> SocketView {
@@ -38,7 +50,7 @@ impl Sock {
         view.netns = self.netns();
         view.state = u32::from(typed::<u8>(self.0, offset!(sk_state)));
         view.flow.proto = 6;
-        view.flow.sport = typed(self.0, offset!(sk_num));
+        view.flow.sport = self.local_port();
         view.flow.dport = u16::from_be(typed(self.0, offset!(sk_dport)));
         if family == AF_INET6 && has!(sk_daddr6) {
             probe_into(&raw mut view.flow.src, self.0 as u64, offset!(sk_saddr6));

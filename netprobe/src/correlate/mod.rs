@@ -30,6 +30,8 @@ pub const IDLE_NS: u64 = 120_000_000_000;
 /// How long a closed connection stays open for stragglers, nanoseconds: a FIN that is sent again
 /// comes within one retransmission time-out, which starts at 1 s (RFC 6298) or 200 ms (Linux).
 pub const CLOSED_NS: u64 = 3_000_000_000;
+/// How long a SYN is on its way through this node at most, nanoseconds: queues hold a packet for a few milliseconds.
+const SAME_SYN_NS: u64 = 100_000_000;
 /// Other dresses kept of one journey, the oldest goes: a socket that sends for months gets a new
 /// translation each time its conntrack entry has timed out.
 const FORMS_MAX: usize = 32;
@@ -85,17 +87,23 @@ impl Journeys {
                 }
                 Some(id)
             }
+            What::Dropped { head, reason, .. } if head.flow.is_none() => {
+                // The others die with a packet that has a flow: an ARP request, a neighbour's.
+                (&**reason == "UNHANDLED_PROTO").then(|| self.of_frame(&sighting, head.ether_type))
+            }
             What::Dropped { head, ct, .. } | What::IcmpSent { head, ct, .. } => {
                 let flow = head.flow?;
                 Some(self.of_packet(&sighting, flow, head, ct.as_ref()))
             }
             What::Lookup { flow, skb, role, .. } => self.of_lookup(&sighting, flow, *skb, *role),
             What::Retransmit { flow, .. } | What::Reset { flow, .. } | What::State { flow, .. } => {
-                if flow.dst.ip().is_unspecified() || flow.src.port() == 0 {
+                if flow.dst.ip().is_unspecified() || (flow.src.port() == 0 && !failed_to_bind(&packet.what)) {
                     return None;
                 }
-                Some(self.of_socket(&sighting, *flow))
+                self.of_socket(&sighting, *flow)
             }
+            // The packet itself was seen just before.
+            What::Dns { flow, .. } => self.beside(&sighting, flow),
             What::Neighbour { .. } => None,
         }
     }
@@ -156,6 +164,14 @@ impl Journeys {
         id
     }
 
+    /// A frame without addresses belongs to those like it at the same device.
+    fn of_frame(&mut self, sighting: &Arc<Sighting>, ether_type: u16) -> u64 {
+        let flow = Flow::of_frames(ether_type, sighting.packet.netns, sighting.packet.ifindex);
+        let id = self.index.find(&flow).unwrap_or_else(|| self.open(flow, sighting));
+        self.add(id, Arc::clone(sighting), true);
+        id
+    }
+
     /// The journey of a packet: by its tuple, by its conntrack entry's tuples, or because it is
     /// the packet this CPU is receiving, in another dress (encapsulated).
     fn known(&self, flow: &Flow, head: &Head, ct: Option<&Conntrack>, packet: &Packet) -> Option<u64> {
@@ -170,9 +186,14 @@ impl Journeys {
         if !head.flags.opens() {
             return false;
         }
+        // On its way from device to device it is the same SYN; later, and after the end, it is another of that number.
         let same_syn = journey.steps.iter().any(|step| match &step.sighting.packet.what {
             What::Hop { head: old, .. } | What::Dropped { head: old, .. } => {
-                old.flags.opens() && old.seq == head.seq && old.flow.is_some_and(|f| f.canonical() == flow.canonical())
+                let on_its_way = now_ns.saturating_sub(step.sighting.packet.mono_ns) < SAME_SYN_NS;
+                on_its_way
+                    && old.flags.opens()
+                    && old.seq == head.seq
+                    && old.flow.is_some_and(|f| f.canonical() == flow.canonical())
             }
             _ => false,
         });
@@ -227,12 +248,14 @@ impl Journeys {
         None
     }
 
-    fn of_socket(&mut self, sighting: &Arc<Sighting>, flow: Flow) -> u64 {
+    fn of_socket(&mut self, sighting: &Arc<Sighting>, flow: Flow) -> Option<u64> {
         let ends = matches!(sighting.packet.what, What::State { new: "CLOSE" | "TIME_WAIT", .. });
         let known = self.index.find(&flow);
         let opens = matches!(sighting.packet.what, What::State { new: "SYN_SENT", .. });
         let id = match known {
             Some(id) if !(opens && self.open.get(&id).is_some_and(|j| j.closed)) => id,
+            // The last word of a connection that is forgotten.
+            None if ends && !failed_to_bind(&sighting.packet.what) => return None,
             _ => {
                 known.inspect(|old| self.index.detach(*old));
                 let forward = !matches!(sighting.packet.what, What::State { new: "SYN_RECV" | "ESTABLISHED", .. })
@@ -245,7 +268,15 @@ impl Journeys {
         if ends && let Some(journey) = self.open.get_mut(&id) {
             journey.closed = true;
         }
-        id
+        Some(id)
+    }
+
+    /// What is said beside a packet joins its journey.
+    fn beside(&mut self, sighting: &Arc<Sighting>, flow: &Flow) -> Option<u64> {
+        let id = self.index.find(flow)?;
+        let forward = self.is_forward(id, flow);
+        self.add(id, Arc::clone(sighting), forward);
+        Some(id)
     }
 
     /// An ICMP error belongs to the journey of the packet it quotes, and goes against it.
@@ -345,13 +376,18 @@ impl Journeys {
     }
 }
 
+/// A socket was to connect, and found no local port: it never was more than an intention.
+fn failed_to_bind(what: &What) -> bool {
+    matches!(what, What::State { flow, old: "SYN_SENT", new: "CLOSE", .. } if flow.src.port() == 0)
+}
+
 /// What must not be left out of a journey.
 const fn is_telling(what: &What) -> bool {
     match what {
         What::Hop { head, .. } => head.flags.0 & 7 != 0,
         What::Dropped { .. } | What::Retransmit { .. } | What::Reset { .. } | What::IcmpSent { .. } => true,
         What::Lookup { err, .. } => *err != 0,
-        What::State { .. } => true,
+        What::State { .. } | What::Dns { .. } => true,
         What::Neighbour { .. } => false,
     }
 }

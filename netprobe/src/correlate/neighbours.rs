@@ -11,6 +11,8 @@ use crate::model::{packet::What, sighting::Sighting};
 pub struct NeighbourState {
     /// When it failed last, `CLOCK_MONOTONIC` nanoseconds; 0 never.
     pub failed_ns: u64,
+    /// When its link-layer address changed last, `CLOCK_MONOTONIC` nanoseconds; 0 never.
+    pub changed_ns: u64,
     /// Last link-layer addresses, oldest first, without repeats in a row.
     pub macs: Vec<String>,
 }
@@ -27,7 +29,7 @@ pub struct Neighbours(HashMap<(u32, u32, IpAddr), NeighbourState>);
 impl Neighbours {
     /// Notes a neighbour event; other sightings are none of its business.
     pub fn note(&mut self, sighting: &Sighting) {
-        let What::Neighbour { ip, new_mac, failed, .. } = &sighting.packet.what else { return };
+        let What::Neighbour { ip, mac, new_mac, failed, .. } = &sighting.packet.what else { return };
         let key = (sighting.packet.netns, sighting.packet.ifindex, *ip);
         if self.0.len() >= NEIGHBOURS_MAX && !self.0.contains_key(&key) {
             return;
@@ -36,14 +38,27 @@ impl Neighbours {
         if *failed {
             state.failed_ns = sighting.packet.mono_ns;
         }
+        // What it was before we watched counts too: back to it is the second change.
+        if new_mac.is_some() && state.macs.is_empty() && !mac.is_empty() {
+            state.macs.push(mac.clone());
+        }
         if let Some(mac) = new_mac
             && state.macs.last() != Some(mac)
         {
             if state.macs.len() >= MACS_MAX {
                 state.macs.remove(0);
             }
+            if !state.macs.is_empty() {
+                state.changed_ns = sighting.packet.mono_ns;
+            }
             state.macs.push(mac.clone());
         }
+    }
+
+    /// What is known of a neighbour.
+    #[must_use]
+    pub fn get(&self, netns: u32, ifindex: u32, ip: IpAddr) -> Option<&NeighbourState> {
+        self.0.get(&(netns, ifindex, ip))
     }
 
     /// The neighbour on that device that failed last, between two times.

@@ -2,6 +2,7 @@
 //!
 //! Past this stage nobody sees a byte order, an instruction address or an enum number.
 
+mod dns;
 mod head;
 mod role;
 
@@ -11,7 +12,7 @@ use netprobe_common::event::{self, Event, Malformed, NEIGH_FAILED_TIMER, NEIGH_S
 
 use crate::model::{
     facts::HostFacts,
-    flow::{Flow, address},
+    flow::{Flow, Proto, address},
     packet::{Packet, What},
     symbols::Symbols,
 };
@@ -99,17 +100,7 @@ impl Decoder {
                     What::Retransmit { flow: head::any_flow(&e.socket.flow), state: head::tcp_state(e.socket.state) };
                 (e.socket.netns, 0, what)
             }
-            Event::TcpReset(e) => {
-                let reason = self.host.reset_reasons.get(&e.reason).cloned().unwrap_or_default();
-                let what = What::Reset {
-                    flow: head::any_flow(&e.socket.flow),
-                    sent: e.direction == 1,
-                    socket: e.has_socket != 0,
-                    reason: self.intern(&reason),
-                    state: head::tcp_state(e.socket.state),
-                };
-                (e.socket.netns, 0, what)
-            }
+            Event::TcpReset(e) => (e.socket.netns, 0, self.reset(e)),
             Event::SocketState(e) => {
                 let what = What::State {
                     flow: head::any_flow(&e.socket.flow),
@@ -120,6 +111,7 @@ impl Decoder {
                 };
                 (e.socket.netns, 0, what)
             }
+            Event::DnsHead(e) => (e.netns, e.ifindex, dns_head(e)),
             Event::Neighbour(e) => (e.netns, e.ifindex, neighbour(e)),
             Event::IcmpSend(e) => {
                 let what = What::IcmpSent {
@@ -130,6 +122,19 @@ impl Decoder {
                 };
                 (e.head.netns, e.head.ifindex, what)
             }
+        }
+    }
+
+    fn reset(&mut self, e: &event::TcpReset) -> What {
+        let sent = e.direction == 1;
+        // The kernel gives a reason only for those it sends.
+        let reason = self.host.reset_reasons.get(&e.reason).filter(|_| sent).cloned().unwrap_or_default();
+        What::Reset {
+            flow: head::any_flow(&e.socket.flow),
+            sent,
+            socket: e.has_socket != 0,
+            reason: self.intern(&reason),
+            state: head::tcp_state(e.socket.state),
         }
     }
 
@@ -166,6 +171,14 @@ impl Decoder {
         let own = names.iter().rposition(|name| role::is_tracing(name)).map_or(0, |at| at + 1);
         names.into_iter().skip(own).collect()
     }
+}
+
+fn dns_head(e: &event::DnsHead) -> What {
+    let flow = head::any_flow(&e.flow);
+    let kept = e.data.get(..e.kept as usize).unwrap_or(&e.data);
+    // Over TCP the message's length stands before it.
+    let bytes = if flow.proto == Proto::Tcp { kept.get(2..).unwrap_or_default() } else { kept };
+    What::Dns { flow, place: head::place(e.place), message: dns::message(bytes), seen: u64::from(e.seen) }
 }
 
 fn neighbour(e: &Neighbour) -> What {

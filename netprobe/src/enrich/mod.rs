@@ -11,9 +11,8 @@ use names::Names;
 
 use crate::model::{
     facts::NodeFacts,
-    flow::Flow,
     known::{Known, Why},
-    packet::{Packet, What},
+    packet::Packet,
     sighting::{Side, Sighting},
 };
 
@@ -30,25 +29,18 @@ pub fn sighting(packet: Packet, names: &Names, facts: &NodeFacts) -> Sighting {
         _ => Arc::from(""),
     };
     let nobody = || Known::No(Why::Outside);
-    let flow = flow(&packet.what);
+    // A frame without addresses is that of the pod behind the device.
+    let behind = || {
+        let link = facts.namespaces.get(&packet.netns)?.links.get(&packet.ifindex)?;
+        link.peer_netns.filter(|inum| *inum != facts.node).map(|inum| names.namespace(inum))
+    };
+    let flow = packet.what.flow();
     Sighting {
         side,
         device,
         namespace_of: names.namespace(packet.netns),
-        source: flow.map_or_else(nobody, |f| names.address(f.src.ip())),
+        source: flow.map_or_else(|| behind().unwrap_or_else(nobody), |f| names.address(f.src.ip())),
         destination: flow.map_or_else(nobody, |f| names.address(f.dst.ip())),
         packet,
-    }
-}
-
-/// The five-tuple a packet event is about, where it has one.
-const fn flow(what: &What) -> Option<Flow> {
-    match what {
-        What::Hop { head, .. } | What::Dropped { head, .. } | What::IcmpSent { head, .. } => head.flow,
-        What::Lookup { flow, .. }
-        | What::Retransmit { flow, .. }
-        | What::Reset { flow, .. }
-        | What::State { flow, .. } => Some(*flow),
-        What::Neighbour { .. } => None,
     }
 }

@@ -6,6 +6,7 @@ use super::Case;
 use crate::model::{
     asked::{Answer, Question, Reading, Subject, Window},
     counters::Counters,
+    devices::Devices,
     ruleset::Ruleset,
     sockets::Sockets,
 };
@@ -58,6 +59,13 @@ impl<'a> Case<'a> {
     pub fn netfilter(&self, netns: u32, since_ns: u64) -> Option<Window<'a, Ruleset>> {
         let pick: Pick<Ruleset> = |reading| if let Reading::Netfilter(found) = reading { Some(found) } else { None };
         self.window(Question { netns, subject: Subject::Netfilter }, since_ns, pick)
+    }
+
+    /// What is attached to a namespace's devices and to cgroups, read at or after `since_ns`. `None` asks for it.
+    #[must_use]
+    pub fn devices(&self, netns: u32, since_ns: u64) -> Option<&'a Devices> {
+        let pick: Pick<Devices> = |reading| if let Reading::Devices(found) = reading { Some(found) } else { None };
+        self.reading(Question { netns, subject: Subject::Devices }, since_ns, pick).map(|(_, found)| found)
     }
 
     fn window<T>(&self, question: Question, since_ns: u64, pick: Pick<T>) -> Option<Window<'a, T>> {

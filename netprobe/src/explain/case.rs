@@ -1,8 +1,8 @@
 //! A journey and all that is known beside it: what a rule looks at.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{cell::OnceCell, net::IpAddr, sync::Arc};
 
-use super::{Asked, Draft, expect::Expectations, noise};
+use super::{Asked, Draft, expect::Expectations, noise, tcp::Talk};
 use crate::{
     correlate::Journeys,
     model::{
@@ -34,6 +34,8 @@ pub struct Case<'a> {
     pub now_ns: u64,
     /// What was asked and has no answer yet.
     pub asked: Asked,
+    /// The journey as a conversation, once a rule has looked at it.
+    pub talk: OnceCell<Option<Talk<'a>>>,
 }
 
 /// A dropped packet of the journey.
@@ -100,6 +102,12 @@ impl<'a> Case<'a> {
     /// Steps of the journey, oldest first.
     pub fn steps(&self) -> impl DoubleEndedIterator<Item = &'a Step> + use<'a> {
         self.journey.steps.iter()
+    }
+
+    /// The journey as a TCP conversation, if it is one.
+    #[must_use]
+    pub fn talk(&self) -> Option<&Talk<'a>> {
+        self.talk.get_or_init(|| Talk::of(self)).as_ref()
     }
 
     /// Dropped packets, noise of a healthy node left out.
@@ -207,7 +215,12 @@ impl<'a> Case<'a> {
     #[must_use]
     pub fn whither(&self) -> String {
         let target = self.journey.flow.destination();
-        let pod = self.journey.steps.iter().filter(|s| s.forward).find_map(|s| s.sighting.destination.yes());
+        // An ICMP error that belongs to the flow has another destination.
+        let goes_there = |s: &&Step| {
+            s.forward
+                && s.sighting.packet.what.flow().is_some_and(|f| self.is_form(&f) && f.proto == self.journey.flow.proto)
+        };
+        let pod = self.journey.steps.iter().filter(goes_there).find_map(|s| s.sighting.destination.yes());
         pod.map_or_else(|| target.clone(), |pod| format!("{target} ({pod})"))
     }
 

@@ -5,7 +5,9 @@
 
 mod asks;
 mod case;
+pub mod dns;
 mod draft;
+mod dropped;
 pub mod expect;
 pub mod expected;
 mod findings;
@@ -13,6 +15,7 @@ pub mod intent;
 mod nf;
 pub mod noise;
 pub mod rules;
+pub mod tcp;
 
 pub use asks::Asked;
 pub use case::{Case, Drop, Lookup};

@@ -11,11 +11,25 @@ pub fn of(reason: &str, site: &str, head: Option<&Head>, forward: bool) -> Optio
         let head = head?;
         let flow = head.flow?;
         // A socket that was closed meanwhile: the end of a connection, or an answer nobody waits for.
+        // Hosts speak to whoever listens (MLD, router solicitations): only a rule or a program that forbids it is news.
+        if flow.dst.ip().is_multicast() && !DELIBERATE.contains(&reason) && !site.contains("xdp") {
+            return Some("multicast, which nobody waits for");
+        }
+        // Nobody waits for a reset; what it was the answer to has its own cause.
+        if reason == "NETFILTER_DROP" && head.flags.rst() {
+            return Some("a reset, which nobody waits for");
+        }
         let late =
             reason == "NO_SOCKET" && ((flow.has_ports() && !forward) || (head.flags.0 != 0 && !head.flags.opens()));
+        // A reset by who opened the connection: it ends what is over, and nobody waits for it.
+        let kept_back = reason == "NETFILTER_DROP" && head.flags.rst() && forward;
         late.then_some("a packet came after its socket was closed")
+            .or_else(|| kept_back.then_some("a rule keeps back the reset of who opened the connection"))
     })
 }
+
+/// What drops because somebody wants it so.
+const DELIBERATE: &[&str] = &["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "XDP", "BPF_CGROUP_EGRESS", "XFRM_POLICY"];
 
 /// Reason, site (empty for any) and why it is noise.
 const NOISE: &[(&str, &str, &str)] = &[
@@ -33,6 +47,8 @@ const NOISE: &[(&str, &str, &str)] = &[
     ("TCP_CLOSE", "", "a segment for a connection that is closing"),
     ("TCP_RESET", "", "the connection was reset"),
     ("TCP_FASTOPEN", "", "the SYN of a fast-open connection"),
+    ("NOT_SPECIFIED", "ip_do_fragment", "the rest of a packet of which a fragment was dropped already"),
+    ("NOT_SPECIFIED", "ip6_fragment", "the rest of a packet of which a fragment was dropped already"),
     ("DUP_FRAG", "", "a fragment that had arrived already"),
     ("UNICAST_IN_L2_MULTICAST", "", "a unicast packet in a multicast frame"),
     ("OTHERHOST", "", "a frame for another host"),
@@ -43,11 +59,29 @@ const NOISE: &[(&str, &str, &str)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::flow::Flow;
 
     #[test]
     fn knows_the_background_of_a_healthy_node() {
         assert!(of("QUEUE_PURGE", "sk_stream_kill_queues", None, true).is_some());
         assert!(of("NOT_SPECIFIED", "tcp_v4_rcv", None, true).is_some());
+    }
+
+    #[test]
+    fn multicast_is_missed_by_nobody_unless_it_is_forbidden() {
+        let mut head = crate::explain::rules::testing::syn();
+        let to = |dst: &str| head.flow.map(|flow| Flow { dst: dst.parse().expect("an address"), ..flow });
+        head.flow = to("[ff02::16]:0");
+        assert!(of("IPV6DISABLED", "ip6_rcv_core", Some(&head), true).is_some());
+        assert_eq!(of("NETFILTER_DROP", "nft_do_chain", Some(&head), true), None);
+    }
+
+    #[test]
+    fn a_reset_is_missed_by_nobody() {
+        let mut head = crate::explain::rules::testing::syn();
+        assert_eq!(of("NETFILTER_DROP", "nft_do_chain", Some(&head), true), None);
+        head.flags = crate::model::packet::TcpFlags(4);
+        assert!(of("NETFILTER_DROP", "nft_do_chain", Some(&head), true).is_some());
     }
 
     #[test]

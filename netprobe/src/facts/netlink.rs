@@ -55,9 +55,21 @@ impl Requests {
         request: &RouteNetlinkMessage,
         mut read: impl FnMut(&Notification<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
+        let mut payload = vec![0; request.buffer_len()];
+        request.serialize(&mut payload);
+        self.dump_raw(request.message_type(), &payload, &mut read)
+    }
+
+    /// The same for a request that the library does not know, or not all of the answer to.
+    pub(super) fn dump_raw<T>(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        mut read: impl FnMut(&Notification<'_>) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         let mut got = vec![];
         for _ in 0..DUMP_ATTEMPTS {
-            self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
+            self.send_bytes(kind, NLM_F_REQUEST | NLM_F_DUMP, payload)?;
             got.clear();
             if self.answers(|frame| got.extend(read(frame)))? {
                 break;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{counters::Counters, ruleset::Ruleset, sockets::Sockets};
+use super::{counters::Counters, devices::Devices, ruleset::Ruleset, sockets::Sockets};
 
 /// What can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub enum Subject {
     Counters,
     /// Netfilter rules with their counters.
     Netfilter,
+    /// What is attached to devices and cgroups; queues, bridges, overlays.
+    Devices,
     /// Sockets: who listens where, and how full the queues are.
     Sockets,
 }
@@ -38,6 +40,8 @@ pub enum Reading {
     Counters(Counters),
     /// Netfilter rules.
     Netfilter(Ruleset),
+    /// What is attached to devices and cgroups.
+    Devices(Devices),
     /// Sockets.
     Sockets(Sockets),
     /// It could not be read; why, in words.

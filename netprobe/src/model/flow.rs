@@ -77,7 +77,24 @@ pub struct Flow {
     pub dst: SocketAddr,
 }
 
+/// No protocol at all: IANA keeps 255 free for ever.
+const FRAMES: u8 = 255;
+
 impl Flow {
+    /// What stands for the frames of one `EtherType` at one device, which have no addresses.
+    #[must_use]
+    pub fn of_frames(ether_type: u16, netns: u32, ifindex: u32) -> Self {
+        let nowhere = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        let place = Ipv6Addr::from(u128::from(netns) << 32 | u128::from(ifindex));
+        Self { proto: Proto::Other(FRAMES), src: nowhere(ether_type), dst: SocketAddr::new(place.into(), 0) }
+    }
+
+    /// It stands for frames: their `EtherType`.
+    #[must_use]
+    pub fn frames(&self) -> Option<u16> {
+        (self.proto == Proto::Other(FRAMES) && self.src.ip().is_unspecified()).then(|| self.src.port())
+    }
+
     /// The flow as the answer carries it.
     #[must_use]
     pub const fn reversed(&self) -> Self {

@@ -7,6 +7,8 @@
 
 pub mod asked;
 pub mod counters;
+pub mod devices;
+pub mod dns;
 pub mod drops;
 pub mod facts;
 pub mod finding;

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::flow::Flow;
+use super::{dns::Message, flow::Flow};
 
 /// `Record`, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,6 +263,17 @@ pub enum What {
         /// A packet waits for it.
         waiting: bool,
     },
+    /// A pod sent or received a DNS message.
+    Dns {
+        /// The packet's flow.
+        flow: Flow,
+        /// Received or transmitted.
+        place: Place,
+        /// The message; `None` where its beginning made no sense.
+        message: Option<Message>,
+        /// Packets of this flow seen here on this CPU so far.
+        seen: u64,
+    },
     /// The kernel sends an ICMP error about the packet.
     IcmpSent {
         /// The packet it is about.
@@ -274,4 +285,20 @@ pub enum What {
         /// Callers, innermost first.
         stack: Vec<Arc<str>>,
     },
+}
+
+impl What {
+    /// The five-tuple it is about, where it has one.
+    #[must_use]
+    pub const fn flow(&self) -> Option<Flow> {
+        match self {
+            Self::Hop { head, .. } | Self::Dropped { head, .. } | Self::IcmpSent { head, .. } => head.flow,
+            Self::Lookup { flow, .. }
+            | Self::Retransmit { flow, .. }
+            | Self::Reset { flow, .. }
+            | Self::State { flow, .. }
+            | Self::Dns { flow, .. } => Some(*flow),
+            Self::Neighbour { .. } => None,
+        }
+    }
 }

@@ -389,6 +389,7 @@ impl Pipeline {
             expect: &self.expect,
             now_ns,
             asked: Asked::default(),
+            talk: std::cell::OnceCell::new(),
         })
     }
 

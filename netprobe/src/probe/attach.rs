@@ -152,6 +152,26 @@ impl Attached {
         Ok(())
     }
 
+    /// Says behind which of the node's devices followed pods are, as `(namespace, index)`; replaces what was said before.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn set_ports(&mut self, ports: &[(u32, u32)]) -> Result<()> {
+        let map = self.ebpf.map_mut("PORTS").ok_or_else(|| anyhow!("no map PORTS"))?;
+        let mut map: HashMap<_, u64, u32> = HashMap::try_from(map)?;
+        let wanted: std::collections::BTreeSet<u64> =
+            ports.iter().map(|(netns, ifindex)| u64::from(*netns) << 32 | u64::from(*ifindex)).collect();
+        let known: Vec<u64> = map.keys().flatten().collect();
+        for key in known.iter().filter(|key| !wanted.contains(key)) {
+            map.remove(key)?;
+        }
+        for key in wanted.iter().filter(|key| !known.contains(key)) {
+            map.insert(key, 1, 0)?;
+        }
+        Ok(())
+    }
+
     /// Says whose addresses are whose, as `(address, owner, followed)`; replaces what was said before.
     ///
     /// # Errors

@@ -5,4 +5,5 @@ pub mod btf;
 pub mod catalog;
 pub mod host;
 pub mod offsets;
+pub mod query;
 pub mod tables;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::model::{
+    dns::Message,
     facts::table_name,
     flow::Proto,
     packet::{Head, LookupRole, Place, What},
@@ -42,6 +43,7 @@ pub(super) fn words(sighting: &Sighting) -> Words {
         What::Retransmit { state, .. } => ("tcp", resent(state).to_owned()),
         What::Reset { sent, socket, reason, .. } => ("tcp", reset(*sent, *socket, reason)),
         What::State { old, new, err, comm, .. } => ("tcp", state(old, new, *err, comm)),
+        What::Dns { message, .. } => ("dns", dns(message.as_ref())),
         What::Neighbour { ip, mac, new_mac, failed, waiting } => {
             let text = match (failed, new_mac) {
                 (true, _) => format!("{ip} did not answer on {device}"),
@@ -138,6 +140,19 @@ fn state(old: &str, new: &str, err: u32, comm: &str) -> String {
     if new == "SYN_SENT" && !comm.is_empty() { format!("{comm} {what}{error}") } else { format!("{what}{error}") }
 }
 
+/// `A example.com?`, `A example.com: NXDOMAIN`
+fn dns(message: Option<&Message>) -> String {
+    let Some(Message { name, kind, answer, .. }) = message else { return "a message that makes no sense".to_owned() };
+    match answer {
+        None => format!("{kind} {name}?"),
+        Some(answer) if answer.addresses.is_empty() => format!("{kind} {name}: {}", answer.code),
+        Some(answer) => {
+            let addresses: Vec<String> = answer.addresses.iter().map(ToString::to_string).collect();
+            format!("{kind} {name}: {}", addresses.join(", "))
+        }
+    }
+}
+
 /// What kind of packet it was.
 fn label(what: &What) -> String {
     match what {
@@ -148,6 +163,7 @@ fn label(what: &What) -> String {
         | What::Retransmit { .. }
         | What::Reset { .. }
         | What::State { .. }
+        | What::Dns { .. }
         | What::Neighbour { .. } => String::new(),
     }
 }

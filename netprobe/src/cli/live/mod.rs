@@ -359,6 +359,14 @@ impl Live {
                 followed.addresses.iter().filter(|ip| !owners.iter().any(|(o, _)| o == *ip)).map(|ip| (*ip, 0, true)),
             )
             .collect();
+        let ports: Vec<(u32, u32)> = facts
+            .node()
+            .into_iter()
+            .flat_map(|node| node.links.values().map(|link| (node.inum, link)))
+            .filter(|(_, link)| link.peer_netns.is_some_and(|inum| followed.namespaces.contains(&inum)))
+            .map(|(inum, link)| (inum, link.index))
+            .collect();
+        self.attached.set_ports(&ports)?;
         self.attached.set_addresses(&addresses)?;
         self.attached.set_namespaces(&roles)
     }

@@ -47,7 +47,7 @@ pub(in crate::explain) struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     /// The packet of a drop, in the hook that its call stack names.
-    pub(in crate::explain) fn of(case: &Case<'a>, drop: &Drop<'a>, netfilter: &'a Netfilter) -> Option<Self> {
+    pub(in crate::explain) fn of<'c: 'a>(case: &Case<'c>, drop: &Drop<'c>, netfilter: &'a Netfilter) -> Option<Self> {
         let (flow, hook) = (drop.head.flow?, netfilter.hook.as_str());
         let netns = drop.sighting().packet.netns;
         let facts = case.namespace(netns);

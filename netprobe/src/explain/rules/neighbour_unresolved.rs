@@ -31,6 +31,16 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let ip = if v6 { "ip -6" } else { "ip" };
     let mut draft = case.about_drop(&drop, claim).detail(next_hop.to_string());
     draft = draft.proof(drop.mono_ns(), format!("neighbour {next_hop} on {device} is FAILED"));
+    let overlay =
+        case.namespace(sighting.packet.netns).and_then(|n| n.link(&device)).is_some_and(|l| l.kind == "vxlan");
+    if overlay {
+        draft = draft
+            .proof(drop.mono_ns(), format!("{device} is an overlay: its entries come from the CNI's agent, nobody there answers"))
+            .fix(format!(
+                "restart the CNI's agent (flanneld, calico-node), or: {ip} neigh add {next_hop} lladdr MAC-OF-ITS-{device} dev \
+                 {device} nud permanent"
+            ));
+    }
     if sighting.side == Side::Pod
         && let Some(why) = proxy_is_silent(case, next_hop)
     {
@@ -46,7 +56,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 }
 
 /// IPv4 says NEIGH_FAILED; IPv6 says nothing, at the same place.
-fn is_given_up(drop: &Drop<'_>) -> bool {
+pub(super) fn is_given_up(drop: &Drop<'_>) -> bool {
     matches!(&**drop.reason, "NEIGH_FAILED" | "NEIGH_DEAD" | "NEIGH_QUEUEFULL")
         || matches!(drop.site, "neigh_invalidate" | "arp_error_report" | "ndisc_error_report")
 }

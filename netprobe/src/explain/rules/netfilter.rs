@@ -28,7 +28,7 @@ const FAMILIES: &[(&str, &str)] = &[
 ];
 
 /// The verdict's hook and family, `None` where no netfilter frame is on the stack.
-fn verdict(site: &str, stack: &[Arc<str>], v6: bool) -> Option<Netfilter> {
+pub(super) fn verdict(site: &str, stack: &[Arc<str>], v6: bool) -> Option<Netfilter> {
     let hook = netfilter_hook(site, stack)?;
     let mut frames = std::iter::once(site).chain(stack.iter().map(|frame| base(frame)));
     let by_nft = frames.find_map(|frame| FAMILIES.iter().find(|(name, _)| *name == frame)).map(|(_, family)| *family);
@@ -38,7 +38,7 @@ fn verdict(site: &str, stack: &[Arc<str>], v6: bool) -> Option<Netfilter> {
 }
 
 /// A verdict in words: `hook forward, family ip`.
-fn words(netfilter: &Netfilter) -> String {
+pub(super) fn words(netfilter: &Netfilter) -> String {
     netfilter.family.as_ref().map_or_else(
         || format!("hook {}", netfilter.hook),
         |family| format!("hook {}, family {family}", netfilter.hook),

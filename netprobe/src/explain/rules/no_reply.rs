@@ -1,12 +1,13 @@
 //! The packet left this node as it should, and nothing came back.
 
+use super::vanished;
 use crate::{
     explain::{Case, Draft, Rule, intent},
     model::{
         finding::{Confidence, RouteTaken},
         flow::Proto,
-        journey::Step,
-        packet::{Place, What},
+        journey::{Journey, Step},
+        packet::{Head, Place, What},
         sighting::Side,
     },
 };
@@ -17,13 +18,20 @@ pub(super) const RULE: Rule = Rule {
     check,
 };
 
-/// How long an ICMP echo waits for its answer, nanoseconds; TCP waits for its own first
-/// retransmission (1 s, RFC 6298).
-const ECHO_WAIT_NS: u64 = 1_000_000_000;
+/// How long an answer is waited for, nanoseconds: TCP itself gives the first SYN that time (RFC 6298).
+const WAIT_NS: u64 = 1_000_000_000;
+/// UDP ports of protocols in which every datagram is answered: DNS, TFTP, NTP, SNMP, QUIC, IKE, RADIUS, STUN.
+const ASKING_PORTS: [u16; 10] = [53, 69, 123, 161, 443, 500, 1812, 1813, 3478, 4500];
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let (_, exit) = case.exits()?;
-    if case.answered() || case.drops().next().is_some() {
+    unanswered(case).or_else(|| vanished::check(case))
+}
+
+/// Nothing of it was ever answered.
+fn unanswered(case: &Case<'_>) -> Option<Draft> {
+    let (inner, exit) = case.exits()?;
+    let stale = case.answered() && only_stale_acks(case);
+    if (case.answered() && !stale) || case.drops().next().is_some() {
         return None;
     }
     let flow = case.journey.flow;
@@ -31,9 +39,10 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let sent: Vec<u64> =
         case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
     let (first_ns, tries) = (*sent.first()?, sent.len());
-    let (what, ready_ns) = match flow.proto {
-        Proto::Tcp => ("SYN", unanswered_syn(case)?),
-        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + ECHO_WAIT_NS),
+    let (what, proven_ns) = match flow.proto {
+        Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + WAIT_NS)),
+        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + WAIT_NS),
+        Proto::Udp if asks(case) && tries > 1 => ("datagram", sent[1] + 2 * WAIT_NS),
         _ => return None,
     };
     let device = exit.sighting.device.to_string();
@@ -44,8 +53,14 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let route = route(case);
     let by =
         route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
+    let end = if stale {
+        "no SYN-ACK came back, only an ACK of an older connection: the peer drops it while it remembers that one (TIME_WAIT)"
+    } else {
+        "nothing came back: it is lost outside this node"
+    };
+    let tunnel = tunnel(inner, exit).unwrap_or_default();
     let claim = format!(
-        "the {what} of {} to {} left this node by {device}{by} with source {source}, and nothing came back: it is lost outside this node",
+        "the {what} of {} to {} left this node by {device}{by}{tunnel} with source {source}, and {end}",
         case.who(),
         case.whither()
     );
@@ -53,12 +68,48 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         .confidence(Confidence::Likely)
         .detail(format!("{} {}", flow.proto, flow.destination()))
         .proof(first_ns, format!("net_dev_start_xmit on {device}: {what} to {}", flow.destination()))
-        .proof(ready_ns, format!("sent {tries} times, no answer, no ICMP error, no drop on this node"))
+        .proof(proven_ns, format!("sent {tries} times, no answer, no ICMP error, no drop on this node"))
         .fix(format!("look outside: security group, firewall, or routing between {device} and {}", flow.dst.ip()))
         .fix(format!("check that the peer answers {source}, and by a way that leads back to {device}"));
     draft.route = route;
-    draft.ready_ns = ready_ns;
+    draft.proven_ns = proven_ns;
+    if !tunnel.is_empty() {
+        draft = draft.fix("let the tunnel's UDP port through between the nodes: security group, firewall");
+    }
     Some(draft)
+}
+
+/// `, inside 10.0.0.1:4444 -> 10.0.0.2:8472 udp of flannel.1`, where a tunnel carries it.
+fn tunnel(inner: &Step, outer: &Step) -> Option<String> {
+    let What::Hop { head, .. } = &outer.sighting.packet.what else { return None };
+    let What::Hop { head: carried, .. } = &inner.sighting.packet.what else { return None };
+    let inside = outer.sighting.packet.ifindex != inner.sighting.packet.ifindex && head.ip_len > carried.ip_len;
+    inside.then(|| head.flow.map(|flow| format!(", inside {flow} of {},", inner.sighting.device)))?
+}
+
+/// What came back are bare ACKs, as they belong to another connection of the same addresses and ports.
+fn only_stale_acks(case: &Case<'_>) -> bool {
+    let stale = |head: &Head| head.flags.ack() && !head.flags.syn() && !head.flags.rst() && head.payload == 0;
+    opens(case)
+        && case.hops().filter(|(s, ..)| !s.forward).all(|(.., head)| stale(head))
+        && !case.hops().any(|(s, _, head)| s.forward && head.flags.ack() && !head.flags.rst())
+}
+
+/// A SYN was among it.
+fn opens(case: &Case<'_>) -> bool {
+    case.hops().any(|(s, _, head)| s.forward && head.flags.opens())
+}
+
+/// Datagrams that ask for an answer: the port says so, or others like it were answered.
+fn asks(case: &Case<'_>) -> bool {
+    let flow = case.journey.flow;
+    let answered = |j: &&Journey| {
+        j.flow.proto == Proto::Udp
+            && j.flow.dst == flow.dst
+            && j.id != case.journey.id
+            && j.steps.iter().any(|s| !s.forward && matches!(s.sighting.packet.what, What::Hop { inner: None, .. }))
+    };
+    ASKING_PORTS.contains(&flow.dst.port()) || case.journeys.iter().any(|j| answered(&j))
 }
 
 /// When TCP itself gave the first SYN up for lost.
@@ -101,7 +152,8 @@ mod tests {
     fn stays_silent_before_tcp_gave_it_up_and_after_an_answer() {
         let mut scene = Scene::pod_to_db();
         scene.step(1, hop(Place::Transmit, syn()), "eth1");
-        assert_eq!(check(&scene.case()), None, "no retransmission yet");
+        let proven_ns = check(&scene.case()).map(|draft| draft.proven_ns);
+        assert_eq!(proven_ns, Some(1_001_000_000), "no retransmission yet: it waits");
         scene.step(1_000, retransmit("SYN_SENT"), "");
         scene.back(1_001, hop(Place::Receive, syn_ack()), "eth1");
         assert_eq!(check(&scene.case()), None, "an answer came");

@@ -1,9 +1,11 @@
 //! The packet met a netfilter rule that enforces a Kubernetes NetworkPolicy.
 
+use std::sync::Arc;
+
 use super::netfilter::met;
 use crate::{
     explain::{Case, Draft, Rule},
-    model::sighting::Sighting,
+    model::{identity::Pod, sighting::Sighting},
 };
 
 pub(super) const RULE: Rule = Rule { id: "policy-drop", means: "no NetworkPolicy admits the packet", check };
@@ -13,24 +15,23 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let guilty = met.guilty().filter(|guilty| guilty.is_policy())?;
     let note =
         Some(guilty.comment()).filter(|text| !text.is_empty()).map_or_else(String::new, |text| format!(", \"{text}\""));
-    let whose = selected(met.drop.sighting(), met.netfilter.chain.as_deref().unwrap_or_default());
+    let (whose, pod) = selected(met.drop.sighting(), met.netfilter.chain.as_deref().unwrap_or_default());
     let claim = format!("{} {}{note}: no NetworkPolicy {whose} admits it", met.what(case), met.by());
     let mut draft = met.draft(case, claim);
     draft = draft.fix(format!("kubectl get networkpolicy -A; add {} to the peers of the policy {whose}", case.who()));
     for step in met.search() {
         draft = draft.fix(step);
     }
+    draft.pod = pod.or(draft.pod);
     Some(draft)
 }
 
 /// Which pod's policy it is: chains towards a workload are its ingress, chains from one its egress.
-fn selected(sighting: &Sighting, chain: &str) -> String {
-    let pod = if chain.starts_with("cali-fw-") || chain.starts_with("cali-po-") {
-        sighting.source.yes().map(|pod| format!("for the egress of {pod}"))
-    } else {
-        sighting.destination.yes().map(|pod| format!("for the ingress of {pod}"))
-    };
-    pod.unwrap_or_else(|| "of this pod".to_owned())
+fn selected(sighting: &Sighting, chain: &str) -> (String, Option<Arc<Pod>>) {
+    let egress = chain.starts_with("cali-fw-") || chain.starts_with("cali-po-");
+    let (way, pod) = if egress { ("egress", &sighting.source) } else { ("ingress", &sighting.destination) };
+    let pod = pod.yes().cloned();
+    (pod.as_ref().map_or_else(|| "of this pod".to_owned(), |pod| format!("for the {way} of {pod}")), pod)
 }
 
 #[cfg(test)]

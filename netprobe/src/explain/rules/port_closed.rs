@@ -1,11 +1,12 @@
 //! Nobody listens: TCP answers RST, UDP answers ICMP port-unreachable.
 
+use super::rejected_outside;
 use crate::{
     explain::{Case, Draft, Drop, Rule},
     model::{
         finding::Confidence,
-        flow::Proto,
-        packet::{Head, Place},
+        flow::{Flow, Proto},
+        packet::{Head, Place, What},
         sighting::{Side, Sighting},
     },
 };
@@ -15,9 +16,11 @@ pub(super) const RULE: Rule = Rule { id: "port-closed", means: "no socket listen
 /// How long an RST from outside waits to be told, nanoseconds: whether the peer refused or
 /// something between only shows when other packets of the peer follow.
 const OUTSIDE_WAIT_NS: u64 = 900_000_000;
+/// Ports named of what a pod listens on instead.
+const PORTS_NAMED: usize = 5;
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    here(case).or_else(|| outside(case))
+    here(case).or_else(|| outside(case)).or_else(|| outside_udp(case))
 }
 
 /// The kernel of this node looked for a socket and found none.
@@ -26,11 +29,21 @@ fn here(case: &Case<'_>) -> Option<Draft> {
     let flow = drop.head.flow?;
     let place = case.place(drop.sighting());
     let (ip, port) = (flow.dst.ip(), flow.dst.port());
-    let claim = format!("{place} refused {} to {ip}:{port} {}: no socket listens there", case.who(), flow.proto);
+    let (redirected, remedy) = redirect(case, &drop, &flow);
+    let (listening, other) = listening(case, &drop, &flow);
+    let claim = format!(
+        "{place} refused {} to {} {}{redirected}: no socket listens there{listening}",
+        case.who(),
+        flow.dst,
+        flow.proto
+    );
     let mut draft = case.about_drop(&drop, claim).detail(format!("{} {ip} {port}", flow.proto));
     if case.journey.flow.dst != flow.dst {
         let text = format!("{} was translated to {}", case.journey.flow.destination(), flow.destination());
         draft = draft.proof(drop.mono_ns(), text);
+    }
+    for step in remedy.into_iter().chain(other) {
+        draft = draft.fix(step);
     }
     let inside = match drop.sighting().side {
         Side::Pod => "in the pod: ",
@@ -42,6 +55,57 @@ fn here(case: &Case<'_>) -> Option<Draft> {
             .fix(format!("{inside}ss -ln{flag}p  # what listens, and on which address"))
             .fix(format!("start the application on port {port}, or correct the port it is called by")),
     )
+}
+
+/// Who sent it there, where that was not its own aim: a redirect inside the pod, or a service.
+fn redirect(case: &Case<'_>, drop: &Drop<'_>, flow: &Flow) -> (String, Option<String>) {
+    let What::Dropped { ct, .. } = &drop.step.sighting.packet.what else { return Default::default() };
+    // The pod's own conntrack knows of its own redirect only; the node's is in the journey.
+    let own = ct.as_ref().map(|ct| ct.original.dst).filter(|dst| *dst != flow.dst);
+    let aim = own.unwrap_or(case.journey.flow.dst);
+    if aim == flow.dst {
+        return Default::default();
+    }
+    if drop.device().as_deref() == Some("lo") || flow.dst.ip().is_loopback() {
+        let port = flow.dst.port();
+        let text =
+            format!(", where a redirect in the pod sent what was meant for {aim} (a sidecar that is not running?)");
+        return (text, Some(format!("start the sidecar that listens on {port} first, or remove the redirect to it")));
+    }
+    let service = case.inventory.services.iter().find(|s| s.cluster_ips.contains(&aim.ip()));
+    let name = service.map_or_else(|| aim.to_string(), |s| format!("service {}/{} ({aim})", s.namespace, s.name));
+    (
+        format!(", where {name} sent it"),
+        Some("correct the targetPort of the service, or the port the container binds".to_owned()),
+    )
+}
+
+/// What listens there instead, as the kernel says.
+fn listening(case: &Case<'_>, drop: &Drop<'_>, flow: &Flow) -> (String, Option<String>) {
+    let netns = drop.sighting().packet.netns;
+    let Some(sockets) = case.sockets(netns, drop.mono_ns()).filter(|_| netns != 0) else { return Default::default() };
+    let port = flow.dst.port();
+    let same: Vec<String> = sockets.on_port(flow.proto, port).map(|l| l.local.ip().to_string()).collect();
+    if !same.is_empty() {
+        let fix =
+            format!("bind the application to {} or to every address, not to {} only", flow.dst.ip(), same.join(", "));
+        return (format!(" ({port} is open on {} only)", same.join(", ")), Some(fix));
+    }
+    let mut ports: Vec<u16> = sockets
+        .listeners
+        .iter()
+        .filter(|l| l.proto == flow.proto && !l.local.ip().is_loopback())
+        .map(|l| l.local.port())
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let names: Vec<String> = ports.iter().take(PORTS_NAMED).map(ToString::to_string).collect();
+    match (names.is_empty(), drop.sighting().side) {
+        // A node has many sockets that are none of this.
+        (false, Side::Pod) => (format!(" (it listens on {})", names.join(", ")), None),
+        (true, Side::Pod) => (format!(" (nothing in it listens on {})", flow.proto), None),
+        _ => Default::default(),
+    }
 }
 
 /// A packet that opens something, and no socket for it.
@@ -59,7 +123,9 @@ fn is_refused(drop: &Drop<'_>) -> bool {
 fn outside(case: &Case<'_>) -> Option<Draft> {
     let (_, exit) = case.exits()?;
     let (rst, head) = refusal(case)?;
-    if case.hops().any(|(step, _, head)| !step.forward && head.flags.syn()) || undecremented(head.ttl) {
+    if case.hops().any(|(step, _, head)| !step.forward && head.flags.syn())
+        || (undecremented(head.ttl) && is_routed(case))
+    {
         return None;
     }
     let target = case.journey.flow.destination();
@@ -76,6 +142,30 @@ fn outside(case: &Case<'_>) -> Option<Draft> {
         .fix(format!("start the service at {target}, or correct the address or port it is called by"));
     draft.ready_ns = rst.packet.mono_ns + OUTSIDE_WAIT_NS;
     Some(draft)
+}
+
+/// A datagram left, and the peer itself says that nobody listens.
+fn outside_udp(case: &Case<'_>) -> Option<Draft> {
+    let (error, teller, icmp) = rejected_outside::error(case)?;
+    if !rejected_outside::is_closed_port(case, &teller, icmp) {
+        return None;
+    }
+    let (target, device) = (case.journey.flow.destination(), error.device.to_string());
+    let claim = format!(
+        "{target} refused the datagrams of {} with ICMP port unreachable: nothing listens there (it came in by {device} from \
+         outside this node)",
+        case.who()
+    );
+    let draft = Draft::new(case, Side::Node, Some(device), claim)
+        .confidence(Confidence::Likely)
+        .detail(target.clone())
+        .proof(error.packet.mono_ns, format!("ICMP {}/{} from {} received", icmp.0, icmp.1, teller.src.ip()));
+    Some(draft.fix(format!("start the service at {target}, or correct the address or port it is called by")))
+}
+
+/// A gateway lies on the way, so that what the peer sends has been counted down.
+fn is_routed(case: &Case<'_>) -> bool {
+    case.decision(case.facts.node, true, u64::MAX).is_none_or(|l| l.err != 0 || l.gateway.is_some())
 }
 
 fn refusal<'a>(case: &Case<'a>) -> Option<(&'a Sighting, &'a Head)> {

@@ -6,8 +6,9 @@ use crate::{
     correlate::Journeys,
     explain::{Asked, Case, Expectations},
     model::{
-        asked::{Answer, Question, Reading, Subject},
+        asked::{Answer as Told, Question, Reading, Subject},
         counters::Counters,
+        dns::{Answer, Code, Message},
         facts::{
             Address, HostFacts, Link, NamespaceFacts, NamespaceKind, NextHop, NodeFacts, Route, RouteKind, Rule,
             RuleAction,
@@ -69,7 +70,18 @@ pub(crate) fn syn() -> Head {
 }
 
 pub(crate) fn syn_ack() -> Head {
-    head(flow().reversed(), 18)
+    Head { ack: 2, ..head(flow().reversed(), 18) }
+}
+
+/// A segment with ACK of the flow or its answer.
+pub(crate) fn segment(forward: bool, seq: u32, payload: u32, ack: u32) -> Head {
+    let flow = if forward { flow() } else { flow().reversed() };
+    Head { seq, payload, ack, window: 500, ip_len: 52 + payload, ..head(flow, 16) }
+}
+
+/// The same with other flags.
+pub(crate) fn flagged(flags: u8, head: Head) -> Head {
+    Head { flags: TcpFlags(flags), ..head }
 }
 
 pub(crate) fn hop(place: Place, head: Head) -> What {
@@ -136,6 +148,27 @@ pub(crate) fn retransmit(state: &'static str) -> What {
     What::Retransmit { flow: flow(), state }
 }
 
+fn dns_flow() -> Flow {
+    Flow { proto: Proto::Udp, dst: "10.20.0.4:53".parse().expect("an address"), ..flow() }
+}
+
+fn message(name: &str, answer: Option<Answer>) -> Option<Message> {
+    Some(Message { id: 7, name: Arc::from(name), kind: Arc::from("A"), answer })
+}
+
+/// A query for a name's IPv4 address.
+pub(crate) fn asks(name: &str) -> What {
+    What::Dns { flow: dns_flow(), place: Place::Transmit, message: message(name, None), seen: 1 }
+}
+
+/// Its answer.
+pub(crate) fn says(name: &str, code: Code, addresses: &[&str]) -> What {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
+    let records = u16::try_from(addresses.len()).expect("a few");
+    let answer = Some(Answer { code, addresses, records, truncated: false });
+    What::Dns { flow: dns_flow().reversed(), place: Place::Receive, message: message(name, answer), seen: 1 }
+}
+
 /// The same, seen in the pod's own namespace.
 pub(crate) struct InPod(What);
 
@@ -163,7 +196,7 @@ impl Seen for InPod {
 impl Scene {
     pub(crate) const ETH0: u32 = 2;
     pub(crate) const ETH1: u32 = 3;
-    const VPOD1: u32 = 4;
+    pub(crate) const VPOD1: u32 = 4;
 
     /// All is well, and nothing was seen yet.
     pub(crate) fn pod_to_db() -> Self {
@@ -193,6 +226,13 @@ impl Scene {
         }
     }
 
+    /// The same pod asks a DNS server.
+    pub(crate) fn pod_to_dns() -> Self {
+        let mut scene = Self::pod_to_db();
+        scene.journey.flow = dns_flow();
+        scene
+    }
+
     pub(crate) fn node(&mut self) -> &mut NamespaceFacts {
         self.facts.namespaces.get_mut(&NODE).expect("the node")
     }
@@ -213,6 +253,32 @@ impl Scene {
 
     pub(crate) fn forget_step(&mut self, index: usize) {
         self.journey.steps.remove(index);
+    }
+
+    /// What was read of the node on demand, after everything.
+    pub(crate) fn answer(&mut self, reading: Reading) {
+        self.keep(NODE, u64::MAX, reading);
+    }
+
+    /// What was read of the node before anything happened.
+    pub(crate) fn answer_before(&mut self, reading: Reading) {
+        self.journey.first_ns = 1;
+        self.keep(NODE, 0, reading);
+    }
+
+    /// What was read of the pod.
+    pub(crate) fn answer_in_pod(&mut self, reading: Reading) {
+        self.keep(POD, u64::MAX, reading);
+    }
+
+    fn keep(&mut self, netns: u32, mono_ns: u64, reading: Reading) {
+        let subject = match &reading {
+            Reading::Devices(_) => Subject::Devices,
+            Reading::Sockets(_) => Subject::Sockets,
+            Reading::Netfilter(_) => Subject::Netfilter,
+            _ => Subject::Counters,
+        };
+        self.facts.readings.keep(&Told { question: Question { netns, subject }, mono_ns, reading });
     }
 
     fn add(&mut self, ms: u64, what: impl Seen, device: &str, forward: bool) {
@@ -240,18 +306,13 @@ impl Scene {
     pub(crate) fn iptables(&mut self, ms: u64, text: &str) {
         let mut found = Ruleset::default();
         crate::facts::parse_iptables_save(text, &mut found);
-        self.read(ms, NODE, Subject::Netfilter, Reading::Netfilter(found));
+        self.keep(NODE, ms * 1_000_000, Reading::Netfilter(found));
     }
 
     /// The node's counters `ms` after the start.
     pub(crate) fn counters(&mut self, ms: u64, counters: &[(&str, u64)]) {
         let all = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        self.read(ms, NODE, Subject::Counters, Reading::Counters(Counters(all)));
-    }
-
-    fn read(&mut self, ms: u64, netns: u32, subject: Subject, reading: Reading) {
-        let answer = Answer { question: Question { netns, subject }, mono_ns: ms * 1_000_000, reading };
-        self.facts.readings.keep(&answer);
+        self.keep(NODE, ms * 1_000_000, Reading::Counters(Counters(all)));
     }
 
     pub(crate) fn case(&self) -> Case<'_> {
@@ -264,6 +325,7 @@ impl Scene {
             expect: &self.expect,
             now_ns: u64::MAX,
             asked: Asked::default(),
+            talk: std::cell::OnceCell::new(),
         }
     }
 }

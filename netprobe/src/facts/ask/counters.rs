@@ -18,6 +18,7 @@ pub(super) fn read() -> Result<Counters> {
     grouped(&other("netstat"), &mut all);
     ip6(&other("snmp6"), &mut all);
     table("conntrack", &other("stat/nf_conntrack"), &mut all);
+    pairs("xfrm", &other("xfrm_stat"), &mut all);
     softnet(&other("softnet_stat"), &mut all);
     for name in ["count", "max"] {
         let value = fs::read_to_string(format!("/proc/sys/net/netfilter/nf_conntrack_{name}"));
@@ -56,6 +57,16 @@ fn ip6(text: &str, into: &mut BTreeMap<String, u64>) {
     }
 }
 
+/// A name and a value a line.
+fn pairs(group: &str, text: &str, into: &mut BTreeMap<String, u64>) {
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some(name), Some(Ok(value))) = (words.next(), words.next().map(str::parse)) {
+            into.insert(format!("{group}.{name}"), value);
+        }
+    }
+}
+
 /// A line of names and a line of hexadecimal values for each CPU; the first column is no counter of a CPU but the
 /// number of entries, repeated.
 fn table(group: &str, text: &str, into: &mut BTreeMap<String, u64>) {
@@ -88,6 +99,8 @@ mod tests {
         let mut all = BTreeMap::new();
         grouped("Tcp: MaxConn ActiveOpens\nTcp: -1 7\nTcpExt: ListenDrops\nTcpExt: 3\n", &mut all);
         ip6("Ip6InNoRoutes   \t5\nIcmp6InMsgs 1\n", &mut all);
+        pairs("xfrm", "XfrmInPolBlock          \t4\n", &mut all);
+        assert_eq!(all.remove("xfrm.XfrmInPolBlock"), Some(4));
         let expected = [("Icmp6.InMsgs", 1), ("Ip6.InNoRoutes", 5), ("Tcp.ActiveOpens", 7), ("TcpExt.ListenDrops", 3)];
         assert_eq!(all, expected.map(|(n, v)| (n.to_owned(), v)).into());
     }

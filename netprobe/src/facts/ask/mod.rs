@@ -11,6 +11,7 @@ use super::netns::Netns;
 use crate::model::asked::{Answer, Question, Reading, Subject};
 
 mod counters;
+mod devices;
 mod netfilter;
 mod sockets;
 
@@ -31,6 +32,7 @@ fn read(question: Question) -> anyhow::Result<Reading> {
     Ok(match question.subject {
         Subject::Counters => Reading::Counters(counters::read()?),
         Subject::Netfilter => Reading::Netfilter(netfilter::read()?),
+        Subject::Devices => Reading::Devices(devices::read()?),
         Subject::Sockets => Reading::Sockets(sockets::read()?),
     })
 }

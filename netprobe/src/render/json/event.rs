@@ -155,6 +155,15 @@ enum Event<'a> {
         failed: bool,
         waiting: bool,
     },
+    Dns {
+        flow: FlowRef,
+        place: Place,
+        id: Option<u16>,
+        name: Option<&'a str>,
+        record: Option<&'a str>,
+        code: Option<String>,
+        addresses: &'a [IpAddr],
+    },
     IcmpSent {
         icmp: (u8, u8),
         stack: &'a [Arc<str>],
@@ -207,6 +216,18 @@ impl<'a> Event<'a> {
                 failed: *failed,
                 waiting: *waiting,
             },
+            What::Dns { flow, place, message, seen: _ } => {
+                let answer = message.as_ref().and_then(|m| m.answer.as_ref());
+                Self::Dns {
+                    flow: flow_of(flow),
+                    place: *place,
+                    id: message.as_ref().map(|m| m.id),
+                    name: message.as_ref().map(|m| &*m.name),
+                    record: message.as_ref().map(|m| &*m.kind),
+                    code: answer.map(|a| a.code.to_string()),
+                    addresses: answer.map_or(&[], |a| &a.addresses),
+                }
+            }
             What::IcmpSent { head, ct, icmp, stack } => {
                 Self::IcmpSent { icmp: *icmp, stack, packet: HeadRef::new(head), conntrack: ct_of(ct) }
             }

@@ -29,6 +29,10 @@ pub(super) struct Line {
 /// The first line: who, from where to where, with what.
 pub(super) fn header(journey: &Journey) -> String {
     let flow = &journey.flow;
+    if let Some(ether_type) = flow.frames() {
+        let whose = journey.pod.as_ref().map_or_else(String::new, |pod| format!("{pod} "));
+        return format!("{whose}frames of EtherType {ether_type:#06x}");
+    }
     let mut ends = [flow.source(), flow.destination()];
     if let Some(pod) = &journey.pod {
         let first = journey.steps.iter().find(|step| step.forward).map(|step| &step.sighting);

@@ -1,0 +1,137 @@
+//! Segments that left had to be sent again, others got through: packets are lost outside.
+
+use crate::{
+    explain::{
+        Case, Draft, Rule,
+        tcp::{Point, TIMEOUT_NS, Talk, after, duration},
+    },
+    model::{finding::Confidence, sighting::Side},
+};
+
+pub(super) const RULE: Rule = Rule {
+    id: "packet-loss-outside",
+    means: "segments that left had to be sent again while others got through: packets are lost outside this node",
+    check,
+};
+
+/// One loss happens on any network; more of one connection are worth a word.
+const LOSSES: usize = 2;
+
+fn check(case: &Case<'_>) -> Option<Draft> {
+    let talk = case.talk()?;
+    let (point, out) = talk.uplink?;
+    if !talk.established() || case.drops().next().is_some() {
+        return None;
+    }
+    let sent = sent_again(talk, point, out);
+    let come = came_late(talk, point, !out);
+    // Something that left was waited for in vain and got through later: neither a dead peer nor an MTU does that.
+    let recovered = sent.iter().any(|(_, recovered)| *recovered) || !come.is_empty();
+    if !recovered || sent.len() + come.len() < LOSSES {
+        return None;
+    }
+    let device = talk.at(point, out).next().or_else(|| talk.at(point, !out).next())?.step.sighting.device.to_string();
+    let flow = case.journey.flow;
+    let peer = if out { flow.destination() } else { flow.source() };
+    let mut losses = Vec::new();
+    if !sent.is_empty() {
+        losses.push(format!("{} segments that left by {device} had to be sent again", sent.len()));
+    }
+    if !come.is_empty() {
+        losses.push(format!("{} segments of the peer came only when it sent them again", come.len()));
+    }
+    let claim = format!(
+        "packets between {} and {peer} are lost outside this node: {}, while others got through",
+        case.who(),
+        losses.join(" and ")
+    );
+    let mut draft = Draft::new(case, Side::Node, Some(device.clone()), claim)
+        .confidence(Confidence::Likely)
+        .detail(if out { flow.dst.ip() } else { flow.src.ip() }.to_string());
+    for ((first_ns, again_ns), _) in sent.iter().take(3) {
+        let text = format!("sent again by {device} after {}, no drop on this node", duration(again_ns - first_ns));
+        draft = draft.proof(*again_ns, text);
+    }
+    for (missed_ns, came_ns) in come.iter().take(3) {
+        let text = format!("a segment of the peer came {} late by {device}", duration(came_ns - missed_ns));
+        draft = draft.proof(*came_ns, text);
+    }
+    draft.count = (sent.len() + come.len()) as u64;
+    Some(
+        draft
+            .fix(format!("network team: errors, overloaded links or rate limits between {device} and {peer}"))
+            .fix(format!("ethtool -S {device} | grep -Ei 'drop|err'; mtr -T {peer}")),
+    )
+}
+
+/// When what left was first sent and sent again after a time-out, and whether it was acknowledged then.
+fn sent_again(talk: &Talk<'_>, point: Point, out: bool) -> Vec<((u64, u64), bool)> {
+    let acked = talk.acked(point, out);
+    let repeats = talk.repeats(point, out).into_iter().filter(|r| r.timed_out());
+    repeats.map(|r| ((r.first_ns, r.copy.ns), acked.is_some_and(|acked| !after(r.copy.end(), acked)))).collect()
+}
+
+/// When a segment of the peer was missing (the one after it had come), or came though it had come before, and when
+/// it came then.
+fn came_late(talk: &Talk<'_>, point: Point, back: bool) -> Vec<(u64, u64)> {
+    let mut late = Vec::new();
+    let mut latest: Option<(u32, u64)> = None;
+    for segment in talk.at(point, back).filter(|s| s.counts()) {
+        match latest {
+            Some((end, since_ns)) if !after(segment.end(), end) => {
+                if segment.ns - since_ns >= TIMEOUT_NS {
+                    late.push((since_ns, segment.ns));
+                }
+            }
+            _ => latest = Some((segment.end(), segment.ns)),
+        }
+    }
+    late
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{Scene, hop, segment, syn, syn_ack},
+        *,
+    };
+    use crate::model::packet::Place;
+
+    fn scene() -> Scene {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, hop(Place::Transmit, syn()), "eth1");
+        scene.step(1_001, hop(Place::Transmit, syn()), "eth1");
+        scene.back(1_002, hop(Place::Receive, syn_ack()), "eth1");
+        scene.step(1_003, hop(Place::Transmit, segment(true, 2, 100, 2)), "eth1");
+        scene.step(1_250, hop(Place::Transmit, segment(true, 2, 100, 2)), "eth1");
+        scene
+    }
+
+    #[test]
+    fn tells_how_many_were_lost() {
+        let mut scene = scene();
+        scene.back(1_251, hop(Place::Receive, segment(false, 2, 0, 102)), "eth1");
+        let draft = check(&scene.case()).expect("two were lost");
+        assert_eq!(
+            draft.claim,
+            "packets between shop/web-0 and 10.20.0.4:3306 are lost outside this node: 2 segments that left by eth1 had to be \
+             sent again, while others got through"
+        );
+    }
+
+    #[test]
+    fn stays_silent_on_an_early_guess_and_a_single_loss() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, hop(Place::Transmit, syn()), "eth1");
+        scene.back(2, hop(Place::Receive, syn_ack()), "eth1");
+        for ms in [3, 5, 8] {
+            scene.step(ms, hop(Place::Transmit, segment(true, 2, 100, 2)), "eth1");
+        }
+        scene.back(43, hop(Place::Receive, segment(false, 2, 0, 102)), "eth1");
+        assert_eq!(check(&scene.case()), None, "the answer was slow, nothing was lost");
+        scene.step(50, hop(Place::Transmit, segment(true, 102, 100, 2)), "eth1");
+        scene.step(260, hop(Place::Transmit, segment(true, 102, 100, 2)), "eth1");
+        scene.back(261, hop(Place::Receive, segment(false, 2, 0, 202)), "eth1");
+        assert_eq!(check(&scene.case()), None, "one is none");
+    }
+}
