@@ -7,6 +7,7 @@ use crate::model::{
     asked::{Answer, Question, Reading, Subject, Window},
     counters::Counters,
     devices::Devices,
+    ruleset::Ruleset,
     sockets::Sockets,
 };
 
@@ -50,6 +51,14 @@ impl<'a> Case<'a> {
     pub fn counters(&self, netns: u32, since_ns: u64) -> Option<Window<'a, Counters>> {
         let pick: Pick<Counters> = |reading| if let Reading::Counters(found) = reading { Some(found) } else { None };
         self.window(Question { netns, subject: Subject::Counters }, since_ns, pick)
+    }
+
+    /// A namespace's netfilter rules, read at or after `since_ns`, beside those before the journey began: a counter that
+    /// rose between them names a rule. `None` asks for them.
+    #[must_use]
+    pub fn netfilter(&self, netns: u32, since_ns: u64) -> Option<Window<'a, Ruleset>> {
+        let pick: Pick<Ruleset> = |reading| if let Reading::Netfilter(found) = reading { Some(found) } else { None };
+        self.window(Question { netns, subject: Subject::Netfilter }, since_ns, pick)
     }
 
     /// What is attached to a namespace's devices and to cgroups, read at or after `since_ns`. `None` asks for it.

@@ -6,12 +6,15 @@ use super::Case;
 use crate::model::{
     finding::{Confidence, Evidence, Netfilter, RouteTaken},
     flow::Flow,
+    identity::Pod,
     sighting::Side,
 };
 
 /// A cause, as one rule tells it of one journey.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
+    /// Whose fault it is, where it is not the journey's own pod's.
+    pub pod: Option<Arc<Pod>>,
     /// How sure.
     pub confidence: Confidence,
     /// Node or pod side.
@@ -56,6 +59,7 @@ impl Draft {
     #[must_use]
     pub fn new(case: &Case<'_>, side: Side, device: Option<String>, claim: String) -> Self {
         Self {
+            pod: case.journey.pod.clone(),
             confidence: Confidence::Stated,
             side,
             device,

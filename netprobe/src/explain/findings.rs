@@ -107,7 +107,7 @@ impl Findings {
 
     fn take(&mut self, case: &Case<'_>, rank: usize, rule: &'static str, draft: Draft) -> Verdict {
         let journey = case.journey.id;
-        let pod = case.journey.pod.as_ref().map_or_else(String::new, ToString::to_string);
+        let pod = draft.pod.as_ref().map_or_else(String::new, ToString::to_string);
         let key = format!("{rule}|{pod}|{:?}|{}|{}", draft.side, draft.device.as_deref().unwrap_or(""), draft.detail);
         let before = self.of_journey.insert(journey, (key.clone(), rank, draft.count));
         let mut fresh = draft.count;
@@ -154,7 +154,7 @@ impl Findings {
             id,
             rule,
             confidence,
-            pod: case.journey.pod.clone(),
+            pod: draft.pod,
             flow: Some(draft.flow).filter(|flow| flow.frames().is_none()),
             side: draft.side,
             device: draft.device,

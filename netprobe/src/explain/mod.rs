@@ -12,6 +12,7 @@ pub mod expect;
 pub mod expected;
 mod findings;
 pub mod intent;
+mod nf;
 pub mod noise;
 pub mod rules;
 pub mod tcp;

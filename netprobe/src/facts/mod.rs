@@ -23,7 +23,9 @@ mod scan;
 mod sysctls;
 mod watch;
 
-pub use ask::Asker;
+#[cfg(test)]
+pub(crate) use ask::parse_iptables_save;
+pub use ask::{Asker, tools as netfilter_tools};
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options, Place};
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{counters::Counters, devices::Devices, sockets::Sockets};
+use super::{counters::Counters, devices::Devices, ruleset::Ruleset, sockets::Sockets};
 
 /// What can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ use super::{counters::Counters, devices::Devices, sockets::Sockets};
 pub enum Subject {
     /// Counters of the stack: SNMP, conntrack, softnet.
     Counters,
+    /// Netfilter rules with their counters.
+    Netfilter,
     /// What is attached to devices and cgroups; queues, bridges, overlays.
     Devices,
     /// Sockets: who listens where, and how full the queues are.
@@ -36,6 +38,8 @@ pub struct Question {
 pub enum Reading {
     /// Counters.
     Counters(Counters),
+    /// Netfilter rules.
+    Netfilter(Ruleset),
     /// What is attached to devices and cgroups.
     Devices(Devices),
     /// Sockets.

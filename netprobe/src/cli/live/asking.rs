@@ -18,6 +18,9 @@ const BASES_AT_MOST: usize = 64;
 /// Read at start of every followed namespace.
 const BASES: &[Subject] = &[Subject::Counters];
 
+/// Pods whose netfilter rules are read at start, beside the node's: that takes a process or two each.
+const RULESETS_AT_MOST: usize = 8;
+
 /// Questions on their way.
 pub(super) struct Asking {
     asker: Asker,
@@ -42,9 +45,11 @@ impl Asking {
     /// Has the node's and the followed pods' counters read, as they are before anything happens.
     pub(super) fn read_bases(&mut self, facts: &NodeFacts, followed: &Followed) {
         let pods = facts.namespaces.keys().filter(|inum| followed.all || followed.namespaces.contains(*inum));
-        let all = std::iter::once(&facts.node).chain(pods).take(BASES_AT_MOST);
+        let all = std::iter::once(&facts.node).chain(pods.clone()).take(BASES_AT_MOST);
         let bases = all.flat_map(|netns| BASES.iter().map(|subject| Question { netns: *netns, subject: *subject }));
         self.bases.extend(bases);
+        let rulesets = std::iter::once(&facts.node).chain(pods).take(1 + RULESETS_AT_MOST);
+        self.bases.extend(rulesets.map(|netns| Question { netns: *netns, subject: Subject::Netfilter }));
     }
 
     /// Something is still being read, or waits for its turn.

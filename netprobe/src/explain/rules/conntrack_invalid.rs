@@ -163,7 +163,7 @@ fn translated_anew(case: &Case<'_>) -> Option<Draft> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, hop_with, syn, syn_ack, tracked};
+    use super::super::testing::{Scene, drop_of, flow, hop, new_entry, syn, syn_ack, tracked};
     use super::*;
     use crate::model::packet::{Head, Place, TcpFlags};
 
@@ -177,8 +177,8 @@ mod tests {
         let mut scene = Scene::pod_to_db();
         scene.node().sysctls.insert("net.netfilter.nf_conntrack_tcp_timeout_established".to_owned(), "2".to_owned());
         scene.counted(0, &[]);
-        scene.step(1, hop_with(Place::Transmit, syn(), tracked()), "eth1");
-        scene.back(2, hop_with(Place::Receive, syn_ack(), tracked()), "eth1");
+        scene.step(1, tracked(hop(Place::Transmit, syn()), new_entry(flow())), "eth1");
+        scene.back(2, tracked(hop(Place::Receive, syn_ack()), new_entry(flow())), "eth1");
         scene.step(2 + idle_ms, drop_of(data(), "NETFILTER_DROP", "nft_do_chain", &STACK), "vpod1");
         scene.counted(3 + idle_ms, &[("conntrack.invalid", invalid)]);
         scene

@@ -34,6 +34,7 @@ mod nfqueue_unread;
 mod no_reply;
 mod no_route;
 mod packet_loss_outside;
+mod policy_drop;
 mod port_closed;
 mod qdisc_delay;
 mod qdisc_drop;
@@ -82,6 +83,7 @@ pub const RULES: &[Rule] = &[
     neighbour_permanent::RULE,
     duplicate_address::RULE,
     neighbour_unresolved::RULE,
+    policy_drop::RULE,
     ipsec_policy_drop::RULE,
     tc_drop::RULE,
     xdp_drop::RULE,

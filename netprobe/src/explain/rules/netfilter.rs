@@ -2,10 +2,21 @@
 
 use std::sync::Arc;
 
-use crate::model::{
-    finding::Netfilter,
-    stack::{base, netfilter_hook},
+use crate::{
+    explain::{
+        Case, Draft, Drop,
+        nf::{self, Guilty, Suspects},
+    },
+    model::{
+        finding::{Confidence, Netfilter},
+        packet::{Place, What},
+        stack::{base, netfilter_hook},
+    },
 };
+
+/// How far apart a REJECT's answer and its drop may lie, nanoseconds: both happen in one call, and 5 ms leave room for a
+/// preempted CPU.
+const SAME_CALL_NS: u64 = 5_000_000;
 
 /// The function that evaluates a base chain names its family.
 const FAMILIES: &[(&str, &str)] = &[
@@ -34,8 +45,141 @@ pub(super) fn words(netfilter: &Netfilter) -> String {
     )
 }
 
+/// A packet that netfilter dropped, and what is known of who did it.
+pub(super) struct Met<'a> {
+    /// The packet.
+    pub(super) drop: Drop<'a>,
+    /// Hook and family; table, chain and rule where one is surely the guilty.
+    pub(super) netfilter: Netfilter,
+    /// Rules that can have done it, in the order the packet met them; `None` where they could not be read.
+    pub(super) suspects: Option<Suspects<'a>>,
+    /// A REJECT's answer: when, and what.
+    pub(super) answer: Option<(u64, String)>,
+}
+
+/// The first packet of the journey that netfilter dropped.
+pub(super) fn met<'a>(case: &Case<'a>) -> Option<Met<'a>> {
+    let drop = case.drops().find(|d| &**d.reason == "NETFILTER_DROP")?;
+    let mut netfilter = verdict(drop.site, drop.stack, drop.head.flow?.is_v6())?;
+    let answer = answer(case, &drop);
+    let suspects = nf::suspects(case, &drop, &netfilter).map(|all| {
+        // What answered was no DROP, and the other way round.
+        let fits = all.clone().retain(|guilty| guilty.suspect.rejects == answer.is_some());
+        if fits.0.is_empty() { all } else { fits }
+    });
+    if let Some(guilty) = suspects.as_ref().and_then(Suspects::guilty) {
+        guilty.write(&mut netfilter);
+    }
+    Some(Met { drop, netfilter, suspects, answer })
+}
+
+impl<'a> Met<'a> {
+    /// The rule that did it, where it is known.
+    pub(super) fn guilty(&self) -> Option<&Guilty<'a>> {
+        self.suspects.as_ref()?.guilty()
+    }
+
+    /// `the node dropped the packet of shop/web-0 to 10.20.0.4:3306 on vpod1`
+    pub(super) fn what(&self, case: &Case<'_>) -> String {
+        let drop = &self.drop;
+        let what = if drop.step.forward { "the packet" } else { "the answer" };
+        let at = drop.device().map_or_else(String::new, |d| format!(" on {d}"));
+        let (did, how) = match &self.answer {
+            Some((_, answer)) => ("refused", format!(" with {answer}")),
+            None => ("dropped", String::new()),
+        };
+        format!("{} {did} {what} of {} to {}{at}{how}", case.place(drop.sighting()), case.who(), case.whither())
+    }
+
+    /// Who did it, in words: the rule, or the engine and how many of its rules it can be.
+    pub(super) fn by(&self) -> String {
+        let hook = &self.netfilter.hook;
+        if let Some(guilty) = self.guilty() {
+            return format!("in the {hook} hook: {}", guilty.words());
+        }
+        let engine = engine(self.drop.site, self.netfilter.family.as_deref());
+        match self.suspects.as_ref().map(|all| all.0.len()) {
+            Some(several @ 2..) => format!("in the {hook} hook: one of {several} rules that match it ({engine})"),
+            _ => format!("in the {hook} hook: a netfilter rule ({engine})"),
+        }
+    }
+
+    /// A finding about it with its proofs, before the fix.
+    pub(super) fn draft(&self, case: &Case<'_>, claim: String) -> Draft {
+        let (drop, netfilter) = (&self.drop, &self.netfilter);
+        let chain = netfilter.chain.as_ref().map_or_else(String::new, |chain| {
+            let place = netfilter.handle.or_else(|| netfilter.position.map(u64::from));
+            format!(" {chain} {}", place.unwrap_or(0))
+        });
+        let mut draft = case
+            .about_drop(drop, claim)
+            .detail(format!("{}{chain}", netfilter.hook))
+            .proof(drop.mono_ns(), format!("call stack: {}", words(netfilter)));
+        if let Some((answered_ns, answer)) = &self.answer {
+            draft = draft.proof(*answered_ns, format!("the node itself sent {answer} in the same call"));
+        }
+        if let Some(guilty) = self.guilty() {
+            draft = draft.proof(drop.mono_ns(), guilty.proof()).confidence(Confidence::Likely);
+        }
+        for other in self.suspects.iter().filter(|_| self.guilty().is_none()).flat_map(|all| all.0.iter().take(4)) {
+            draft = draft.proof(drop.mono_ns(), format!("it may be {}", other.words()));
+        }
+        draft.netfilter = Some(netfilter.clone());
+        draft
+    }
+
+    /// How to find the rule, and to see that it is the one.
+    pub(super) fn search(&self) -> Vec<String> {
+        let v6 = self.drop.head.flow.is_some_and(|flow| flow.is_v6());
+        self.guilty().map_or_else(
+            || search(&self.netfilter, v6),
+            |guilty| vec![format!("{}  # its counter rises with every try", guilty.command())],
+        )
+    }
+}
+
+/// The answer that goes with a drop: an ICMP error sent here, or a RST that no device received.
+fn answer(case: &Case<'_>, drop: &Drop<'_>) -> Option<(u64, String)> {
+    let here = drop.sighting().packet.netns;
+    let near = |ns: u64| ns.abs_diff(drop.mono_ns()) <= SAME_CALL_NS;
+    case.steps().filter(|s| s.sighting.packet.netns == here && near(s.sighting.packet.mono_ns)).find_map(|step| {
+        let text = match &step.sighting.packet.what {
+            What::IcmpSent { icmp: (kind, code), .. } => format!("ICMP {}", icmp_name(*kind, *code)),
+            What::Hop { place: Place::Queue, head, inner: None, .. } if !step.forward && head.flags.rst() => {
+                "a TCP RST".to_owned()
+            }
+            What::Hop { place: Place::Queue, head, inner: Some(_), .. } => {
+                let (kind, code) = head.icmp?;
+                format!("ICMP {}", icmp_name(kind, code))
+            }
+            _ => return None,
+        };
+        Some((step.sighting.packet.mono_ns, text))
+    })
+}
+
+fn icmp_name(kind: u8, code: u8) -> String {
+    match (kind, code) {
+        (3, 0) => "network-unreachable".to_owned(),
+        (3, 1) => "host-unreachable".to_owned(),
+        (3, 3) | (1, 4) => "port-unreachable".to_owned(),
+        (3, 9 | 10 | 13) | (1, 1) => "administratively-prohibited".to_owned(),
+        _ => format!("{kind}/{code}"),
+    }
+}
+
+/// Whose rule it can be: nft's own chains and iptables-nft's free the packet in `nft_do_chain`,
+/// iptables-legacy's in `nf_hook_slow`.
+fn engine(site: &str, family: Option<&str>) -> &'static str {
+    match (site, family) {
+        ("nft_do_chain", Some("ip" | "ip6")) => "iptables-nft, or an nft table of that family",
+        ("nft_do_chain", _) => "nftables",
+        _ => "iptables-legacy, or conntrack itself",
+    }
+}
+
 /// Commands that find the rule.
-pub(super) fn search(netfilter: &Netfilter, v6: bool) -> Vec<String> {
+fn search(netfilter: &Netfilter, v6: bool) -> Vec<String> {
     let hook = &netfilter.hook;
     let listing = format!("nft -a list ruleset | grep -B8 -E 'drop|reject'  # base chains of hook {hook}");
     let tool = if v6 { "ip6tables" } else { "iptables" };

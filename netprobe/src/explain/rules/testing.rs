@@ -7,6 +7,7 @@ use crate::{
     explain::{Asked, Case, Expectations},
     model::{
         asked::{self, Question, Reading, Subject},
+        counters::Counters,
         dns::{Answer, Code, Message},
         facts::{
             Address, HostFacts, Link, NamespaceFacts, NamespaceKind, NextHop, NodeFacts, Route, RouteKind, Rule,
@@ -18,6 +19,7 @@ use crate::{
         journey::{Journey, Step},
         known::{Known, Why},
         packet::{Conntrack, Head, LookupRole, Packet, Place, TcpFlags, What},
+        ruleset::Ruleset,
         sighting::{Side, Sighting},
     },
 };
@@ -86,19 +88,25 @@ pub(crate) fn hop(place: Place, head: Head) -> What {
     What::Hop { place, head, ct: None, inner: None, seen: 1 }
 }
 
-/// The same with a conntrack entry.
-pub(crate) fn hop_with(place: Place, head: Head, ct: Conntrack) -> What {
-    What::Hop { place, head, ct: Some(ct), inner: None, seen: 1 }
-}
-
-/// The flow's entry, without any translation.
-pub(crate) fn tracked() -> Conntrack {
-    Conntrack { original: flow(), reply: flow().reversed(), entry: 1, status: 0, info: 0, zone: 0 }
-}
-
 pub(crate) fn drop_of(head: Head, reason: &str, site: &str, stack: &[&str]) -> What {
     let stack = stack.iter().map(|f| Arc::from(*f)).collect();
     What::Dropped { head, ct: None, reason: Arc::from(reason), site: Arc::from(site), stack, seen: 1 }
+}
+
+/// A conntrack entry of that flow without translation, as its first packet has it.
+pub(crate) fn new_entry(flow: Flow) -> Conntrack {
+    Conntrack { original: flow, reply: flow.reversed(), entry: 1, status: 0, info: 2, zone: 0 }
+}
+
+/// The same packet with a conntrack entry.
+pub(crate) fn tracked(what: What, entry: Conntrack) -> What {
+    match what {
+        What::Hop { place, head, inner, seen, .. } => What::Hop { place, head, ct: Some(entry), inner, seen },
+        What::Dropped { head, reason, site, stack, seen, .. } => {
+            What::Dropped { head, ct: Some(entry), reason, site, stack, seen }
+        }
+        other => other,
+    }
 }
 
 pub(crate) fn icmp_sent(head: Head, kind: u8, code: u8) -> What {
@@ -267,6 +275,7 @@ impl Scene {
         let subject = match &reading {
             Reading::Devices(_) => Subject::Devices,
             Reading::Sockets(_) => Subject::Sockets,
+            Reading::Netfilter(_) => Subject::Netfilter,
             _ => Subject::Counters,
         };
         self.facts.readings.keep(&asked::Answer { question: Question { netns, subject }, mono_ns, reading });
@@ -297,11 +306,18 @@ impl Scene {
     pub(crate) fn counted(&mut self, ms: u64, counters: &[(&str, u64)]) {
         let counters = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let question = Question { netns: NODE, subject: Subject::Counters };
-        let reading = Reading::Counters(crate::model::counters::Counters(counters));
+        let reading = Reading::Counters(Counters(counters));
         self.facts.readings.keep(&asked::Answer { question, mono_ns: ms * 1_000_000, reading });
         if self.journey.steps.is_empty() {
             self.journey.first_ns = ms * 1_000_000 + 1;
         }
+    }
+
+    /// What `iptables-save -c` printed `ms` after the start.
+    pub(crate) fn iptables(&mut self, ms: u64, text: &str) {
+        let mut found = Ruleset::default();
+        crate::facts::parse_iptables_save(text, &mut found);
+        self.keep(NODE, ms * 1_000_000, Reading::Netfilter(found));
     }
 
     pub(crate) fn case(&self) -> Case<'_> {

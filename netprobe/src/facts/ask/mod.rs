@@ -12,7 +12,12 @@ use crate::model::asked::{Answer, Question, Reading, Subject};
 
 mod counters;
 mod devices;
+mod netfilter;
 mod sockets;
+
+#[cfg(test)]
+pub(crate) use netfilter::parse_iptables_save;
+pub use netfilter::tools;
 
 /// How long a reading stands at least before the same is read again, nanoseconds: a broken pod asks with every packet.
 const AGAIN_NS: u64 = 250_000_000;
@@ -26,6 +31,7 @@ const AT_ONCE: usize = 4;
 fn read(question: Question) -> anyhow::Result<Reading> {
     Ok(match question.subject {
         Subject::Counters => Reading::Counters(counters::read()?),
+        Subject::Netfilter => Reading::Netfilter(netfilter::read()?),
         Subject::Devices => Reading::Devices(devices::read()?),
         Subject::Sockets => Reading::Sockets(sockets::read()?),
     })
