@@ -150,6 +150,16 @@ impl<'a> Talk<'a> {
         self.segments.iter().filter(move |s| s.forward == forward)
     }
 
+    /// More segments passed that point than are all seen.
+    #[must_use]
+    pub fn is_sampled(&self, point: Point) -> bool {
+        let many = |s: &Segment<'_>| match s.step.sighting.packet.what {
+            What::Hop { seen, .. } => seen > u64::from(netprobe_common::limits::BURST),
+            _ => false,
+        };
+        self.segments.iter().any(|s| point_of(s) == point && many(s))
+    }
+
     /// A SYN of that direction was answered with a SYN, or segments of an open connection went both ways.
     #[must_use]
     pub fn established(&self) -> bool {
