@@ -5,11 +5,14 @@ mod bad_checksum;
 mod bridge_drop;
 mod cgroup_bpf_drop;
 mod connection_reset;
+mod conntrack_dropped;
+mod conntrack_invalid;
 mod cpu_backlog_full;
 mod dns_answers;
 mod dns_timeout;
 mod duplicate_address;
 mod forwarding_off;
+mod hairpin;
 mod idle_connection_cut;
 mod ipsec_policy_drop;
 mod ipv6_disabled;
@@ -36,8 +39,11 @@ mod qdisc_drop;
 mod reassembly_timeout;
 mod receiver_stalled;
 mod rejected_outside;
+mod reply_not_translated;
 mod route_refused;
 mod rp_filter;
+mod service_endpoints;
+mod service_not_translated;
 mod slow;
 mod socket_buffer_full;
 mod socket_filter_drop;
@@ -55,6 +61,9 @@ use super::Rule;
 /// Every rule. What decides a packet's way stands before what happens on it, and what the kernel
 /// says before what is concluded from silence.
 pub const RULES: &[Rule] = &[
+    hairpin::RULE,
+    reply_not_translated::RULE,
+    service_not_translated::RULE,
     wrong_egress::RULE,
     asserted::UNEXPECTED_SNAT,
     asserted::MASQUERADE_MISSING,
@@ -73,6 +82,13 @@ pub const RULES: &[Rule] = &[
     neighbour_permanent::RULE,
     duplicate_address::RULE,
     neighbour_unresolved::RULE,
+    service_endpoints::NONE_HERE,
+    service_endpoints::NONE,
+    conntrack_dropped::FULL,
+    conntrack_dropped::PORTS,
+    conntrack_dropped::RACE,
+    conntrack_invalid::EXPIRED,
+    conntrack_invalid::INVALID,
     policy_drop::RULE,
     ipsec_policy_drop::RULE,
     tc_drop::RULE,
