@@ -37,8 +37,7 @@ pub(super) fn addressed(case: &Case<'_>, flow: &Flow) -> Option<Addressed> {
     };
     let (ip, port) = (flow.dst.ip(), flow.dst.port());
     let services = &case.inventory.services;
-    let clustered = services.iter().filter(|service| service.cluster_ips.contains(&ip));
-    for service in clustered {
+    if let Some(service) = services.iter().find(|service| service.cluster_ips.contains(&ip)) {
         let has = service.ports.iter().any(|p| p.port == port && p.protocol == proto);
         let ports = service.ports.iter().map(|p| format!("{}/{}", p.port, p.protocol)).collect();
         return Some(of(case, service, false, if has { Vec::new() } else { ports }));

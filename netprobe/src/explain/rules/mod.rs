@@ -20,6 +20,7 @@ mod link_down;
 mod listen_overflow;
 mod local_ports_exhausted;
 mod martian;
+mod masquerade;
 mod mtu_blackhole;
 mod mtu_exceeded;
 mod neighbour_permanent;
@@ -47,6 +48,7 @@ mod service_not_translated;
 mod slow;
 mod socket_buffer_full;
 mod socket_filter_drop;
+mod stale;
 mod tc_drop;
 mod ttl_exceeded;
 mod unexplained_drop;
@@ -64,6 +66,8 @@ pub const RULES: &[Rule] = &[
     hairpin::RULE,
     reply_not_translated::RULE,
     service_not_translated::RULE,
+    stale::ENDPOINT,
+    stale::CONNTRACK,
     wrong_egress::RULE,
     asserted::UNEXPECTED_SNAT,
     asserted::MASQUERADE_MISSING,
