@@ -15,6 +15,7 @@ pub mod intent;
 mod nf;
 pub mod noise;
 pub mod rules;
+mod service;
 pub mod tcp;
 
 pub use asks::Asked;

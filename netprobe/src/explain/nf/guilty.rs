@@ -139,6 +139,11 @@ impl Guilty<'_> {
         }
     }
 
+    /// kube-proxy made it.
+    pub(in crate::explain) fn is_of_kube_proxy(&self) -> bool {
+        owner::of(self.suspect.table, self.suspect.chain, self.suspect.rule) == Some("kube-proxy")
+    }
+
     /// Its comment, or nothing.
     pub(in crate::explain) fn comment(&self) -> &str {
         self.suspect.rule.and_then(|rule| rule.comment.as_deref()).unwrap_or_default()

@@ -1,5 +1,6 @@
 //! The user said with which source address the packets should leave, and they left with another.
 
+use super::masquerade;
 use crate::{
     explain::{Case, Draft, Rule, expect::Source},
     model::{facts::NamespaceFacts, sighting::Side},
@@ -10,14 +11,14 @@ use std::net::IpAddr;
 pub(super) const UNEXPECTED_SNAT: Rule = Rule {
     id: "unexpected-snat",
     means: "the packet left as the node although the peer should see the pod",
-    check: |case| check(case, true),
+    check: |case| check(case, true).or_else(|| masquerade::unexpected(case)),
 };
 
 /// SNAT that should be and is not, or is another.
 pub(super) const MASQUERADE_MISSING: Rule = Rule {
     id: "masquerade-missing",
     means: "the packet left the node with the pod's own address where the way back needs the node's",
-    check: |case| check(case, false),
+    check: |case| check(case, false).or_else(|| masquerade::missing(case)),
 };
 
 fn check(case: &Case<'_>, translated: bool) -> Option<Draft> {

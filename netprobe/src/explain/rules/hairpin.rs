@@ -1,66 +1,94 @@
-//! A pod reached itself through its service and got its own address as source.
+//! A pod called its own service and met itself: the packet came back with its own address as source.
 
-use crate::explain::{Case, Draft, Drop, Rule};
+use crate::{
+    explain::{Case, Draft, Rule, service::addressed},
+    model::{
+        flow::Flow,
+        journey::Step,
+        packet::{Head, Place, What},
+        sighting::Side,
+    },
+};
 
 pub(super) const RULE: Rule = Rule {
     id: "hairpin-not-masqueraded",
-    means: "a pod reached itself through its service and got its own address as source",
+    means: "a pod reached itself through its service, and got its own address as source",
     check,
 };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let drop = case.all_drops().find(|drop| is_own(case, drop))?;
-    let flow = drop.head.flow?;
-    let service = case.journey.flow.destination();
-    let pod = case.place(drop.sighting());
-    let because = match &**drop.reason {
-        "IP_LOCAL_SOURCE" => "it came in from outside with the pod's own address as source, which cannot be",
-        // IPv6 takes such a packet, and the answer goes to the pod's own address instead of the service's.
-        _ => "it answers the pod's own address, which never asked itself but the service",
-    };
+    let called = case.journey.flow.dst;
+    let (step, flow, head) = case.steps().find_map(|step| returned(case, step))?;
+    // IPv4 refuses its own address as source; IPv6 takes it, and the answer finds no connection.
+    let refused = case.steps().find(|s| {
+        matches!(&s.sighting.packet.what, What::Dropped { head, reason, .. }
+            if s.sighting.side == Side::Pod
+                && (&**reason == "IP_LOCAL_SOURCE" || &**reason == "NO_SOCKET")
+                && head.flow.is_some_and(|f| f.src.ip() == f.dst.ip()))
+    });
+    let own = flow.src.ip();
+    let service = addressed(case, &case.journey.flow);
+    let what = service.map_or_else(|| called.to_string(), |service| service.words(called));
+    let device = step.sighting.device.to_string();
     let claim = format!(
-        "{pod} reached itself through {service}: the packet {flow} was not masqueraded on its way back, and {pod} dropped it: \
-         {because}"
+        "{} reached itself through {what}: its packet came back on {device} with its own address {own} as source, because \
+         nothing masqueraded it on the node",
+        case.who()
     );
+    let mut draft = Draft::new(case, Side::Pod, Some(device.clone()), claim)
+        .detail(called.to_string())
+        .proof(step.sighting.packet.mono_ns, format!("received on {device}: {flow} ({})", head.flags));
+    let refused = refused?;
+    if let What::Dropped { reason, site, .. } = &refused.sighting.packet.what {
+        draft = draft.proof(refused.sighting.packet.mono_ns, format!("kfree_skb {reason} in {site}"));
+        draft.reason = Some(std::sync::Arc::clone(reason));
+    }
     Some(
-        case.about_drop(&drop, claim)
-            .detail(service)
-            .proof(drop.mono_ns(), format!("{} was translated to {}", case.journey.flow.destination(), flow.destination()))
-            .fix("restore the masquerade rule of the endpoint (kube-proxy: KUBE-MARK-MASQ in the KUBE-SEP chain, or masqueradeAll)")
-            .fix("where the pod is on a bridge: hairpin mode of its port (kubelet --hairpin-mode, the CNI's hairpinMode)"),
+        draft
+            .fix("restore kube-proxy's hairpin rule: -A KUBE-SEP-... -s POD/32 -j KUBE-MARK-MASQ (restart kube-proxy)")
+            .fix("or call the pod by its own address"),
     )
 }
 
-fn is_own(case: &Case<'_>, drop: &Drop<'_>) -> bool {
-    let Some(flow) = drop.head.flow else { return false };
-    let own = flow.src.ip() == flow.dst.ip() && flow.dst.ip() != case.journey.flow.dst.ip();
-    let answer = drop.head.flags.syn() && drop.head.flags.ack() && &**drop.reason == "NO_SOCKET";
-    own && !flow.dst.ip().is_loopback() && (&**drop.reason == "IP_LOCAL_SOURCE" || answer)
+/// The pod received a packet that is from itself, and was sent to another address.
+fn returned<'a>(case: &Case<'a>, step: &'a Step) -> Option<(&'a Step, Flow, &'a Head)> {
+    let (head, receives) = match &step.sighting.packet.what {
+        What::Hop { place: Place::Receive | Place::Transmit | Place::Queue, head, inner: None, .. } => (head, true),
+        What::Dropped { head, reason, .. } => (head, &**reason == "IP_LOCAL_SOURCE"),
+        _ => return None,
+    };
+    let flow = head.flow?;
+    let itself = flow.src.ip() == flow.dst.ip() && flow.src.ip() == case.journey.flow.src.ip();
+    let lo = &*step.sighting.device == "lo";
+    (receives && itself && !lo && step.sighting.side == Side::Pod && case.journey.flow.dst.ip() != flow.dst.ip())
+        .then_some((step, flow, head))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, in_pod, syn};
+    use super::super::testing::{Scene, drop_of, flow, in_pod, syn};
     use super::*;
-    use crate::model::packet::Head;
 
-    fn looped(dst: &str) -> Head {
-        let flow = syn().flow.map(|f| crate::model::flow::Flow { dst: dst.parse().expect("an address"), ..f });
-        Head { flow, ..syn() }
+    fn scene(to: &str) -> Scene {
+        let mut scene = Scene::pod_to_db();
+        let itself = Flow { dst: to.parse().expect("an address"), ..flow() };
+        let back = Head { flow: Some(itself), ..syn() };
+        scene.step(1, in_pod(drop_of(back, "IP_LOCAL_SOURCE", "ip_rcv_finish_core", &[])), "eth0");
+        scene
     }
 
     #[test]
-    fn tells_the_pod_that_reached_itself() {
-        let mut scene = Scene::pod_to_db();
-        scene.step(1, in_pod(drop_of(looped("10.9.0.29:8080"), "IP_LOCAL_SOURCE", "ip_rcv_finish_core", &[])), "eth0");
-        let draft = check(&scene.case()).expect("it came back");
-        assert!(draft.claim.starts_with("shop/web-0 reached itself through 10.20.0.4:3306"), "{}", draft.claim);
+    fn names_the_service_and_the_address() {
+        let draft = check(&scene("10.9.0.29:8080").case()).expect("it met itself");
+        assert_eq!(
+            draft.claim,
+            "shop/web-0 reached itself through 10.20.0.4:3306: its packet came back on eth0 with its own address 10.9.0.29 as \
+             source, because nothing masqueraded it on the node"
+        );
     }
 
     #[test]
-    fn stays_silent_on_an_address_that_somebody_else_uses_too() {
-        let mut scene = Scene::pod_to_db();
-        scene.step(1, drop_of(syn(), "IP_LOCAL_SOURCE", "ip_rcv_finish_core", &[]), "eth1");
-        assert_eq!(check(&scene.case()), None);
+    fn stays_silent_on_another_pod() {
+        assert_eq!(check(&scene("10.9.0.30:8080").case()), None);
     }
 }

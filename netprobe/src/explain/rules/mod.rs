@@ -5,8 +5,7 @@ mod bad_checksum;
 mod bridge_drop;
 mod cgroup_bpf_drop;
 mod connection_reset;
-mod conntrack_full;
-mod conntrack_insert_race;
+mod conntrack_dropped;
 mod conntrack_invalid;
 mod cpu_backlog_full;
 mod dns_answers;
@@ -21,7 +20,7 @@ mod link_down;
 mod listen_overflow;
 mod local_ports_exhausted;
 mod martian;
-mod masquerade_missing;
+mod masquerade;
 mod mtu_blackhole;
 mod mtu_exceeded;
 mod neighbour_permanent;
@@ -44,10 +43,13 @@ mod rejected_outside;
 mod reply_not_translated;
 mod route_refused;
 mod rp_filter;
+mod service_endpoints;
+mod service_not_translated;
 mod silent_neighbour;
 mod slow;
 mod socket_buffer_full;
 mod socket_filter_drop;
+mod stale;
 mod tc_drop;
 mod ttl_exceeded;
 mod unexplained_drop;
@@ -62,7 +64,11 @@ use super::Rule;
 /// Every rule. What decides a packet's way stands before what happens on it, and what the kernel
 /// says before what is concluded from silence.
 pub const RULES: &[Rule] = &[
-    masquerade_missing::RULE,
+    hairpin::RULE,
+    reply_not_translated::RULE,
+    service_not_translated::RULE,
+    stale::ENDPOINT,
+    stale::CONNTRACK,
     wrong_egress::RULE,
     asserted::UNEXPECTED_SNAT,
     asserted::MASQUERADE_MISSING,
@@ -73,8 +79,6 @@ pub const RULES: &[Rule] = &[
     ipv6_disabled::RULE,
     no_route::RULE,
     rp_filter::RULE,
-    hairpin::RULE,
-    reply_not_translated::RULE,
     martian::RULE,
     forwarding_off::RULE,
     ttl_exceeded::RULE,
@@ -83,6 +87,13 @@ pub const RULES: &[Rule] = &[
     neighbour_permanent::RULE,
     duplicate_address::RULE,
     neighbour_unresolved::RULE,
+    service_endpoints::NONE_HERE,
+    service_endpoints::NONE,
+    conntrack_dropped::FULL,
+    conntrack_dropped::PORTS,
+    conntrack_dropped::RACE,
+    conntrack_invalid::EXPIRED,
+    conntrack_invalid::INVALID,
     policy_drop::RULE,
     ipsec_policy_drop::RULE,
     tc_drop::RULE,
@@ -98,15 +109,10 @@ pub const RULES: &[Rule] = &[
     socket_filter_drop::RULE,
     socket_buffer_full::RULE,
     nfqueue_unread::RULE,
-    conntrack_full::RULE,
-    conntrack_insert_race::RULE,
-    conntrack_invalid::EXPIRED,
-    conntrack_invalid::INVALID,
     netfilter_reject::RULE,
     netfilter_drop::RULE,
     connection_reset::RULE,
     port_closed::RULE,
-    qdisc_delay::RULE,
     local_ports_exhausted::RULE,
     listen_overflow::RULE,
     rejected_outside::RULE,
@@ -120,6 +126,7 @@ pub const RULES: &[Rule] = &[
     dns_answers::UNEXPECTED,
     dns_answers::SERVFAIL,
     dns_answers::NXDOMAIN,
+    qdisc_delay::RULE,
     no_reply::RULE,
     unexplained_drop::RULE,
 ];

@@ -104,6 +104,11 @@ impl<'a> Met<'a> {
         }
     }
 
+    /// The same where no rule did it.
+    pub(super) fn by_conntrack(&self) -> String {
+        format!("in the {} hook, by conntrack itself", self.netfilter.hook)
+    }
+
     /// A finding about it with its proofs, before the fix.
     pub(super) fn draft(&self, case: &Case<'_>, claim: String) -> Draft {
         let (drop, netfilter) = (&self.drop, &self.netfilter);

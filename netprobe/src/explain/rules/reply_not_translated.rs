@@ -1,123 +1,117 @@
-//! The answer came back without passing conntrack: from the backend's own address instead of the service's.
+//! The answer to a service call came with the backend's own address: nothing translated it back.
+
+use std::net::IpAddr;
 
 use crate::{
-    explain::{Case, Draft, Drop, Rule},
-    model::{flow::Proto, packet::Place, sighting::Side},
+    explain::{Case, Draft, Rule},
+    model::{
+        finding::Confidence,
+        packet::{Place, What},
+        sighting::Side,
+    },
 };
 
 pub(super) const RULE: Rule = Rule {
     id: "reply-not-translated",
-    means: "the answer came back without passing conntrack, from the backend's address instead of the service's",
+    means: "the answer came back without passing conntrack, and the client does not know its sender",
     check,
 };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let drop = case.all_drops().find(|drop| is_untranslated(case, drop))?;
-    let flow = drop.head.flow?;
-    let asked = case.journey.flow.destination();
-    let pod = case.place(drop.sighting());
-    let v6 = flow.is_v6();
-    let setting = format!("net.bridge.bridge-nf-call-{}", if v6 { "ip6tables" } else { "iptables" });
-    let node = case.facts.node();
-    let off = node.and_then(|n| n.sysctl(&setting)) == Some(0);
-    let bridge = bridge(case);
-    let why = match (&bridge, off) {
-        (Some(bridge), true) => {
-            format!("it crossed bridge {bridge} without conntrack ({}=0)", setting.trim_start_matches("net.bridge."))
+    let called = case.journey.flow;
+    let own = called.reversed();
+    let (step, from) = case.steps().filter(|s| !s.forward && s.sighting.side == Side::Pod).find_map(|step| {
+        let (What::Hop { place: Place::Receive, head, inner: None, .. } | What::Dropped { head, .. }) =
+            &step.sighting.packet.what
+        else {
+            return None;
+        };
+        let flow = head.flow?;
+        let to_client = flow.dst == own.dst && flow.proto == own.proto;
+        (to_client && flow.src != own.src && !head.flags.rst()).then_some((step, flow.src))
+    })?;
+    let asked = case.journey.translated.iter().any(|form| form.dst == from);
+    let refused = case.steps().find(|s| match &s.sighting.packet.what {
+        What::Dropped { head, reason, .. } => {
+            &**reason == "NO_SOCKET" && head.flow.is_some_and(|f| f.src == from && f.dst == own.dst)
         }
-        (Some(bridge), false) => format!("it crossed bridge {bridge} without conntrack"),
-        (None, _) => "its way back does not pass the conntrack that translated the question".to_owned(),
+        _ => false,
+    });
+    let refused = refused.filter(|_| asked)?;
+    let who = case.who();
+    let (bridge, setting) = bridged(case, from.ip(), called.src.ip());
+    let how = match (&bridge, setting) {
+        (Some(bridge), Some((name, 0))) => format!("the answer crossed bridge {bridge} without conntrack ({name}=0)"),
+        (Some(bridge), _) => format!("the answer crossed bridge {bridge} without conntrack"),
+        (None, _) => "the answer came by a way without this node's conntrack".to_owned(),
     };
     let claim = format!(
-        "{pod} asked {asked} and the answer came from {} instead: {why}, and {pod} knows no such connection",
-        flow.source()
+        "{who} called {} and got the answer from {from} instead, which it does not know: {how}",
+        called.destination()
     );
-    let mut draft = case
-        .about_drop(&drop, claim)
-        .detail(asked.clone())
-        .proof(drop.mono_ns(), format!("the answer {flow} is not from {asked}"));
-    if off {
-        draft = draft.proof(drop.mono_ns(), format!("{setting} is 0"));
-    }
-    Some(if bridge.is_some() {
-        draft
-            .fix(format!("modprobe br_netfilter; sysctl -w {setting}=1  # on the node, and make it permanent"))
-            .fix("or let the service masquerade its clients (kube-proxy --masquerade-all)")
+    let confidence = if matches!(setting, Some((_, 0))) { Confidence::Stated } else { Confidence::Likely };
+    let device = Some(step.sighting.device.to_string()).filter(|d| !d.is_empty());
+    let mut draft = Draft::new(case, Side::Pod, device, claim)
+        .confidence(confidence)
+        .detail(called.destination())
+        .proof(step.sighting.packet.mono_ns, format!("received in {who}: {from} -> {}", called.source()))
+        .proof(
+            refused.sighting.packet.mono_ns,
+            format!("kfree_skb NO_SOCKET: its socket waits for {}", called.destination()),
+        );
+    if let Some((name, value)) = setting {
+        draft = draft.proof(step.sighting.packet.mono_ns, format!("{name} is {value}"));
+        draft = draft.fix(format!("sysctl -w {name}=1  # module br_netfilter"));
     } else {
-        draft.fix(
-            "lead the backend's answers through this node: routes of the backend, or masquerade the service's clients",
-        )
-    })
+        draft = draft
+            .fix("see whether the answer passes this node: it must go back through the node that translated the call");
+    }
+    Some(draft.fix("keep it in /etc/sysctl.d and load br_netfilter at boot"))
 }
 
-/// An answer for nobody: of a backend that the question was translated to.
-fn is_untranslated(case: &Case<'_>, drop: &Drop<'_>) -> bool {
-    let Some(flow) = drop.head.flow else { return false };
-    let asked = case.journey.flow;
-    let answer = match flow.proto {
-        Proto::Tcp => drop.head.flags.syn() && drop.head.flags.ack(),
-        Proto::Udp => true,
-        _ => false,
+/// The bridge that both ends hang on, and whether conntrack sees what it switches.
+fn bridged(case: &Case<'_>, server: IpAddr, client: IpAddr) -> (Option<String>, Option<(&'static str, i64)>) {
+    let Some(node) = case.facts.node() else { return (None, None) };
+    let port_of = |ip: IpAddr| {
+        let holds = |inum: &u32| case.facts.namespaces.get(inum).is_some_and(|facts| facts.owns(ip));
+        node.links.values().find(|link| link.master != 0 && link.peer_netns.as_ref().is_some_and(holds))
     };
-    let translated = case.journey.translated.iter().any(|form| form.dst == flow.src && form.src == flow.dst);
-    answer
-        && &**drop.reason == "NO_SOCKET"
-        && !drop.step.forward
-        && flow.dst == asked.src
-        && flow.src != asked.dst
-        && flow.src.ip() != flow.dst.ip()
-        && translated
-        // It never came back to the node's own stack translated.
-        && !case.hops().any(|(s, place, head)| {
-            place == Place::Receive && s.sighting.side == Side::Pod && head.flow == Some(asked.reversed())
-        })
-}
-
-/// The bridge that the client's or the backend's device belongs to.
-fn bridge(case: &Case<'_>) -> Option<String> {
-    let node = case.facts.node()?;
-    let on_node = case.hops().filter(|(s, ..)| s.sighting.side == Side::Node);
-    on_node.filter_map(|(s, ..)| node.links.get(&s.sighting.packet.ifindex)).find_map(|link| {
-        if link.kind == "bridge" {
-            return Some(link.name.clone());
-        }
-        node.links.get(&link.master).filter(|master| master.kind == "bridge").map(|master| master.name.clone())
-    })
+    let bridge = port_of(server).zip(port_of(client)).filter(|(a, b)| a.master == b.master).map(|(a, _)| a.master);
+    let Some(bridge) = bridge else { return (None, None) };
+    let name =
+        if client.is_ipv6() { "net.bridge.bridge-nf-call-ip6tables" } else { "net.bridge.bridge-nf-call-iptables" };
+    (Some(node.device(bridge)), node.sysctl(name).map(|value| (name, value)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, in_pod, syn_ack};
+    use super::super::testing::{Scene, drop_of, flow, in_pod, syn_ack};
     use super::*;
     use crate::model::{flow::Flow, packet::Head};
 
-    fn scene() -> Scene {
+    fn scene(from: &str) -> Scene {
         let mut scene = Scene::pod_to_db();
-        let asked = scene.journey.flow;
-        let form = Flow { dst: "10.9.0.30:8080".parse().expect("an address"), ..asked };
-        scene.journey.translated.push(form);
-        scene.back(
-            1,
-            in_pod(drop_of(Head { flow: Some(form.reversed()), ..syn_ack() }, "NO_SOCKET", "tcp_v4_rcv", &[])),
-            "eth0",
-        );
+        let backend = Flow { dst: "10.9.0.30:8080".parse().expect("an address"), ..flow() };
+        scene.journey.translated.push(backend);
+        let answer = Flow { src: from.parse().expect("an address"), ..flow().reversed() };
+        let head = Head { flow: Some(answer), ..syn_ack() };
+        scene.back(2, in_pod(drop_of(head, "NO_SOCKET", "tcp_v4_rcv", &[])), "eth0");
         scene
     }
 
     #[test]
-    fn tells_the_answer_that_came_from_the_backend_itself() {
-        let draft = check(&scene().case()).expect("it came from 10.9.0.30");
-        assert!(
-            draft.claim.starts_with("shop/web-0 asked 10.20.0.4:3306 and the answer came from 10.9.0.30:8080"),
-            "{}",
-            draft.claim
+    fn names_who_answered_instead() {
+        let draft = check(&scene("10.9.0.30:8080").case()).expect("the backend answered itself");
+        assert_eq!(
+            draft.claim,
+            "shop/web-0 called 10.20.0.4:3306 and got the answer from 10.9.0.30:8080 instead, which it does not know: the \
+             answer came by a way without this node's conntrack"
         );
     }
 
     #[test]
-    fn stays_silent_on_an_answer_that_comes_too_late() {
-        let mut scene = Scene::pod_to_db();
-        scene.back(1, in_pod(drop_of(syn_ack(), "NO_SOCKET", "tcp_v4_rcv", &[])), "eth0");
-        assert_eq!(check(&scene.case()), None);
+    fn stays_silent_on_an_answer_of_whom_was_called() {
+        assert_eq!(check(&scene("10.20.0.4:3306").case()), None);
+        assert_eq!(check(&scene("10.9.0.31:8080").case()), None, "nobody was asked there");
     }
 }

@@ -302,15 +302,10 @@ impl Scene {
         self.journey.steps.push_back(Step { sighting: Arc::new(sighting), forward });
     }
 
-    /// The node's counters, read `ms` after the start.
-    pub(crate) fn counted(&mut self, ms: u64, counters: &[(&str, u64)]) {
-        let counters = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        let question = Question { netns: NODE, subject: Subject::Counters };
-        let reading = Reading::Counters(Counters(counters));
-        self.facts.readings.keep(&asked::Answer { question, mono_ns: ms * 1_000_000, reading });
-        if self.journey.steps.is_empty() {
-            self.journey.first_ns = ms * 1_000_000 + 1;
-        }
+    /// The node's counters `ms` after the start.
+    pub(crate) fn counters(&mut self, ms: u64, counters: &[(&str, u64)]) {
+        let all = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        self.keep(NODE, ms * 1_000_000, Reading::Counters(Counters(all)));
     }
 
     /// What `iptables-save -c` printed `ms` after the start.

@@ -193,6 +193,10 @@ fn missing_rule(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     if device == exit.device || (gone.is_none() && !suffers(case, &device)) {
         return None;
     }
+    // The node's NAT rules say that such a pod leaves as the node: then it lacks that, and no rule of its own.
+    if gone.is_none() && super::masquerade::missing(case).is_some() {
+        return None;
+    }
     let table = table_name(model.table);
     let why = whose.as_ref().map_or_else(
         || format!("rule {} ({}) was there", model.preference, model.text()),

@@ -1,0 +1,170 @@
+//! Conntrack itself dropped the packet: no rule did. Its table is full, no source port is free, or another packet of the
+//! same flow was faster.
+
+use super::netfilter::{Met, met};
+use crate::{
+    explain::{Case, Draft, Rule},
+    model::{finding::Confidence, flow::Proto},
+};
+
+/// The table is full.
+pub(super) const FULL: Rule =
+    Rule { id: "conntrack-full", means: "the conntrack table is full: new connections are dropped", check: full };
+
+/// No port is left for SNAT.
+pub(super) const PORTS: Rule =
+    Rule { id: "snat-ports-exhausted", means: "no source port is free for SNAT to that destination", check: ports };
+
+/// Two packets of one new flow at once.
+pub(super) const RACE: Rule = Rule {
+    id: "conntrack-insert-race",
+    means: "two packets of one new flow raced for their conntrack entry, and one was dropped",
+    check: race,
+};
+
+/// A packet that netfilter dropped and none of its rules can have.
+fn by_itself<'a>(case: &Case<'a>) -> Option<Met<'a>> {
+    let slow = |d: &crate::explain::Drop<'_>| &**d.reason == "NETFILTER_DROP" && d.site == "nf_hook_slow";
+    case.drops().find(slow)?;
+    met(case).filter(|met| met.drop.site == "nf_hook_slow" && met.answer.is_none())
+}
+
+fn full(case: &Case<'_>) -> Option<Draft> {
+    let met = by_itself(case)?;
+    // Where entries are made; behind that every packet has one.
+    if !matches!(met.netfilter.hook.as_str(), "prerouting" | "output")
+        || met.drop.ct.is_some()
+        || met.guilty().is_some()
+    {
+        return None;
+    }
+    let netns = met.drop.sighting().packet.netns;
+    let window = case.counters(netns, met.drop.mono_ns())?;
+    let (count, max) = (window.after.get("conntrack.count"), window.after.get("conntrack.max"));
+    let (refused, evicted) = (window.rise("conntrack.drop"), window.rise("conntrack.early_drop"));
+    if refused == 0 && (max == 0 || count < max) {
+        return None;
+    }
+    let claim = format!(
+        "{} {}: the conntrack table is full (nf_conntrack_max), so a new connection finds no room",
+        met.what(case),
+        met.by_conntrack()
+    );
+    let confidence = if refused > 0 { Confidence::Stated } else { Confidence::Likely };
+    let mut draft = met.draft(case, claim).confidence(confidence).detail("full");
+    draft = draft.proof(
+        window.to_ns,
+        format!("conntrack counters: drop rose by {refused}, early_drop by {evicted}; {count} entries of nf_conntrack_max {max}"),
+    );
+    Some(
+        draft
+            .fix("raise net.netfilter.nf_conntrack_max (and nf_conntrack_buckets with it)")
+            .fix("find who fills it: conntrack -L | awk '{print $1}' | sort | uniq -c; shorten its timeouts"),
+    )
+}
+
+fn ports(case: &Case<'_>) -> Option<Draft> {
+    let (met, lost) = unconfirmed(case)?;
+    let ct = met.drop.ct.filter(|ct| ct.snat())?;
+    let to = ct.original.dst;
+    let source = ct.reply.dst.ip();
+    let claim =
+        format!("{} {}: no source port of {source} is free for SNAT to {to}", met.what(case), met.by_conntrack());
+    let draft = met.draft(case, claim).confidence(Confidence::Likely).detail(format!("ports {source} {to}"));
+    Some(
+        draft
+            .proof(
+                met.drop.mono_ns(),
+                format!("its entry was translated to {source} and not confirmed; insert_failed rose by {lost}"),
+            )
+            .fix(format!(
+                "conntrack -L -d {} | wc -l  # connections to that destination share 65,000 ports of {source}",
+                to.ip()
+            ))
+            .fix("reuse connections, add source addresses to the SNAT rule, or widen its port range"),
+    )
+}
+
+fn race(case: &Case<'_>) -> Option<Draft> {
+    let (met, lost) = unconfirmed(case)?;
+    if case.journey.flow.proto != Proto::Udp || met.drop.ct.is_some_and(|ct| ct.snat()) {
+        return None;
+    }
+    let claim = format!(
+        "{} {}: another packet of the same new flow was confirmed first, and this one was lost (insert_failed)",
+        met.what(case),
+        met.by_conntrack()
+    );
+    let draft = met.draft(case, claim).confidence(Confidence::Likely).detail("race");
+    Some(
+        draft
+            .proof(met.drop.mono_ns(), format!("conntrack counters: insert_failed rose by {lost}"))
+            .fix("use a node-local DNS cache, or in the pod's resolv.conf: options single-request-reopen, use-vc"),
+    )
+}
+
+/// A packet whose entry conntrack could not take into its table, and by how much the counter of those rose.
+fn unconfirmed<'a>(case: &Case<'a>) -> Option<(Met<'a>, u64)> {
+    let met = by_itself(case)?;
+    if !matches!(met.netfilter.hook.as_str(), "postrouting" | "input") || met.guilty().is_some() {
+        return None;
+    }
+    let window = case.counters(met.drop.sighting().packet.netns, met.drop.mono_ns())?;
+    let lost = window.rise("conntrack.insert_failed");
+    (lost > 0).then_some((met, lost))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Scene, drop_of, flow, new_entry, syn, tracked};
+    use super::*;
+
+    fn scene(hook: &str) -> Scene {
+        let mut scene = Scene::pod_to_db();
+        scene.journey.first_ns = 1_000_000;
+        scene.step(1, drop_of(syn(), "NETFILTER_DROP", "nf_hook_slow", &[hook]), "vpod1");
+        scene
+    }
+
+    #[test]
+    fn names_the_full_table() {
+        let mut scene = scene("ip_rcv");
+        scene.counters(0, &[("conntrack.drop", 1), ("conntrack.max", 4)]);
+        scene.counters(2, &[("conntrack.drop", 3), ("conntrack.max", 4), ("conntrack.count", 4)]);
+        scene.iptables(2, "");
+        let draft = full(&scene.case()).expect("the counter rose");
+        assert_eq!(
+            draft.claim,
+            "the node dropped the packet of shop/web-0 to 10.20.0.4:3306 on vpod1 in the prerouting hook, by conntrack \
+             itself: the conntrack table is full (nf_conntrack_max), so a new connection finds no room"
+        );
+        assert_eq!(ports(&scene.case()), None);
+    }
+
+    #[test]
+    fn stays_silent_where_the_counters_stand_still() {
+        let mut scene = scene("ip_rcv");
+        scene.counters(0, &[("conntrack.drop", 3), ("conntrack.max", 400)]);
+        scene.counters(2, &[("conntrack.drop", 3), ("conntrack.max", 400), ("conntrack.count", 4)]);
+        assert_eq!(full(&scene.case()), None);
+    }
+
+    #[test]
+    fn names_the_destination_that_has_no_port_left() {
+        let mut scene = Scene::pod_to_db();
+        scene.journey.first_ns = 1_000_000;
+        let mut entry = new_entry(flow());
+        entry.reply.dst = "10.8.0.10:1024".parse().expect("an address");
+        let dropped = drop_of(syn(), "NETFILTER_DROP", "nf_hook_slow", &["ip_output"]);
+        scene.step(1, tracked(dropped, entry), "eth1");
+        scene.counters(0, &[("conntrack.insert_failed", 1)]);
+        scene.counters(2, &[("conntrack.insert_failed", 2)]);
+        let draft = ports(&scene.case()).expect("it was not confirmed");
+        assert!(
+            draft.claim.ends_with("no source port of 10.8.0.10 is free for SNAT to 10.20.0.4:3306"),
+            "{}",
+            draft.claim
+        );
+        assert_eq!(full(&scene.case()), None);
+    }
+}
