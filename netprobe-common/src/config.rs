@@ -57,6 +57,7 @@ offsets! {
     sk_protocol = "sock.sk_protocol",
     sk_err = "sock.sk_err",
     inet_sport = "inet_sock.inet_sport",
+    icsk_retransmits = "inet_connection_sock.icsk_retransmits",
     ct_orig = "nf_conn.tuplehash[0].tuple",
     ct_reply = "nf_conn.tuplehash[1].tuple",
     ct_status = "nf_conn.status",

@@ -24,7 +24,8 @@ fn followed(view: &SocketView) -> bool {
 /// `tcp:tcp_retransmit_skb(sk, skb[, err])`.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
-    let view = Sock::new(ctx.arg(0))?.view();
+    let sock = Sock::new(ctx.arg(0))?;
+    let view = sock.view();
     if !followed(&view) {
         return None;
     }
@@ -33,7 +34,7 @@ pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
     emit::<TcpRetransmit>(now(), |record| {
         record.socket = view;
         record.len = len;
-        record._pad = 0;
+        record.timeouts = sock.timeouts();
     });
     Some(())
 }

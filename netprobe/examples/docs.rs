@@ -1,6 +1,6 @@
 //! Prints a page of docs/ that is made from the source: `cargo xtask docs` keeps it in the file.
 
-use std::{env, process::ExitCode};
+use std::{collections::BTreeSet, env, fs, process::ExitCode};
 
 use netprobe::{
     explain::rules::RULES,
@@ -39,17 +39,48 @@ fn hooks() -> String {
     page
 }
 
-/// A table of the rules.
+/// Parts of a rule's page that stand in the table.
+const PARTS: [&str; 4] = ["Symptom", "What proves it", "What else it could be", "Fix"];
+
+/// A table of the rules: each one's page, in short.
 fn rules() -> String {
     let mut page = String::from(
         "# Rules\n\n\
          What netprobe can state as a cause, in order of precedence: the first that speaks about a connection has its \
-         cause.\n\n\
-         | rule | it means |\n\
-         |---|---|\n",
+         cause. Each has a page.\n\n\
+         | rule | it means | symptom | what proves it | what else it could be | fix |\n\
+         |---|---|---|---|---|---|\n",
     );
-    for rule in RULES {
-        page += &format!("| [`{id}`](rules/{id}.md) | {} |\n", rule.means, id = rule.id);
+    let mut told = BTreeSet::new();
+    // A rule may stand at two places of the order.
+    for rule in RULES.iter().filter(|rule| told.insert(rule.id)) {
+        let path = format!("{}/../docs/rules/{}.md", env!("CARGO_MANIFEST_DIR"), rule.id);
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let parts = PARTS.map(|part| part_of(&text, part)).join(" | ");
+        page += &format!("| [`{id}`](rules/{id}.md) | {} | {parts} |\n", rule.means, id = rule.id);
     }
     page
+}
+
+/// A part of a page as one line.
+fn part_of(page: &str, title: &str) -> String {
+    let lines = page.lines().skip_while(|line| line.strip_prefix("## ") != Some(title)).skip(1);
+    let mut text = String::new();
+    let mut fenced = false;
+    for line in lines.take_while(|line| !line.starts_with("## ")) {
+        if line.starts_with("```") {
+            fenced = !fenced;
+            continue;
+        }
+        let line = line.trim();
+        let gap = match line.strip_prefix("- ") {
+            Some(_) if !text.is_empty() => "<br>",
+            None if text.is_empty() || line.is_empty() => "",
+            _ => " ",
+        };
+        let words = line.strip_prefix("- ").unwrap_or(line);
+        let words = if fenced { format!("`{words}`") } else { words.to_owned() };
+        text += &format!("{gap}{words}");
+    }
+    text.replace('|', "\\|").replace("](", "](rules/").replace("](rules/http", "](http")
 }

@@ -21,8 +21,9 @@ crate::wire! {
         pub socket: SocketView,
         /// Bytes of the segment (`skb->len`).
         pub len: u32,
-        /// Zero.
-        pub _pad: u32,
+        /// Time-outs in a row so far (`icsk_retransmits`): 0 where it is an early guess (a probe, duplicate
+        /// acknowledgements), and where the kernel has no such field.
+        pub timeouts: u32,
     }
 
     /// TCP sent or received a reset.

@@ -30,6 +30,15 @@ impl Sock {
         typed(self.0, offset!(sk_err))
     }
 
+    /// How often in a row it sent its oldest segment again because no acknowledgement came in time.
+    #[inline(always)]
+    pub(crate) fn timeouts(self) -> u32 {
+        if !has!(icsk_retransmits) {
+            return 0;
+        }
+        u32::from(probe::<u8>(self.0 as u64, offset!(icsk_retransmits)))
+    }
+
     /// Its local port. A socket that is being closed has given back the port it was bound to, but still knows which
     /// it was; one that never got a port has none.
     #[inline(always)]

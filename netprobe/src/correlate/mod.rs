@@ -14,6 +14,7 @@ use crate::model::{
     flow::Flow,
     identity::Pod,
     journey::{Journey, SIGHTINGS_MAX, Step},
+    known::{Known, Why},
     packet::{Conntrack, Head, LookupRole, Packet, Place, What},
     sighting::Sighting,
 };
@@ -222,7 +223,10 @@ impl Journeys {
     }
 
     fn of_lookup(&mut self, sighting: &Arc<Sighting>, flow: &Flow, skb: u64, role: LookupRole) -> Option<u64> {
-        if matches!(role, LookupRole::Other) {
+        // A miss tells no namespace; the one concluded may be none of ours.
+        let elsewhere = matches!(sighting.packet.what, What::Lookup { inferred: true, .. })
+            && matches!(sighting.namespace_of, Known::No(Why::NamespaceGone));
+        if matches!(role, LookupRole::Other) || elsewhere {
             return None;
         }
         // An output look-up is for a packet yet to come, whatever this CPU received before it.

@@ -96,9 +96,8 @@ impl Decoder {
             }
             Event::RouteLookup(e) => self.lookup(e),
             Event::TcpRetransmit(e) => {
-                let what =
-                    What::Retransmit { flow: head::any_flow(&e.socket.flow), state: head::tcp_state(e.socket.state) };
-                (e.socket.netns, 0, what)
+                let (flow, state) = (head::any_flow(&e.socket.flow), head::tcp_state(e.socket.state));
+                (e.socket.netns, 0, What::Retransmit { flow, state, timeouts: e.timeouts })
             }
             Event::TcpReset(e) => (e.socket.netns, 0, self.reset(e)),
             Event::SocketState(e) => {

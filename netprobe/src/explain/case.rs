@@ -112,10 +112,14 @@ impl<'a> Case<'a> {
 
     /// Dropped packets, noise of a healthy node left out.
     pub fn drops(&self) -> impl DoubleEndedIterator<Item = Drop<'a>> + use<'a> {
+        self.all_drops().filter(|d| noise::of(d.reason, d.site, Some(d.head), d.step.forward).is_none())
+    }
+
+    /// Dropped packets, also those that a healthy node drops.
+    pub fn all_drops(&self) -> impl DoubleEndedIterator<Item = Drop<'a>> + use<'a> {
         self.journey.steps.iter().filter_map(|step| match &step.sighting.packet.what {
             What::Dropped { head, ct, reason, site, stack, .. } => {
-                let drop = Drop { step, head, ct: ct.as_ref(), reason, site: base(site), stack };
-                noise::of(reason, drop.site, Some(head), step.forward).is_none().then_some(drop)
+                Some(Drop { step, head, ct: ct.as_ref(), reason, site: base(site), stack })
             }
             _ => None,
         })
@@ -268,8 +272,8 @@ impl<'a> Case<'a> {
         );
         draft.reason = Some(Arc::clone(drop.reason));
         let same = |d: &Drop<'_>| d.reason == drop.reason && d.site == drop.site;
-        draft.count = self.drops().filter(same).count() as u64;
-        draft.last_ns = self.drops().filter(same).map(|d| d.mono_ns()).max().unwrap_or(draft.last_ns);
+        draft.count = self.all_drops().filter(same).count() as u64;
+        draft.last_ns = self.all_drops().filter(same).map(|d| d.mono_ns()).max().unwrap_or(draft.last_ns);
         draft
     }
 }

@@ -13,6 +13,9 @@ use crate::model::{
 /// Queries this close together belong to one search for a name, nanoseconds.
 const TOGETHER_NS: u64 = 2_000_000_000;
 
+/// Queries further away than this are not looked at, nanoseconds: a busy pod asks hundreds a second.
+const NEAR_NS: u64 = 5_000_000_000;
+
 /// A question and its answer, where the client is; of a client outside, where the server is.
 #[derive(Clone, Debug)]
 pub struct Query<'a> {
@@ -107,12 +110,15 @@ pub fn queries(journey: &Journey) -> Vec<Query<'_>> {
     queries
 }
 
-/// All queries of that client, in the order of their first try.
+/// Queries of that client at about the time of the journey, in the order of their first try.
 #[must_use]
 pub fn of_client<'a>(case: &Case<'a>, client: IpAddr) -> Vec<Query<'a>> {
-    let mine = |j: &&&'a Journey| j.flow.src.ip() == client && j.flow.dst.port() == 53 && j.id != case.journey.id;
-    let others = case.journeys.iter().collect::<Vec<_>>();
-    let mut all: Vec<Query<'a>> = others.iter().filter(mine).flat_map(|j| queries(j)).collect();
+    let (from_ns, to_ns) =
+        (case.journey.first_ns.saturating_sub(NEAR_NS), case.journey.last_ns.saturating_add(NEAR_NS));
+    let near = |j: &Journey| j.last_ns >= from_ns && j.first_ns <= to_ns;
+    let mine =
+        |j: &&'a Journey| j.id != case.journey.id && near(j) && j.flow.src.ip() == client && j.flow.dst.port() == 53;
+    let mut all: Vec<Query<'a>> = case.journeys.iter().filter(mine).flat_map(queries).collect();
     all.extend(queries(case.journey));
     all.sort_by_key(Query::first_ns);
     all

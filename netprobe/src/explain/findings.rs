@@ -70,6 +70,11 @@ impl Findings {
         self.of_journey.get(&journey).and_then(|(key, ..)| self.by_key.get(key))
     }
 
+    /// Journeys that have a finding.
+    pub fn journeys(&self) -> impl Iterator<Item = u64> {
+        self.of_journey.keys().copied()
+    }
+
     /// Forgets which finding an ended journey had; the finding stays.
     pub fn forget(&mut self, journey: u64) {
         self.of_journey.remove(&journey);

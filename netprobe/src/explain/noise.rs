@@ -15,6 +15,10 @@ pub fn of(reason: &str, site: &str, head: Option<&Head>, forward: bool) -> Optio
         if flow.dst.ip().is_multicast() && !DELIBERATE.contains(&reason) && !site.contains("xdp") {
             return Some("multicast, which nobody waits for");
         }
+        // NAT translates no redirects (nf_nat_icmp_reply_translation), and they only advise.
+        if reason == "NETFILTER_DROP" && matches!(head.icmp, Some((5 | 137, _))) {
+            return Some("an ICMP redirect, which NAT does not translate");
+        }
         // Nobody waits for a reset; what it was the answer to has its own cause.
         if reason == "NETFILTER_DROP" && head.flags.rst() {
             return Some("a reset, which nobody waits for");
@@ -70,8 +74,8 @@ mod tests {
     #[test]
     fn multicast_is_missed_by_nobody_unless_it_is_forbidden() {
         let mut head = crate::explain::rules::testing::syn();
-        let to = |dst: &str| head.flow.map(|flow| Flow { dst: dst.parse().expect("an address"), ..flow });
-        head.flow = to("[ff02::16]:0");
+        let dst = "[ff02::16]:0".parse().expect("an address");
+        head.flow = head.flow.map(|flow| Flow { dst, ..flow });
         assert!(of("IPV6DISABLED", "ip6_rcv_core", Some(&head), true).is_some());
         assert_eq!(of("NETFILTER_DROP", "nft_do_chain", Some(&head), true), None);
     }

@@ -150,6 +150,16 @@ impl<'a> Talk<'a> {
         self.segments.iter().filter(move |s| s.forward == forward)
     }
 
+    /// More segments passed that point than are all seen.
+    #[must_use]
+    pub fn is_sampled(&self, point: Point) -> bool {
+        let many = |s: &Segment<'_>| match s.step.sighting.packet.what {
+            What::Hop { seen, .. } => seen > u64::from(netprobe_common::limits::BURST),
+            _ => false,
+        };
+        self.segments.iter().any(|s| point_of(s) == point && many(s))
+    }
+
     /// A SYN of that direction was answered with a SYN, or segments of an open connection went both ways.
     #[must_use]
     pub fn established(&self) -> bool {
@@ -242,11 +252,15 @@ fn place_of(step: &Step) -> Option<Place> {
     }
 }
 
-/// A time in words: `430 ms`, `4.0 s`
+/// A time in words: `0.4 ms`, `430 ms`, `4.0 s`
 #[must_use]
 pub fn duration(ns: u64) -> String {
     let ms = ns / 1_000_000;
-    if ms >= 1_000 { format!("{}.{} s", ms / 1_000, ms % 1_000 / 100) } else { format!("{ms} ms") }
+    match ms {
+        0..10 => format!("{ms}.{} ms", ns % 1_000_000 / 100_000),
+        10..1_000 => format!("{ms} ms"),
+        _ => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+    }
 }
 
 #[cfg(test)]

@@ -223,6 +223,8 @@ pub enum What {
         flow: Flow,
         /// Socket state, as the kernel names it (`SYN_SENT`).
         state: &'static str,
+        /// Time-outs in a row so far; 0 where it was sent again on an early guess, or where that is unknown.
+        timeouts: u32,
     },
     /// TCP sent or received a reset.
     Reset {

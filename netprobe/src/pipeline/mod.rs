@@ -103,6 +103,8 @@ pub struct Pipeline {
     /// Questions nobody has taken yet.
     questions: BTreeSet<Question>,
     shown: HashMap<u64, u64>,
+    /// Journeys that were answered when they were judged last.
+    answered: BTreeSet<u64>,
     /// Findings as told last, and when; those that changed since are told in time.
     told: BTreeMap<String, (Arc<Finding>, u64)>,
     drops: Drops,
@@ -127,6 +129,7 @@ impl Pipeline {
             asking: BTreeMap::new(),
             questions: BTreeSet::new(),
             shown: HashMap::new(),
+            answered: BTreeSet::new(),
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
             summary: Summary { from_ns: now_ns, ..Summary::default() },
@@ -221,6 +224,7 @@ impl Pipeline {
         for journey in ended {
             self.findings.forget(journey.id);
             self.shown.remove(&journey.id);
+            self.answered.remove(&journey.id);
             self.unsettled.remove(&journey.id);
             self.waiting.remove(&journey.id);
             self.asking.remove(&journey.id);
@@ -355,6 +359,7 @@ impl Pipeline {
         let mut findings = std::mem::take(&mut self.findings);
         let judged = self.case(id, now_ns).map(|case| (findings.judge(&case, patience), case.asked.take()));
         self.findings = findings;
+        self.compare_with_siblings(id, now_ns);
         let (Some((verdict, questions)), Some(journey)) = (judged, self.journeys.get(id)) else { return Ok(()) };
         if verdict == Verdict::Ask {
             self.questions.extend(&questions);
@@ -376,6 +381,22 @@ impl Pipeline {
             Verdict::Nothing | Verdict::Ask => {}
         }
         Ok(())
+    }
+
+    /// The first answer to one connection is news about those to the same address that have none: they are judged
+    /// again.
+    fn compare_with_siblings(&mut self, id: u64, now_ns: u64) {
+        let Some(journey) = self.journeys.get(id) else { return };
+        if self.answered.contains(&id) || journey.steps.iter().all(|step| step.forward) {
+            return;
+        }
+        let to = journey.flow.dst.ip();
+        self.answered.insert(id);
+        let without = |sibling: &u64| !self.answered.contains(sibling);
+        let siblings = self.findings.journeys().chain(self.waiting.keys().copied()).filter(without);
+        let same = |sibling: &u64| self.journeys.get(*sibling).is_some_and(|j| j.flow.dst.ip() == to);
+        let again: Vec<u64> = siblings.filter(same).collect();
+        self.unsettled.extend(again.into_iter().map(|sibling| (sibling, now_ns)));
     }
 
     /// The journey and all that is known beside it.

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     model::{
+        dns::{Answer, Code, Message},
         drops::{DropRow, DropTable},
         facts::HostFacts,
         finding::{Confidence, Evidence, Finding, Netfilter, RouteTaken},
@@ -125,7 +126,7 @@ pub(super) fn wrong_nic() -> Journey {
         step(17, node, "eth0", true, lookup(254, 0, None, LookupRole::Other)),
         way(18, node, "eth0", Place::Queue),
         way(19, node, "eth0", Place::Transmit),
-        step(1_030_000, pod, "", true, What::Retransmit { flow: syn(), state: "SYN_SENT" }),
+        step(1_030_000, pod, "", true, What::Retransmit { flow: syn(), state: "SYN_SENT", timeouts: 1 }),
     ];
     journey(1, syn(), vec![], steps)
 }
@@ -178,6 +179,12 @@ pub(super) fn netfilter_drop() -> Finding {
     }
 }
 
+fn dns(answer: Option<Answer>) -> What {
+    let message = Message { id: 7, name: "api.example.com".into(), kind: "A".into(), answer };
+    let flow = flow(Proto::Udp, "10.176.98.29:40000", "10.96.0.10:53");
+    What::Dns { flow, place: Place::Transmit, message: Some(message), seen: 1 }
+}
+
 /// One step of every kind that the other samples do not have.
 pub(super) fn every_event() -> Vec<Step> {
     let node = Side::Node;
@@ -201,7 +208,7 @@ pub(super) fn every_event() -> Vec<Step> {
             stack: stack.clone(),
             seen: 1,
         },
-        What::Retransmit { flow: syn(), state: "ESTABLISHED" },
+        What::Retransmit { flow: syn(), state: "ESTABLISHED", timeouts: 1 },
         What::Reset { flow: syn(), sent: true, socket: false, reason: "NO_SOCKET".into(), state: "CLOSE" },
         What::Reset { flow: syn(), sent: false, socket: true, reason: "".into(), state: "ESTABLISHED" },
         What::State { flow: syn(), old: "CLOSE", new: "SYN_SENT", err: 0, comm: "mysql".into() },
@@ -210,6 +217,8 @@ pub(super) fn every_event() -> Vec<Step> {
         neighbour(false, false, Some("02:00:00:00:00:01")),
         neighbour(true, false, None),
         What::IcmpSent { head: head(syn(), 2), ct, icmp: (3, 1), stack },
+        dns(None),
+        dns(Some(Answer { code: Code::NxDomain, addresses: Vec::new(), records: 0, truncated: false })),
         lookup(254, -101, None, LookupRole::Output),
         lookup(2, -22, None, LookupRole::Output),
         What::Hop {

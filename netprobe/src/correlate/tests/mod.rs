@@ -238,7 +238,7 @@ fn a_retransmission_belongs_to_the_connection_it_repeats() {
     let mut bench = Bench::default();
     let id = bench.see(POD, sent(out(), SYN, 1));
     bench.wait(S);
-    let again = bench.see(POD, What::Retransmit { flow: out(), state: "SYN_SENT" });
+    let again = bench.see(POD, What::Retransmit { flow: out(), state: "SYN_SENT", timeouts: 1 });
     let packet = bench.see(POD, sent(out(), SYN, 1));
     assert_eq!((again, packet), (id, id));
     assert_eq!(bench.journey(id).steps.len(), 3);
@@ -313,7 +313,7 @@ fn a_long_journey_loses_its_middle_and_keeps_what_tells() {
     for seq in 0..50 {
         bench.see(POD, sent(out(), ACK, seq));
     }
-    bench.see(POD, What::Retransmit { flow: out(), state: "ESTABLISHED" });
+    bench.see(POD, What::Retransmit { flow: out(), state: "ESTABLISHED", timeouts: 1 });
     let more = u32::try_from(3 * SIGHTINGS_MAX).expect("small");
     for seq in 0..more {
         bench.see(POD, sent(out(), ACK, 1_000 + seq));

@@ -47,6 +47,7 @@ enum Why {
     Hairpin,
     State,
     Vlan,
+    NoPort,
     Unknown,
 }
 
@@ -57,6 +58,7 @@ fn why(drop: &Drop<'_>, from: Option<&Port>, onto: Option<&Port>, back: bool) ->
         (_, "__allowed_ingress" | "br_allowed_ingress" | "br_handle_vlan" | "br_allowed_egress") => Why::Vlan,
         _ if not_forwarding(from) || not_forwarding(onto) => Why::State,
         _ if back => Why::Hairpin,
+        ("NO_TX_TARGET", _) if onto.is_none() => Why::NoPort,
         _ if from.is_some_and(|p| p.isolated) && onto.is_none_or(|p| p.isolated) => Why::Isolated,
         _ => Why::Unknown,
     }
@@ -69,6 +71,7 @@ impl Why {
             Self::Hairpin => "it would go back where it came from, and hairpin is off",
             Self::State => "spanning tree does not let the port forward",
             Self::Vlan => "VLAN filtering, the port is no member of the frame's VLAN",
+            Self::NoPort => "no port of it leads to the addressee",
             Self::Unknown => "both ports are isolated, hairpin is off, or a port is not forwarding",
         }
     }
@@ -78,6 +81,9 @@ impl Why {
             Self::Isolated | Self::Unknown => format!("bridge link set dev {device} isolated off"),
             Self::Hairpin => format!("bridge link set dev {device} hairpin on"),
             Self::State => format!("wait for spanning tree, or: ip link set {bridge} type bridge stp_state 0"),
+            Self::NoPort => {
+                format!("bridge fdb show br {bridge}; bridge link show  # is the addressee's device a port?")
+            }
             Self::Vlan => format!("bridge vlan show; bridge vlan add vid VID dev {device}"),
         }
     }
@@ -88,10 +94,11 @@ fn words(port: &Port) -> String {
     format!("{}, isolated {}, hairpin {}", port.state, on(port.isolated), on(port.hairpin))
 }
 
-fn is_bridge(drop: &Drop<'_>) -> bool {
+pub(super) fn is_bridge(drop: &Drop<'_>) -> bool {
     let inside = (drop.site.starts_with("br_") || drop.site.starts_with("__br_")) && !drop.site.starts_with("br_nf_");
     let by_place = inside || matches!(drop.site, "__allowed_ingress" | "nbp_switchdev_allowed_egress");
-    &**drop.reason == "BRIDGE_INGRESS_STP_STATE" || (by_place && &**drop.reason == "NOT_SPECIFIED")
+    &**drop.reason == "BRIDGE_INGRESS_STP_STATE"
+        || (by_place && matches!(&**drop.reason, "NOT_SPECIFIED" | "NO_TX_TARGET"))
 }
 
 /// The bridge's port behind which the addressee is.

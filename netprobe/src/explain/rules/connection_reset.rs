@@ -28,14 +28,16 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let talk = case.talk()?;
     let rst = talk.all(false).find(|s| s.head.flags.rst())?;
     // Who has said all it wanted, or was told the end, loses nothing.
-    if talk.finished(true, rst.ns) || talk.finished(false, rst.ns) {
+    let gave_up = talk.all(true).any(|s| s.head.flags.rst() && s.ns < rst.ns);
+    if gave_up || talk.finished(true, rst.ns) || talk.finished(false, rst.ns) {
         return None;
     }
     if !talk.all(false).any(|s| s.ns < rst.ns && s.head.flags.syn()) && !talk.established() {
         return forged_refusal(case, rst);
     }
     let waits = talk.last_words(true, rst.ns).map_or(0, |s| s.ns) >= talk.last_words(false, rst.ns).map_or(0, |s| s.ns);
-    waits.then(|| here(case, talk).or_else(|| outside(case, talk))).flatten()
+    let of_pod = waits.then(|| here(case, talk)).flatten();
+    of_pod.or_else(|| outside(case, talk, waits))
 }
 
 /// A pod of this node reset it: its application, or its kernel, that has no such socket.
@@ -88,12 +90,16 @@ fn device_of(talk: &Talk<'_>, step: &Step) -> Option<String> {
 }
 
 /// An RST came in from outside in the middle of a connection.
-fn outside(case: &Case<'_>, talk: &Talk<'_>) -> Option<Draft> {
+fn outside(case: &Case<'_>, talk: &Talk<'_>, waits: bool) -> Option<Draft> {
     let (point, _) = talk.uplink.filter(|(_, out)| *out)?;
     let rst = talk.at(point, false).find(|s| s.head.flags.rst())?;
     let (target, device) = (case.journey.flow.destination(), rst.step.sighting.device.to_string());
     let ttl = talk.at(point, false).find(|s| !s.head.flags.rst()).map(|s| s.head.ttl);
     let pause = idle(talk, rst.ns);
+    // Who got the answer and was reset then has lost nothing, unless it was somebody else, or much later.
+    if !waits && talk.pause(point, rst.ns) < IDLE_NS && ttl.is_none_or(|ttl| ttl == rst.head.ttl) {
+        return None;
+    }
     let by = match ttl {
         Some(ttl) if ttl != rst.head.ttl => format!(
             "something between them and not the peer sent the RST: its TTL is {}, that of the peer's packets {ttl}",

@@ -1,7 +1,7 @@
 //! The device that routing chose is down or has no carrier: packets die in its queue, or wait for
 //! an answer to an ARP request that cannot leave.
 
-use super::{neighbour_unresolved, qdisc_drop};
+use super::{bridge_drop, neighbour_unresolved, qdisc_drop};
 use crate::{
     explain::{Case, Draft, Drop, Rule, case::MISS},
     model::{
@@ -15,7 +15,12 @@ pub(super) const RULE: Rule =
     Rule { id: "link-down", means: "a device on the path is down or has no carrier, and packets die in it", check };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    dropped(case).or_else(|| never_left(case)).or_else(|| routes_gone(case)).or_else(|| way_to_pod_gone(case))
+    dropped(case)
+        .or_else(|| never_left(case))
+        .or_else(|| routes_gone(case))
+        .or_else(|| way_to_pod_gone(case))
+        .or_else(|| far_end(case))
+        .or_else(|| own_loopback(case))
 }
 
 /// The packet was thrown away by the device's queue, or when its neighbour was given up.
@@ -49,7 +54,7 @@ fn never_left(case: &Case<'_>) -> Option<Draft> {
     }
     let side = chosen.step.sighting.side;
     let claim = format!(
-        "the packets of {} to {} stay on {}: routing sends them to {}, and {} {state}",
+        "the packets of {} to {} never leave {}: routing sends them to {}, and {} {state}",
         case.sender(),
         case.whither(),
         case.place(&chosen.step.sighting),
@@ -100,7 +105,7 @@ fn way_to_pod_gone(case: &Case<'_>) -> Option<Draft> {
         return None;
     }
     let claim = format!(
-        "the packets of {} to {} go astray: {} on the node, behind which the pod is, {state}",
+        "the packets of {} to {} do not get there: {} on the node, behind which the pod is, {state}",
         case.sender(),
         case.whither(),
         link.name
@@ -108,6 +113,48 @@ fn way_to_pod_gone(case: &Case<'_>) -> Option<Draft> {
     let mut draft = case.about_drop(&astray, claim);
     draft.device = Some(link.name.clone());
     Some(told(case, draft, node.inum, Side::Node, link, astray.mono_ns()))
+}
+
+/// The bridge the pod's device belongs to, or the device that has its gateway's address, is down.
+fn far_end(case: &Case<'_>) -> Option<Draft> {
+    let node = case.facts.node()?;
+    let (drop, (link, state)) = case.drops().find_map(|drop| {
+        let packet = &drop.sighting().packet;
+        let suspect = if neighbour_unresolved::is_given_up(&drop) {
+            let next_hop = neighbour_unresolved::next_hop(case, &drop)?;
+            node.addresses.iter().find(|a| a.net.addr() == next_hop)?.ifindex
+        } else if bridge_drop::is_bridge(&drop) {
+            case.namespace(packet.netns)?.links.get(&packet.ifindex)?.master
+        } else {
+            return None;
+        };
+        Some((drop, dead(case, node.inum, suspect, packet.mono_ns)?))
+    })?;
+    let name = &link.name;
+    // A bridge whose ports are all down has no carrier; only one that is down itself is the cause.
+    if link.up && link.kind == "bridge" {
+        return None;
+    }
+    let mut draft = case.dropped_because(&drop, &format!("{name}, which it has to cross, {state}"));
+    (draft.device, draft.side) = (Some(name.clone()), Side::Node);
+    Some(told(case, draft, node.inum, Side::Node, link, drop.mono_ns()))
+}
+
+/// A pod whose `lo` is down has no route to `::1` and sends it to its gateway.
+fn own_loopback(case: &Case<'_>) -> Option<Draft> {
+    if !case.journey.flow.dst.ip().is_loopback() {
+        return None;
+    }
+    let drop = case.drops().next()?;
+    let step = case.steps().find(|s| s.sighting.side == Side::Pod && s.sighting.packet.netns != 0)?;
+    let netns = step.sighting.packet.netns;
+    let lo = case.namespace(netns)?.link("lo")?.index;
+    let (link, state) = dead(case, netns, lo, drop.mono_ns())?;
+    let place = case.place(&step.sighting);
+    let claim = format!("{place} cannot reach itself at {}: its lo {state}", case.journey.flow.destination());
+    let mut draft = case.about_drop(&drop, claim);
+    (draft.device, draft.side) = (Some(link.name.clone()), Side::Pod);
+    Some(told(case, draft, netns, Side::Pod, link, drop.mono_ns()))
 }
 
 /// Devices that every new namespace gets from a module (`tunl0`, `sit0`, `gre0`, ...), and that stay down.

@@ -45,6 +45,7 @@ mod route_refused;
 mod rp_filter;
 mod service_endpoints;
 mod service_not_translated;
+mod silent_neighbour;
 mod slow;
 mod socket_buffer_full;
 mod socket_filter_drop;

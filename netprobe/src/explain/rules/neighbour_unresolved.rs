@@ -2,10 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::{
-    explain::{Case, Draft, Drop, Rule, intent},
-    model::sighting::Side,
-};
+use super::silent_neighbour;
+use crate::explain::{Case, Draft, Drop, Rule, intent};
 
 pub(super) const RULE: Rule =
     Rule { id: "neighbour-unresolved", means: "nobody answered ARP or NDP for the next hop", check };
@@ -16,35 +14,16 @@ const SAME_CALL_NS: u64 = 100_000_000;
 
 fn check(case: &Case<'_>) -> Option<Draft> {
     let drop = case.drops().find(is_given_up)?;
-    let sighting = drop.sighting();
     let device = drop.device()?;
     let next_hop = next_hop(case, &drop)?;
     let v6 = next_hop.is_ipv6();
     let question = if v6 { "neighbour solicitations (NDP)" } else { "ARP" };
-    let place = case.place(sighting);
-    let claim = format!(
-        "{place} dropped the packet of {} to {} on {device}: nobody answered {question} for {next_hop}{}",
-        case.who(),
-        case.whither(),
-        role_of(&drop, next_hop),
-    );
+    let because = format!("nobody answered {question} for {next_hop}{}", role_of(&drop, next_hop));
     let ip = if v6 { "ip -6" } else { "ip" };
-    let mut draft = case.about_drop(&drop, claim).detail(next_hop.to_string());
+    let mut draft = case.dropped_because(&drop, &because).detail(next_hop.to_string());
     draft = draft.proof(drop.mono_ns(), format!("neighbour {next_hop} on {device} is FAILED"));
-    let overlay =
-        case.namespace(sighting.packet.netns).and_then(|n| n.link(&device)).is_some_and(|l| l.kind == "vxlan");
-    if overlay {
-        draft = draft
-            .proof(drop.mono_ns(), format!("{device} is an overlay: its entries come from the CNI's agent, nobody there answers"))
-            .fix(format!(
-                "restart the CNI's agent (flanneld, calico-node), or: {ip} neigh add {next_hop} lladdr MAC-OF-ITS-{device} dev \
-                 {device} nud permanent"
-            ));
-    }
-    if sighting.side == Side::Pod
-        && let Some(why) = proxy_is_silent(case, next_hop)
-    {
-        draft = draft.proof(drop.mono_ns(), why.0).fix(why.1);
+    if let Some(reason) = silent_neighbour::reason(case, &drop, next_hop) {
+        draft = draft.proof(drop.mono_ns(), reason.proof).fix(reason.fix);
     }
     Some(
         draft
@@ -63,7 +42,7 @@ pub(super) fn is_given_up(drop: &Drop<'_>) -> bool {
 
 /// The next hop: the neighbour that was given up just now on that device, else the gateway of the
 /// packet's route, else its destination.
-fn next_hop(case: &Case<'_>, drop: &Drop<'_>) -> Option<IpAddr> {
+pub(super) fn next_hop(case: &Case<'_>, drop: &Drop<'_>) -> Option<IpAddr> {
     let packet = &drop.sighting().packet;
     let from = packet.mono_ns.saturating_sub(SAME_CALL_NS);
     let failed = case.journeys.neighbours.failed(packet.netns, packet.ifindex, from, packet.mono_ns + SAME_CALL_NS);
@@ -81,32 +60,6 @@ fn role_of(drop: &Drop<'_>, next_hop: IpAddr) -> &'static str {
         Some(flow) if flow.dst.ip() == next_hop => ", the destination itself",
         _ => ", its gateway",
     }
-}
-
-/// Why a node that answers ARP for the pod's gateway in its place does not: it has no route of
-/// its own to that address, or proxy_arp is off on the pod's device.
-fn proxy_is_silent(case: &Case<'_>, gateway: IpAddr) -> Option<(String, String)> {
-    let node = case.facts.node()?;
-    if node.owns(gateway) || gateway.is_ipv6() {
-        return None;
-    }
-    let link = node.links.values().find(|l| l.peer_netns.is_some() && l.peer_netns == pod_netns(case))?;
-    let name = format!("net.ipv4.conf.{}.proxy_arp", link.name);
-    if node.sysctl(&name) == Some(0) {
-        let why = format!("no address of the node is {gateway}, and {name} is 0: the node does not answer for it");
-        return Some((why, format!("sysctl -w {name}=1")));
-    }
-    let asked = crate::model::flow::Flow { src: case.journey.flow.src, dst: (gateway, 0).into(), ..case.journey.flow };
-    (!intent::has_route_in(node, &asked, Some(&link.name))).then(|| {
-        (
-            format!("the node answers ARP for {gateway} only while it has a route to it, and it has none"),
-            "restore the node's default route (main, or the pods' table): then proxy ARP answers again".to_owned(),
-        )
-    })
-}
-
-fn pod_netns(case: &Case<'_>) -> Option<u32> {
-    case.steps().find(|s| s.sighting.side == Side::Pod).map(|s| s.sighting.packet.netns)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     let (what, proven_ns) = match flow.proto {
         Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + WAIT_NS)),
         Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + WAIT_NS),
-        Proto::Udp if asks(case) && tries > 1 => ("datagram", sent[1] + 2 * WAIT_NS),
+        Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * WAIT_NS),
         _ => return None,
     };
     let device = exit.sighting.device.to_string();

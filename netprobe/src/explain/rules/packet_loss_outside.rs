@@ -5,7 +5,7 @@ use crate::{
         Case, Draft, Rule,
         tcp::{Point, TIMEOUT_NS, Talk, after, duration},
     },
-    model::{finding::Confidence, sighting::Side},
+    model::{finding::Confidence, packet::What, sighting::Side},
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -23,7 +23,12 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     if !talk.established() || case.drops().next().is_some() {
         return None;
     }
-    let sent = sent_again(talk, point, out);
+    let mut sent = sent_again(talk, point, out);
+    let told = timed_out(case, talk, point, out);
+    // Of a busy connection not every packet is seen; the time-outs of a pod's own sockets are.
+    if told.len() > sent.len() {
+        sent = told;
+    }
     let come = came_late(talk, point, !out);
     // Something that left was waited for in vain and got through later: neither a dead peer nor an MTU does that.
     let recovered = sent.iter().any(|(_, recovered)| *recovered) || !come.is_empty();
@@ -49,7 +54,8 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         .confidence(Confidence::Likely)
         .detail(if out { flow.dst.ip() } else { flow.src.ip() }.to_string());
     for ((first_ns, again_ns), _) in sent.iter().take(3) {
-        let text = format!("sent again by {device} after {}, no drop on this node", duration(again_ns - first_ns));
+        let text =
+            format!("sent again by {device} after {} or more, no drop on this node", duration(again_ns - first_ns));
         draft = draft.proof(*again_ns, text);
     }
     for (missed_ns, came_ns) in come.iter().take(3) {
@@ -69,6 +75,20 @@ fn sent_again(talk: &Talk<'_>, point: Point, out: bool) -> Vec<((u64, u64), bool
     let acked = talk.acked(point, out);
     let repeats = talk.repeats(point, out).into_iter().filter(|r| r.timed_out());
     repeats.map(|r| ((r.first_ns, r.copy.ns), acked.is_some_and(|acked| !after(r.copy.end(), acked)))).collect()
+}
+
+/// The same from the time-outs of the sender's socket: when it timed out, and whether the peer said something since.
+fn timed_out(case: &Case<'_>, talk: &Talk<'_>, point: Point, out: bool) -> Vec<((u64, u64), bool)> {
+    let mut times: Vec<u64> = Vec::new();
+    for step in case.steps().filter(|s| s.forward == out) {
+        let ns = step.sighting.packet.mono_ns;
+        let anew = times.last().is_none_or(|last| ns.saturating_sub(*last) >= TIMEOUT_NS);
+        if anew && matches!(step.sighting.packet.what, What::Retransmit { timeouts: 1.., .. }) {
+            times.push(ns);
+        }
+    }
+    let heard = talk.at(point, !out).next_back().map_or(0, |s| s.ns);
+    times.into_iter().map(|ns| ((ns.saturating_sub(TIMEOUT_NS), ns), heard > ns)).collect()
 }
 
 /// When a segment of the peer was missing (the one after it had come), or came though it had come before, and when

@@ -62,7 +62,11 @@ fn redirect(case: &Case<'_>, drop: &Drop<'_>, flow: &Flow) -> (String, Option<St
     let What::Dropped { ct, .. } = &drop.step.sighting.packet.what else { return Default::default() };
     // The pod's own conntrack knows of its own redirect only; the node's is in the journey.
     let own = ct.as_ref().map(|ct| ct.original.dst).filter(|dst| *dst != flow.dst);
-    let aim = own.unwrap_or(case.journey.flow.dst);
+    let of_node = case.steps().find_map(|step| match &step.sighting.packet.what {
+        What::Hop { ct: Some(ct), .. } if ct.dnat() && ct.reply.src == flow.dst => Some(ct.original.dst),
+        _ => None,
+    });
+    let aim = own.or(of_node).unwrap_or(case.journey.flow.dst);
     if aim == flow.dst {
         return Default::default();
     }

@@ -4,7 +4,7 @@ use crate::{
     explain::{Case, Draft, Rule},
     model::{
         journey::Step,
-        packet::{Head, Place},
+        packet::{Head, Place, What},
     },
 };
 
@@ -54,14 +54,24 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 fn waits<'a>(case: &Case<'a>) -> Vec<Wait<'a>> {
     let mut queued: Vec<(&'a Step, &'a Head)> = Vec::new();
     let mut waits = Vec::new();
-    for (step, place, head) in case.hops() {
+    for step in case.steps() {
+        let What::Hop { place, head, inner: None, .. } = &step.sighting.packet.what else {
+            if matches!(step.sighting.packet.what, What::Retransmit { .. }) {
+                // What is sent again looks like what was sent before; SYN and FIN are all seen, one by one.
+                queued.retain(|(_, was)| was.flags.syn() || was.flags.fin());
+            }
+            continue;
+        };
         match place {
             Place::Queue => queued.push((step, head)),
             Place::Transmit => {
-                let Some(at) = queued.iter().rposition(|(before, was)| is_same(before, was, step, head)) else {
-                    continue;
+                let whole = queued.iter().rposition(|(before, was)| is_same(before, was, step, head));
+                let part = queued.iter().rposition(|(before, was)| is_part(before, was, step, head));
+                let before = match (whole, part) {
+                    (Some(at), _) => queued.swap_remove(at).0,
+                    (None, Some(at)) => queued[at].0,
+                    (None, None) => continue,
                 };
-                let (before, _) = queued.swap_remove(at);
                 let ns = step.sighting.packet.mono_ns.saturating_sub(before.sighting.packet.mono_ns);
                 if ns >= LONG_NS && holds_packets(case, before) {
                     waits.push(Wait { step: before, ns });
@@ -80,6 +90,15 @@ fn is_same(before: &Step, was: &Head, step: &Step, head: &Head) -> bool {
         && (was.skb, was.flow, was.seq, was.ip_len) == (head.skb, head.flow, head.seq, head.ip_len)
 }
 
+/// A segment of the large packet that was queued: a shaper cuts what does not fit its bucket.
+fn is_part(before: &Step, was: &Head, step: &Step, head: &Head) -> bool {
+    let (a, b) = (&before.sighting.packet, &step.sighting.packet);
+    (a.netns, a.ifindex, was.flow) == (b.netns, b.ifindex, head.flow)
+        && head.payload > 0
+        && head.payload < was.payload
+        && head.seq.wrapping_sub(was.seq) < was.payload
+}
+
 /// `noqueue` holds nothing: a gap there is our own CPU's.
 fn holds_packets(case: &Case<'_>, step: &Step) -> bool {
     let packet = &step.sighting.packet;
@@ -95,6 +114,7 @@ fn milliseconds(ns: u64) -> String {
 mod tests {
     use super::super::testing::{Scene, hop, syn};
     use super::*;
+    use crate::model::packet::TcpFlags;
 
     fn scene(qdisc: &str, wait_ms: u64) -> Scene {
         let mut scene = Scene::pod_to_db();
@@ -112,6 +132,16 @@ mod tests {
             "packets between shop/web-0 and 10.20.0.4:3306 wait up to 400 ms in the queue of eth1 (qdisc tbf) on the node \
              before they leave"
         );
+    }
+
+    #[test]
+    fn knows_a_segment_of_a_packet_that_was_cut() {
+        let mut scene = scene("tbf", 1);
+        let segment = |seq, payload| Head { seq, payload, ip_len: payload + 40, flags: TcpFlags(0x10), ..syn() };
+        scene.step(10, hop(Place::Queue, segment(100, 9_000)), "eth1");
+        scene.step(310, hop(Place::Transmit, segment(5_000, 1_448)), "eth1");
+        let draft = check(&scene.case()).expect("its part waited");
+        assert!(draft.claim.contains("wait up to 300 ms"), "{}", draft.claim);
     }
 
     #[test]

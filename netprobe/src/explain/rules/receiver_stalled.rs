@@ -17,6 +17,11 @@ pub(super) const RULE: Rule = Rule {
 /// How long a closed window is no more than a busy reader, nanoseconds.
 const WAIT_NS: u64 = 1_000_000_000;
 
+/// Bytes of payload of a window probe: none on Linux, one elsewhere.
+const PROBE: u32 = 1;
+/// How long data may have been on its way when the window closed, nanoseconds.
+const IN_FLIGHT_NS: u64 = 50_000_000;
+
 fn check(case: &Case<'_>) -> Option<Draft> {
     let talk = case.talk()?;
     [true, false].into_iter().find_map(|forward| stalled(case, talk, forward))
@@ -27,7 +32,12 @@ fn stalled(case: &Case<'_>, talk: &Talk<'_>, forward: bool) -> Option<Draft> {
     let closed: Vec<&Segment<'_>> = talk.all(!forward).rev().take_while(|s| is_closed(s)).collect();
     let (last, first) = (closed.first()?, closed.last()?);
     // It still has something to say: it asks again and again whether the window is open.
-    let asks = talk.all(forward).rev().find(|s| s.ns > first.ns && !s.head.flags.rst())?;
+    let later = || talk.all(forward).rev().filter(|s| s.ns > first.ns && !s.head.flags.rst());
+    let asks = later().find(|s| s.head.payload <= PROBE)?;
+    // Of a busy connection the segment that opened the window may not have been seen; what was sent then, was.
+    if later().any(|s| s.head.payload > PROBE && s.ns > first.ns + IN_FLIGHT_NS) {
+        return None;
+    }
     let flow = case.journey.flow;
     let (receiver, sender) = if forward { (case.whither(), case.who()) } else { (case.who(), flow.destination()) };
     let side = if talk.all(!forward).any(|s| s.step.sighting.side == Side::Pod) { Side::Pod } else { Side::Node };

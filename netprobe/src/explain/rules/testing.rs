@@ -6,7 +6,7 @@ use crate::{
     correlate::Journeys,
     explain::{Asked, Case, Expectations},
     model::{
-        asked::{Answer as Told, Question, Reading, Subject},
+        asked::{self, Question, Reading, Subject},
         counters::Counters,
         dns::{Answer, Code, Message},
         facts::{
@@ -145,7 +145,7 @@ pub(crate) fn lookup_via(table: u32, out_ifindex: u32, via: &str, role: LookupRo
 }
 
 pub(crate) fn retransmit(state: &'static str) -> What {
-    What::Retransmit { flow: flow(), state }
+    What::Retransmit { flow: flow(), state, timeouts: 1 }
 }
 
 fn dns_flow() -> Flow {
@@ -278,7 +278,7 @@ impl Scene {
             Reading::Netfilter(_) => Subject::Netfilter,
             _ => Subject::Counters,
         };
-        self.facts.readings.keep(&Told { question: Question { netns, subject }, mono_ns, reading });
+        self.facts.readings.keep(&asked::Answer { question: Question { netns, subject }, mono_ns, reading });
     }
 
     fn add(&mut self, ms: u64, what: impl Seen, device: &str, forward: bool) {
@@ -302,17 +302,17 @@ impl Scene {
         self.journey.steps.push_back(Step { sighting: Arc::new(sighting), forward });
     }
 
+    /// The node's counters `ms` after the start.
+    pub(crate) fn counters(&mut self, ms: u64, counters: &[(&str, u64)]) {
+        let all = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        self.keep(NODE, ms * 1_000_000, Reading::Counters(Counters(all)));
+    }
+
     /// What `iptables-save -c` printed `ms` after the start.
     pub(crate) fn iptables(&mut self, ms: u64, text: &str) {
         let mut found = Ruleset::default();
         crate::facts::parse_iptables_save(text, &mut found);
         self.keep(NODE, ms * 1_000_000, Reading::Netfilter(found));
-    }
-
-    /// The node's counters `ms` after the start.
-    pub(crate) fn counters(&mut self, ms: u64, counters: &[(&str, u64)]) {
-        let all = counters.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        self.keep(NODE, ms * 1_000_000, Reading::Counters(Counters(all)));
     }
 
     pub(crate) fn case(&self) -> Case<'_> {

@@ -133,6 +133,7 @@ enum Event<'a> {
     Retransmit {
         flow: FlowRef,
         state: &'a str,
+        timeouts: u32,
     },
     Reset {
         flow: FlowRef,
@@ -198,7 +199,9 @@ impl<'a> Event<'a> {
                     flow: flow_of(flow),
                 }
             }
-            What::Retransmit { flow, state } => Self::Retransmit { flow: flow_of(flow), state },
+            What::Retransmit { flow, state, timeouts } => {
+                Self::Retransmit { flow: flow_of(flow), state, timeouts: *timeouts }
+            }
             What::Reset { flow, sent, socket, reason, state } => Self::Reset {
                 flow: flow_of(flow),
                 sent: *sent,
