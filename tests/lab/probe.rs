@@ -179,7 +179,12 @@ pub struct Why {
 impl Why {
     pub(crate) fn of(lab: &Lab, pod: &str, args: &[&str]) -> Self {
         let mut command = Command::new(binary());
-        command.args(["why", "--pod", &format!("shop/{pod}")]).args(args).args(["-o", "json", "--no-kube", "--inventory"]);
+        command.args(["why", "--pod", &format!("shop/{pod}")]).args(args).args([
+            "-o",
+            "json",
+            "--no-kube",
+            "--inventory",
+        ]);
         command.arg(lab.inventory()).stdin(Stdio::null());
         let output = lab.on("node").enter(|| command.output()).expect("run netprobe");
         let text = String::from_utf8(output.stdout).expect("output is text");
