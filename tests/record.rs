@@ -20,7 +20,7 @@ use nix::sched::{CloneFlags, unshare};
 /// The node's name in the recordings, whatever this machine is called.
 const NODE: &str = "node-1";
 /// Largest recording that is kept.
-const BYTES_MAX: u64 = 100_000;
+const BYTES_MAX: u64 = 300_000;
 /// How long to record after the traffic: a neighbour is given up after three seconds.
 const SETTLE: Duration = Duration::from_millis(2500);
 

@@ -3,9 +3,11 @@
 
 mod bad_input;
 mod broken_pipe;
+mod expected;
 mod forwarding_off;
 mod healthy;
 mod kill_nine;
+mod lost_here;
 mod neighbour;
 mod netfilter;
 mod network;
@@ -16,4 +18,5 @@ mod port_closed;
 mod recorded;
 mod refused_routes;
 mod rp_filter;
+mod why;
 mod wrong_egress;

@@ -30,7 +30,7 @@ pub mod probe;
 
 pub use findings::{Finding, Run};
 pub use netprobe::cli::demo::network::LATE_POD;
-pub use probe::{Probe, binary};
+pub use probe::{Probe, Why, binary};
 
 /// How names of the tests' namespaces begin.
 const PREFIX: &str = "nptest";
@@ -110,6 +110,12 @@ impl Lab {
     #[must_use]
     pub fn netprobe(&self, args: &[&str]) -> Probe {
         Probe::start(self, args)
+    }
+
+    /// Runs `netprobe why` about a connection of the pod, to its end.
+    #[must_use]
+    pub fn why(&self, pod: &str, args: &[&str]) -> Why {
+        Why::of(self, pod, args)
     }
 
     /// Watches the pod while `traffic` flows, and returns the one finding, which must be of `rule`.

@@ -166,3 +166,56 @@ impl Drop for Probe {
         let _ = self.child.wait();
     }
 }
+
+/// A run of `netprobe why`, over.
+#[derive(Debug)]
+pub struct Why {
+    /// Its exit code.
+    pub code: i32,
+    /// All it wrote.
+    pub run: Run,
+}
+
+impl Why {
+    pub(crate) fn of(lab: &Lab, pod: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["why", "--pod", &format!("shop/{pod}")]).args(args).args(["-o", "json", "--no-kube", "--inventory"]);
+        command.arg(lab.inventory()).stdin(Stdio::null());
+        let output = lab.on("node").enter(|| command.output()).expect("run netprobe");
+        let text = String::from_utf8(output.stdout).expect("output is text");
+        let object = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let code = output.status.code().expect("it ended by itself");
+        Self { code, run: Run { objects: text.lines().map(object).collect(), stderr } }
+    }
+
+    fn verdict(&self) -> &Value {
+        let last = self.run.objects.last().filter(|object| object["kind"] == "verdict");
+        last.unwrap_or_else(|| panic!("no verdict in {self:#?}"))
+    }
+
+    /// How it ended: `fine`, `finding`, `unknown`.
+    #[must_use]
+    pub fn outcome(&self) -> &str {
+        self.verdict()["outcome"].as_str().expect("a word")
+    }
+
+    /// Its sentence.
+    #[must_use]
+    pub fn claim(&self) -> &str {
+        self.verdict()["claim"].as_str().expect("a sentence")
+    }
+
+    /// That part of the way worked, and its text has `words`.
+    ///
+    /// # Panics
+    ///
+    /// It is not told, or did not work.
+    pub fn passed(&self, part: &str, words: &str) {
+        let way = self.verdict()["way"].as_array().expect("a list");
+        let told = way.iter().any(|p| {
+            p["part"] == part && p["ok"] == true && p["text"].as_str().is_some_and(|text| text.contains(words))
+        });
+        assert!(told, "nothing of part {part} says `{words}` in {:#}", self.verdict());
+    }
+}

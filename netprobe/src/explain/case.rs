@@ -215,6 +215,19 @@ impl<'a> Case<'a> {
         )
     }
 
+    /// Who opened the flow, in words: its pod, the node, or its address. [`who`](Self::who) is the pod it is told
+    /// about, which may be the other end.
+    #[must_use]
+    pub fn client(&self) -> String {
+        let source = self.journey.flow.src.ip();
+        let pod = self.journey.steps.iter().filter(|s| s.forward).find_map(|s| s.sighting.source.yes());
+        match pod {
+            Some(pod) => pod.to_string(),
+            None if self.facts.node().is_some_and(|n| n.owns(source)) => "this node".to_owned(),
+            None => source.to_string(),
+        }
+    }
+
     /// The flow's destination, in words: with the pod's name where it is one of ours.
     #[must_use]
     pub fn whither(&self) -> String {

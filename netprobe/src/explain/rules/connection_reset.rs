@@ -48,7 +48,7 @@ fn here(case: &Case<'_>, talk: &Talk<'_>) -> Option<Draft> {
         }
         _ => None,
     })?;
-    let (at_ns, place, whom) = (step.sighting.packet.mono_ns, case.place(&step.sighting), case.who());
+    let (at_ns, place, whom) = (step.sighting.packet.mono_ns, case.place(&step.sighting), case.client());
     let target = case.journey.flow.destination();
     let claim = if socket {
         let how = if reason.ends_with("LINGER") { "with SO_LINGER 0" } else { "while received data was still unread" };

@@ -25,7 +25,7 @@ fn third_ack(case: &Case<'_>) -> Option<Draft> {
     let port = drop.head.flow?.dst.port();
     let claim = format!(
         "{place} dropped the ACK that ends the handshake of {} with port {port}: the listener's accept queue is full",
-        case.who()
+        case.client()
     );
     Some(fixes(case.about_drop(&drop, claim).detail(format!("{place} {port}")), "accept"))
 }
@@ -64,8 +64,10 @@ fn ignored_syn(case: &Case<'_>) -> Option<Draft> {
         "SYN" => "its queue of half-open connections is full and SYN cookies are off".to_owned(),
         _ => "its accept queue or SYN queue is full".to_owned(),
     };
-    let fill = listener.map_or_else(String::new, |l| format!(" ({} of {} waiting)", l.queued, l.limit));
-    let claim = format!("{place} ignores the SYN of {} to port {}: {which}{fill}", case.who(), to.port());
+    let fill = listener
+        .filter(|l| l.queued > 0)
+        .map_or_else(String::new, |l| format!(" ({} of {} waiting)", l.queued, l.limit));
+    let claim = format!("{place} ignores the SYN of {} to port {}: {which}{fill}", case.client(), to.port());
     let device = first.step.sighting.device.to_string();
     let mut draft = Draft::new(case, Side::Pod, Some(device.clone()), claim)
         .confidence(if queue.is_empty() { Confidence::Possible } else { Confidence::Stated })

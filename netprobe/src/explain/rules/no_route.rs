@@ -2,13 +2,19 @@
 
 use crate::{
     explain::{Case, Draft, Rule, case::MISS, intent},
-    model::{facts::NamespaceFacts, finding::Confidence, packet::LookupRole, sighting::Side},
+    model::{
+        facts::NamespaceFacts,
+        finding::Confidence,
+        journey::Step,
+        packet::{LookupRole, Place},
+        sighting::Side,
+    },
 };
 
 pub(super) const RULE: Rule = Rule { id: "no-route", means: "no routing table has a route to the destination", check };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    dropped(case).or_else(|| never_sent(case))
+    dropped(case).or_else(|| never_sent(case)).or_else(|| unanswerable(case))
 }
 
 /// The node (or a pod that forwards) had the packet in its hands and no way for it.
@@ -59,6 +65,34 @@ fn never_sent(case: &Case<'_>) -> Option<Draft> {
     Some(advise(draft, Some(facts), sighting.side, dst))
 }
 
+/// A packet reached a pod, and its answer found no way: there is none, and nothing says so.
+fn unanswerable(case: &Case<'_>) -> Option<Draft> {
+    let miss = case.lookups().rev().find(|l| l.role == LookupRole::Output).filter(|l| MISS.contains(&l.err))?;
+    let netns = miss.step.sighting.packet.netns;
+    let there = |s: &Step| s.sighting.packet.netns == netns;
+    let arrived = case.hops().find(|(s, place, _)| s.forward && *place == Place::Receive && there(s))?.0;
+    let back = case.journey.flow.reversed();
+    let facts = case.namespace(netns)?;
+    if case.hops().any(|(s, ..)| !s.forward) || intent::has_route(facts, &back) {
+        return None;
+    }
+    let (place, dst) = (case.place(&arrived.sighting), back.dst.ip());
+    let claim = format!("{place} received the packet of {} and cannot answer: it has no route to {dst}", case.client());
+    let device = Some(arrived.sighting.device.to_string());
+    let mut draft = Draft::new(case, arrived.sighting.side, device, claim)
+        .detail(if dst.is_ipv6() { "answer 6" } else { "answer 4" })
+        .confidence(Confidence::Stated)
+        .proof(arrived.sighting.packet.mono_ns, format!("packet received on {} of {place}", arrived.sighting.device));
+    let text =
+        format!("route look-up for the answer in table {}: no route", crate::model::facts::table_name(miss.table));
+    draft = draft.proof(miss.step.sighting.packet.mono_ns, text);
+    if let Some((text, fix)) = intent::lost_route(case, netns, &back, None) {
+        draft.since = Some(text);
+        draft = draft.fix(fix);
+    }
+    Some(advise(draft, Some(facts), arrived.sighting.side, dst))
+}
+
 fn journal(case: &Case<'_>, mut draft: Draft, netns: u32) -> Draft {
     let flow = case.routed_flow();
     if let Some((text, fix)) = intent::lost_route(case, netns, &flow, None) {
@@ -90,7 +124,7 @@ fn is_local(ip: std::net::IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, in_pod, lookup, syn};
+    use super::super::testing::{Scene, drop_of, hop, in_pod, lookup, syn};
     use super::*;
 
     #[test]
@@ -113,6 +147,19 @@ mod tests {
         let draft = check(&scene.case()).expect("there is no route");
         assert_eq!(draft.side, Side::Pod);
         assert!(draft.claim.starts_with("shop/web-0 has no route to 10.20.0.4"), "{}", draft.claim);
+    }
+
+    #[test]
+    fn tells_a_pod_that_cannot_answer() {
+        let mut scene = Scene::pod_to_db();
+        scene.journey.flow = scene.journey.flow.reversed();
+        scene.pod().routes.clear();
+        scene.step(1, in_pod(hop(Place::Receive, syn())), "eth0");
+        scene.back(2, in_pod(lookup(254, -11, 0, LookupRole::Output)), "");
+        let draft = check(&scene.case()).expect("there is no way back");
+        assert!(draft.claim.ends_with("and cannot answer: it has no route to 10.20.0.4"), "{}", draft.claim);
+        scene.back(3, in_pod(hop(Place::Transmit, syn())), "eth0");
+        assert_eq!(check(&scene.case()), None, "it answered");
     }
 
     #[test]

@@ -33,7 +33,7 @@ fn here(case: &Case<'_>) -> Option<Draft> {
     let (listening, other) = listening(case, &drop, &flow);
     let claim = format!(
         "{place} refused {} to {} {}{redirected}: no socket listens there{listening}",
-        case.who(),
+        case.client(),
         flow.dst,
         flow.proto
     );

@@ -59,7 +59,7 @@ fn server(case: &Case<'_>) -> Option<Draft> {
     let claim = format!(
         "{server} acknowledges the requests of {} within {} but answers only after about {} ({} requests): the server is slow, \
          not the network",
-        case.who(),
+        case.client(),
         duration(ack),
         duration(mean),
         slow.len()

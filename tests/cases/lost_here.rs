@@ -1,0 +1,85 @@
+//! Packets that are lost on this node, and what had them.
+
+use netprobe_tests::{Lab, SERVER, SERVER6, WEB_0};
+
+#[test]
+fn an_iptables_rule_is_named_with_its_text() {
+    let Some(lab) = Lab::start("an_iptables_rule_is_named_with_its_text") else { return };
+    lab.on("node").run("iptables -A FORWARD -s 10.61.7.10 -p tcp --dport 3306 -j DROP");
+    let finding = lab.finding("web-0", "netfilter-drop", |lab| drop(lab.on("web-0").cannot_connect(SERVER)));
+    finding.is_at("web-0", "node", "vweb0");
+    assert_eq!((finding.text("/netfilter/hook"), finding.text("/netfilter/chain")), ("forward", "FORWARD"));
+    finding.says("-s 10.61.7.10");
+}
+
+#[test]
+fn an_nft_rule_is_named_with_its_handle() {
+    let Some(lab) = Lab::start("an_nft_rule_is_named_with_its_handle") else { return };
+    lab.on("node").nft(
+        "table inet site {\n chain guard {\n type filter hook forward priority 0\n ip6 nexthdr tcp tcp dport 3306 counter drop\n }\n}\n",
+    );
+    let finding = lab.finding("web-0", "netfilter-drop", |lab| drop(lab.on("web-0").cannot_connect(SERVER6)));
+    assert_eq!((finding.text("/netfilter/table"), finding.text("/netfilter/chain")), ("site", "guard"));
+    assert!(finding.value("/netfilter/handle").is_u64(), "{finding:#?}");
+}
+
+#[test]
+fn a_policys_chain_makes_it_a_policy() {
+    let Some(lab) = Lab::start("a_policys_chain_makes_it_a_policy") else { return };
+    lab.on("node").run(
+        "iptables -N cali-tw-vweb1; iptables -A cali-tw-vweb1 -m comment --comment 'Drop if no policies passed packet' -j DROP; \
+         iptables -A FORWARD -s 10.61.7.10 -p tcp --dport 3306 -j cali-tw-vweb1",
+    );
+    let finding = lab.finding("web-0", "policy-drop", |lab| drop(lab.on("web-0").cannot_connect(SERVER)));
+    assert_eq!(finding.text("/netfilter/chain"), "cali-tw-vweb1");
+}
+
+#[test]
+fn a_service_without_endpoints_is_told_from_its_rule() {
+    let Some(lab) = Lab::start("a_service_without_endpoints_is_told_from_its_rule") else { return };
+    lab.on("node").run(
+        "iptables -N KUBE-SERVICES; iptables -A FORWARD -j KUBE-SERVICES; \
+         iptables -A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m comment --comment 'shop/web has no endpoints' -m tcp --dport 80 \
+         -j REJECT --reject-with icmp-port-unreachable",
+    );
+    let to = "10.96.0.10:80".parse().expect("an address");
+    let finding = lab.finding("web-0", "service-no-endpoints", |lab| drop(lab.on("web-0").cannot_connect(to)));
+    finding.says("shop/web");
+}
+
+#[test]
+fn the_pods_own_loopback_is_down() {
+    let Some(lab) = Lab::start("the_pods_own_loopback_is_down") else { return };
+    lab.on("web-0").run("ip link set lo down");
+    let to = "127.0.0.1:3306".parse().expect("an address");
+    let finding = lab.finding("web-0", "link-down", |lab| drop(lab.on("web-0").cannot_connect(to)));
+    assert_eq!((finding.text("/at/namespace"), finding.text("/at/device")), ("pod", "lo"));
+}
+
+#[test]
+fn a_full_shaper_is_told_with_its_device() {
+    let Some(lab) = Lab::start("a_full_shaper_is_told_with_its_device") else { return };
+    lab.on("node").run("tc qdisc add dev eth1 root tbf rate 8kbit burst 1600 limit 1600");
+    let finding = lab.finding("web-0", "qdisc-drop", |lab| {
+        lab.on("web-0").enter(|| {
+            let socket = std::net::UdpSocket::bind((WEB_0.v4, 0)).expect("bind");
+            for _ in 0..20 {
+                socket.send_to(&[0; 1000], SERVER).expect("send");
+            }
+        });
+    });
+    assert_eq!((finding.text("/at/namespace"), finding.text("/at/device")), ("node", "eth1"));
+}
+
+#[test]
+fn a_frame_larger_than_the_way_ahead_is_told() {
+    let Some(lab) = Lab::start("a_frame_larger_than_the_way_ahead_is_told") else { return };
+    lab.on("node").run("ip link set eth1 mtu 1280");
+    let finding = lab.finding("web-0", "mtu-exceeded", |lab| {
+        lab.on("web-0").enter(|| {
+            let socket = std::net::UdpSocket::bind(("::", 0)).expect("bind");
+            let _ = socket.send_to(&[0; 1400], SERVER6);
+        });
+    });
+    finding.says("1280");
+}
