@@ -1,7 +1,10 @@
 //! A segment that conntrack cannot place met a rule that drops what is INVALID: its entry has expired, or the segment
 //! lies outside the window that conntrack tracks.
 
-use super::netfilter::{Met, met};
+use super::{
+    netfilter::{Met, met},
+    translated_anew,
+};
 use crate::{
     explain::{Case, Draft, Rule, tcp::duration},
     model::{finding::Confidence, flow::Proto, packet::What},
@@ -10,8 +13,8 @@ use crate::{
 /// The connection outlived its entry.
 pub(super) const EXPIRED: Rule = Rule {
     id: "conntrack-expired",
-    means: "the connection is older than its conntrack entry",
-    check: |case| check(case, true),
+    means: "the connection is older than its conntrack entry: it is dropped, or translated anew and reset",
+    check: |case| check(case, true).or_else(|| translated_anew::check(case)),
 };
 
 /// The segment does not fit.

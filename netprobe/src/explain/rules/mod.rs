@@ -51,6 +51,7 @@ mod socket_buffer_full;
 mod socket_filter_drop;
 mod stale;
 mod tc_drop;
+mod translated_anew;
 mod ttl_exceeded;
 mod unexplained_drop;
 mod unknown_protocol;
