@@ -1,9 +1,9 @@
-//! What TCP says of its sockets: retransmits, resets, states.
+//! What sockets say: retransmits, resets and states of TCP, and what could not be sent.
 
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::btf_tracepoint, programs::BtfTracePointContext};
 use netprobe_common::{
     config::NS_FOLLOWED,
-    event::{SocketState, SocketView, TcpReset, TcpRetransmit},
+    event::{SendError, SocketState, SocketView, TcpReset, TcpRetransmit},
 };
 
 use crate::{
@@ -106,6 +106,28 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
         record.old = ctx.arg::<u64>(1) as u32;
         record.new = ctx.arg::<u64>(2) as u32;
         record.err = sock.error();
+        record._pad = 0;
+        record.comm = comm;
+    });
+    Some(())
+}
+
+/// `sock:sock_send_length(sk, ret, flags)`: the end of every `send()`; all but failures end here at once.
+#[btf_tracepoint(function = "sock_send_length")]
+pub(crate) fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
+    let result = ctx.arg::<u64>(1) as i32;
+    if result >= 0 {
+        return None;
+    }
+    let sock = Sock::new(ctx.arg(0))?;
+    let view = sock.datagram_view()?;
+    if !followed(&view) {
+        return None;
+    }
+    let comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    emit::<SendError>(now(), |record| {
+        record.socket = view;
+        record.err = result.unsigned_abs();
         record._pad = 0;
         record.comm = comm;
     });

@@ -12,7 +12,7 @@ pub use drop::{IcmpSend, SkbDrop};
 pub use neighbour::{NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, NEIGH_UPDATE, Neighbour};
 pub use path::{Conntrack, Hop, PacketHead, Tuple};
 pub use route::RouteLookup;
-pub use tcp::{SocketState, SocketView, TcpReset, TcpRetransmit};
+pub use tcp::{SendError, SocketState, SocketView, TcpReset, TcpRetransmit};
 
 use crate::wire::{self, Wire};
 
@@ -102,6 +102,8 @@ events! {
     5 => TcpReset,
     /// A TCP socket changed its state.
     6 => SocketState,
+    /// A process could not send.
+    9 => SendError,
     /// A neighbour entry changed or failed.
     7 => Neighbour,
     /// The kernel sent an ICMP error about a packet.

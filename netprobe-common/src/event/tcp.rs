@@ -43,6 +43,20 @@ crate::wire! {
         pub _pad: u32,
     }
 
+    /// A process could not send: the system call failed, and there may be no packet.
+    ///
+    /// Source: `sock:sock_send_length` (sk, ret, flags), Linux 6.3.
+    pub struct SendError {
+        /// The socket, of any protocol. A UDP socket without a peer has no destination.
+        pub socket: SocketView,
+        /// What the process got, a positive errno.
+        pub err: u32,
+        /// Zero.
+        pub _pad: u32,
+        /// Name of the current task (`comm`), NUL-padded.
+        pub comm: [u8; 16],
+    }
+
     /// A TCP socket changed its state.
     ///
     /// Source: `sock:inet_sock_set_state` (sk, oldstate, newstate).

@@ -51,6 +51,18 @@ impl Sock {
         u16::from_be(probe(self.0 as u64, offset!(inet_sport)))
     }
 
+    /// The same of a socket of any protocol; none of a family that is not IP.
+    #[inline(always)]
+    pub(crate) fn datagram_view(self) -> Option<SocketView> {
+        let mut view = self.view();
+        // Only IP sockets are given a family.
+        if view.flow.family == 0 {
+            return None;
+        }
+        view.flow.proto = typed::<u16>(self.0, offset!(sk_protocol)) as _;
+        Some(view)
+    }
+
     /// Addresses, ports, namespace and state.
     #[inline(always)]
     pub(crate) fn view(self) -> SocketView {

@@ -14,6 +14,8 @@ use crate::model::{
 /// How long a look-up waits for its packet, nanoseconds. `connect()` sends its SYN within
 /// microseconds; 100 ms leaves room for a task that was preempted in between.
 const WAIT_NS: u64 = 100_000_000;
+/// How long a system call takes at most between its look-up and its end, nanoseconds.
+const SAME_CALL_NS: u64 = 2_000_000;
 /// Look-ups that wait at most; the oldest goes.
 const HELD_MAX: usize = 512;
 
@@ -44,6 +46,17 @@ impl Ghosts {
         self.0 = others;
         let mine: Vec<Held> = mine;
         mine.into_iter().map(|held| held.sighting).collect()
+    }
+
+    /// What the sender of `sighting` asked for a moment ago.
+    pub(super) fn asked_by(&self, sighting: &Sighting) -> Option<Flow> {
+        let packet = &sighting.packet;
+        let same = |held: &&Held| {
+            let asked = &held.sighting.packet;
+            (asked.netns, asked.pid) == (packet.netns, packet.pid)
+                && packet.mono_ns.saturating_sub(asked.mono_ns) <= SAME_CALL_NS
+        };
+        self.0.iter().rev().find(same).map(|held| held.flow)
     }
 
     /// Look-ups whose packet did not come, one group per question; those that found a route are

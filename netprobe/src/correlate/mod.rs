@@ -97,6 +97,7 @@ impl Journeys {
                 Some(self.of_packet(&sighting, flow, head, ct.as_ref()))
             }
             What::Lookup { flow, skb, role, .. } => self.of_lookup(&sighting, flow, *skb, *role),
+            What::SendError { flow, .. } => self.of_failed_send(&sighting, *flow),
             What::Retransmit { flow, .. } | What::Reset { flow, .. } | What::State { flow, .. } => {
                 if flow.dst.ip().is_unspecified() || (flow.src.port() == 0 && !failed_to_bind(&packet.what)) {
                     return None;
@@ -283,6 +284,15 @@ impl Journeys {
         Some(id)
     }
 
+    /// A send that failed: the look-up just before it, by the same process, knows whither.
+    fn of_failed_send(&mut self, sighting: &Arc<Sighting>, flow: Flow) -> Option<u64> {
+        let flow = if flow.dst.ip().is_unspecified() { self.ghosts.asked_by(sighting)? } else { flow };
+        let id = self.index.find(&flow).unwrap_or_else(|| self.open(flow, sighting));
+        let forward = self.is_forward(id, &flow);
+        self.add(id, Arc::clone(sighting), forward);
+        Some(id)
+    }
+
     /// An ICMP error belongs to the journey of the packet it quotes, and goes against it.
     fn error_about(&mut self, sighting: &Arc<Sighting>, inner: &Flow) -> Option<u64> {
         let id = self.index.find(inner)?;
@@ -389,7 +399,8 @@ fn failed_to_bind(what: &What) -> bool {
 const fn is_telling(what: &What) -> bool {
     match what {
         What::Hop { head, .. } => head.flags.0 & 7 != 0,
-        What::Dropped { .. } | What::Retransmit { .. } | What::Reset { .. } | What::IcmpSent { .. } => true,
+        What::Dropped { .. } | What::Retransmit { .. } | What::Reset { .. } => true,
+        What::SendError { .. } | What::IcmpSent { .. } => true,
         What::Lookup { err, .. } => *err != 0,
         What::State { .. } | What::Dns { .. } => true,
         What::Neighbour { .. } => false,

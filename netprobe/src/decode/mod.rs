@@ -110,6 +110,11 @@ impl Decoder {
                 };
                 (e.socket.netns, 0, what)
             }
+            Event::SendError(e) => {
+                let comm = self.intern(&head::text(&e.comm));
+                let what = What::SendError { flow: head::any_flow(&e.socket.flow), err: e.err, comm };
+                (e.socket.netns, 0, what)
+            }
             Event::DnsHead(e) => (e.netns, e.ifindex, dns_head(e)),
             Event::Neighbour(e) => (e.netns, e.ifindex, neighbour(e)),
             Event::IcmpSend(e) => {

@@ -239,6 +239,15 @@ pub enum What {
         /// Socket state.
         state: &'static str,
     },
+    /// A process could not send, and there may be no packet.
+    SendError {
+        /// The socket's flow; a destination that only the call named comes from the look-up before it.
+        flow: Flow,
+        /// What the process got, a positive errno.
+        err: u32,
+        /// Current task's name.
+        comm: Arc<str>,
+    },
     /// A TCP socket changed its state.
     State {
         /// The socket's flow.
@@ -299,6 +308,7 @@ impl What {
             | Self::Retransmit { flow, .. }
             | Self::Reset { flow, .. }
             | Self::State { flow, .. }
+            | Self::SendError { flow, .. }
             | Self::Dns { flow, .. } => Some(*flow),
             Self::Neighbour { .. } => None,
         }

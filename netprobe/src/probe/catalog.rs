@@ -123,6 +123,13 @@ pub const PROBES: &[Probe] = &[
         need: Need::Following,
     },
     Probe {
+        program: "sock_send_length",
+        reads: &["sock*", "int"],
+        since: "6.3",
+        shows: "what processes cannot send though no packet is dropped: datagrams too long, refused by a BPF program",
+        need: Need::Following,
+    },
+    Probe {
         program: "neigh_update",
         reads: &[NEIGH, "const u8*", "u8", "u32", "u32"],
         since: "5.1",

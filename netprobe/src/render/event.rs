@@ -42,6 +42,9 @@ pub(super) fn words(sighting: &Sighting) -> Words {
         }
         What::Retransmit { state, .. } => ("tcp", resent(state).to_owned()),
         What::Reset { sent, socket, reason, .. } => ("tcp", reset(*sent, *socket, reason)),
+        What::SendError { err, comm, .. } => {
+            ("send", format!("{comm} cannot send: {:?}", Errno::from_raw((*err).cast_signed())))
+        }
         What::State { old, new, err, comm, .. } => ("tcp", state(old, new, *err, comm)),
         What::Dns { message, .. } => ("dns", dns(message.as_ref())),
         What::Neighbour { ip, mac, new_mac, failed, waiting } => {
@@ -163,6 +166,7 @@ fn label(what: &What) -> String {
         | What::Retransmit { .. }
         | What::Reset { .. }
         | What::State { .. }
+        | What::SendError { .. }
         | What::Dns { .. }
         | What::Neighbour { .. } => String::new(),
     }

@@ -213,6 +213,7 @@ pub(super) fn every_event() -> Vec<Step> {
         What::Reset { flow: syn(), sent: false, socket: true, reason: "".into(), state: "ESTABLISHED" },
         What::State { flow: syn(), old: "CLOSE", new: "SYN_SENT", err: 0, comm: "mysql".into() },
         What::State { flow: syn(), old: "SYN_SENT", new: "CLOSE", err: 111, comm: "swapper".into() },
+        What::SendError { flow: syn(), err: 90, comm: "app".into() },
         neighbour(false, true, None),
         neighbour(false, false, Some("02:00:00:00:00:01")),
         neighbour(true, false, None),

@@ -2,14 +2,40 @@
 
 use crate::{
     explain::{Case, Draft, Drop, Rule},
-    model::{devices::CgroupProgram, packet::What},
+    model::{devices::CgroupProgram, finding::Confidence, packet::What},
 };
 
 pub(super) const RULE: Rule =
     Rule { id: "cgroup-bpf-drop", means: "a BPF program on the pod's cgroup refused the packet", check };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    egress(case).or_else(|| ingress(case))
+    egress(case).or_else(|| ingress(case)).or_else(|| refused(case))
+}
+
+/// The process got EPERM from send(), nothing was dropped and nothing was sent: a program on sendmsg refused it.
+fn refused(case: &Case<'_>) -> Option<Draft> {
+    let (step, comm) = case.steps().find_map(|step| match &step.sighting.packet.what {
+        What::SendError { err, comm, .. } if *err == libc::EPERM as u32 => Some((step, comm)),
+        _ => None,
+    })?;
+    if case.hops().any(|(s, ..)| s.forward) || case.all_drops().next().is_some() {
+        return None;
+    }
+    let at_ns = step.sighting.packet.mono_ns;
+    let claim = format!(
+        "{} cannot send to {}: {comm} gets EPERM and no packet exists, so a BPF program on the cgroup of its process refuses \
+         sendmsg",
+        case.place(&step.sighting),
+        case.whither()
+    );
+    Some(
+        Draft::new(case, step.sighting.side, None, claim)
+            .detail("sendmsg")
+            .confidence(Confidence::Likely)
+            .proof(at_ns, format!("sock_send_length: {comm} got EPERM, and no packet was dropped"))
+            .fix("bpftool cgroup tree  # names the program and its cgroup")
+            .fix("ask its owner: systemd, the CNI, a security agent"),
+    )
 }
 
 fn egress(case: &Case<'_>) -> Option<Draft> {

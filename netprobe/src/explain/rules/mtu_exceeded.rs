@@ -9,6 +9,44 @@ pub(super) const RULE: Rule =
     Rule { id: "mtu-exceeded", means: "the packet is larger than the MTU of the device ahead", check };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
+    dropped(case).or_else(|| refused(case))
+}
+
+/// The process got EMSGSIZE, and nothing of the flow was ever sent: who probes the path's MTU sends smaller ones too.
+fn refused(case: &Case<'_>) -> Option<Draft> {
+    let (step, comm) = case.steps().find_map(|step| match &step.sighting.packet.what {
+        What::SendError { err, comm, .. } if *err == libc::EMSGSIZE as u32 => Some((step, comm)),
+        _ => None,
+    })?;
+    if case.hops().any(|(s, ..)| s.forward) {
+        return None;
+    }
+    let packet = &step.sighting.packet;
+    let decision = case.decision(packet.netns, true, packet.mono_ns).filter(|l| l.err == 0);
+    let link = decision.and_then(|l| case.namespace(packet.netns)?.links.get(&l.out_ifindex));
+    let place = case.place(&step.sighting);
+    let than = link
+        .map_or_else(|| "than its way takes".to_owned(), |link| format!("than {} takes (MTU {})", link.name, link.mtu));
+    let claim = format!(
+        "{place} cannot send to {}: {comm} sends datagrams that must not be cut and are longer {than}, and gets EMSGSIZE; no \
+         packet exists",
+        case.whither()
+    );
+    let mut draft = Draft::new(case, step.sighting.side, link.map(|l| l.name.clone()), claim)
+        .detail(link.map_or_else(String::new, |l| format!("{} {}", l.name, l.mtu)))
+        .proof(packet.mono_ns, format!("sock_send_length: {comm} got EMSGSIZE"))
+        .fix("send smaller datagrams, or let them be cut (clear IP_MTU_DISCOVER)");
+    if let Some(link) = link {
+        draft = draft.fix(format!("or raise the MTU of {} and of the path: the CNI's mtu setting", link.name));
+    }
+    draft.count = case
+        .steps()
+        .filter(|s| matches!(s.sighting.packet.what, What::SendError { err, .. } if err == libc::EMSGSIZE as u32))
+        .count() as u64;
+    Some(draft)
+}
+
+fn dropped(case: &Case<'_>) -> Option<Draft> {
     let drop = case.drops().find(is_too_big)?;
     let v6 = drop.head.flow?.is_v6();
     let size = size(&drop);
@@ -76,9 +114,29 @@ fn answer(case: &Case<'_>) -> Option<(u64, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, icmp_sent, in_pod, lookup, syn};
+    use super::super::testing::{Scene, drop_of, hop, icmp_sent, in_pod, lookup, syn};
     use super::*;
-    use crate::model::packet::{Head, LookupRole};
+    use crate::model::packet::{Head, LookupRole, Place};
+    fn refused_send() -> What {
+        What::SendError { flow: super::super::testing::flow(), err: libc::EMSGSIZE as u32, comm: "app".into() }
+    }
+
+    #[test]
+    fn tells_the_datagram_that_was_never_sent() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, in_pod(lookup(254, 0, 2, LookupRole::Output)), "");
+        scene.step(2, in_pod(refused_send()), "");
+        let draft = check(&scene.case()).expect("it is too long");
+        assert!(draft.claim.contains("longer than eth0 takes (MTU 1500)"), "{}", draft.claim);
+    }
+
+    #[test]
+    fn stays_silent_on_who_probes_the_paths_mtu() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, in_pod(hop(Place::Transmit, syn())), "eth0");
+        scene.step(2, in_pod(refused_send()), "");
+        assert_eq!(check(&scene.case()), None);
+    }
 
     fn large() -> Head {
         Head { ip_len: 1400, ..syn() }

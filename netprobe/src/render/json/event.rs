@@ -149,6 +149,11 @@ enum Event<'a> {
         error: u32,
         comm: &'a str,
     },
+    SendError {
+        flow: FlowRef,
+        error: u32,
+        comm: &'a str,
+    },
     Neighbour {
         ip: IpAddr,
         mac: Option<&'a str>,
@@ -174,6 +179,7 @@ enum Event<'a> {
 }
 
 impl<'a> Event<'a> {
+    #[allow(clippy::too_many_lines, reason = "one arm an event; a second list of events would be worse")]
     fn new(what: &'a What) -> Self {
         let flow_of = |flow: &Flow| FlowRef::new(flow);
         let ct_of = |ct: &Option<Conntrack>| ct.as_ref().map(ConntrackRef::new);
@@ -212,6 +218,7 @@ impl<'a> Event<'a> {
             What::State { flow, old, new, err, comm } => {
                 Self::State { flow: flow_of(flow), old, new, error: *err, comm }
             }
+            What::SendError { flow, err, comm } => Self::SendError { flow: flow_of(flow), error: *err, comm },
             What::Neighbour { ip, mac, new_mac, failed, waiting } => Self::Neighbour {
                 ip: *ip,
                 mac: Some(mac.as_str()).filter(|mac| !mac.is_empty()),
