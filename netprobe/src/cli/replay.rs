@@ -11,7 +11,7 @@ use crate::{
     pipeline::{DropCounts, Input, Pipeline},
     probe::tables::LOSS_NAMES,
     record::{Frame, Reader},
-    render::Render,
+    render::{FindingsOnly, Render},
 };
 
 const EXAMPLES: &str = "\
@@ -62,6 +62,9 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let options = options.unwrap_or_default();
     let expect = serde_json::from_value(options["expect"].clone()).unwrap_or_default();
     let mut out = args.output.renderer(&host);
+    if options["command"] == "drops" {
+        out = Box::new(FindingsOnly(out));
+    }
     let decoder = Decoder::new(host, Symbols::default());
     let mut pipeline = Pipeline::new(decoder, node, inventory.unwrap_or_default(), expect, now_ns);
     let mut last_ns = now_ns;

@@ -53,8 +53,10 @@ pub enum Reading {
 pub struct Answer {
     /// What was asked.
     pub question: Question,
-    /// When reading began, `CLOCK_MONOTONIC` nanoseconds.
+    /// When reading began, `CLOCK_MONOTONIC` nanoseconds: what happened before is in it.
     pub mono_ns: u64,
+    /// When it was done: what happened after is not in it, and of what lies between nobody knows.
+    pub done_ns: u64,
     /// What was read.
     pub reading: Reading,
 }
@@ -104,10 +106,10 @@ impl Readings {
         self.of.get(&question)?.back().filter(|answer| answer.mono_ns >= since_ns)
     }
 
-    /// The latest good reading made before `until_ns`, else none.
+    /// The latest good reading that was done before `until_ns`, else none.
     #[must_use]
     pub fn before(&self, question: Question, until_ns: u64) -> Option<&Answer> {
-        let good = |a: &&Answer| a.mono_ns < until_ns && !matches!(a.reading, Reading::Failed(_));
+        let good = |a: &&Answer| a.done_ns < until_ns && !matches!(a.reading, Reading::Failed(_));
         self.of.get(&question)?.iter().rev().find(good)
     }
 }
@@ -119,7 +121,7 @@ mod tests {
     const QUESTION: Question = Question { netns: 1, subject: Subject::Counters };
 
     fn answer(mono_ns: u64) -> Answer {
-        Answer { question: QUESTION, mono_ns, reading: Reading::Counters(Counters::default()) }
+        Answer { question: QUESTION, mono_ns, done_ns: mono_ns, reading: Reading::Counters(Counters::default()) }
     }
 
     #[test]

@@ -123,7 +123,12 @@ mod tests {
         let rows = [("TcpExt.ListenOverflows", overflows), ("TcpExt.ListenDrops", drops)];
         let counters = Counters(rows.into_iter().map(|(name, n)| (name.to_owned(), n)).collect());
         let question = Question { netns: POD, subject: Subject::Counters };
-        scene.facts.readings.keep(&Answer { question, mono_ns, reading: Reading::Counters(counters) });
+        scene.facts.readings.keep(&Answer {
+            question,
+            mono_ns,
+            done_ns: mono_ns,
+            reading: Reading::Counters(counters),
+        });
     }
 
     #[test]

@@ -278,7 +278,12 @@ impl Scene {
             Reading::Netfilter(_) => Subject::Netfilter,
             _ => Subject::Counters,
         };
-        self.facts.readings.keep(&asked::Answer { question: Question { netns, subject }, mono_ns, reading });
+        self.facts.readings.keep(&asked::Answer {
+            question: Question { netns, subject },
+            mono_ns,
+            done_ns: mono_ns,
+            reading,
+        });
     }
 
     fn add(&mut self, ms: u64, what: impl Seen, device: &str, forward: bool) {

@@ -103,7 +103,7 @@ impl Asker {
                 let reading = netns.map_err(anyhow::Error::new).and_then(|netns| inside(&netns, || read(question)));
                 let reading = reading.unwrap_or_else(|error| Reading::Failed(format!("{error:#}")));
                 // Nobody listens where the run is over.
-                let _ = sender.send(Answer { question, mono_ns, reading });
+                let _ = sender.send(Answer { question, mono_ns, done_ns: clock(), reading });
             };
             let named = thread::Builder::new().name(format!("read {:?}", question.subject).to_lowercase());
             if let Err(error) = named.spawn(work) {

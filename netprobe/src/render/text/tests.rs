@@ -141,10 +141,11 @@ shop/web-0 10.176.98.29:41234 -> 10.176.46.4:3306 tcp SYN
     0.040 ms  tcp    reset received
     0.050 ms  tcp    mysql connects
     0.060 ms  tcp    not connected: connection refused
-    0.070 ms  neigh  10.176.32.1 asked for on eth1, the packet waits
-    0.080 ms  neigh  10.176.32.1 is at 02:00:00:00:00:01 on eth1
-    0.090 ms  neigh  10.176.32.1 did not answer on eth1
-    0.100 ms  icmp   sends \"host unreachable\" to the sender
+    0.070 ms  send   app cannot send: EMSGSIZE
+    0.080 ms  neigh  10.176.32.1 asked for on eth1, the packet waits
+    0.090 ms  neigh  10.176.32.1 is at 02:00:00:00:00:01 on eth1
+    0.100 ms  neigh  10.176.32.1 did not answer on eth1
+    0.110 ms  icmp   sends \"host unreachable\" to the sender
     0.110 ms  dns    A api.example.com?
     0.120 ms  dns    A api.example.com: NXDOMAIN
     0.130 ms  route  table main: no route
