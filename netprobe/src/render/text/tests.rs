@@ -146,11 +146,11 @@ shop/web-0 10.176.98.29:41234 -> 10.176.46.4:3306 tcp SYN
     0.090 ms  neigh  10.176.32.1 is at 02:00:00:00:00:01 on eth1
     0.100 ms  neigh  10.176.32.1 did not answer on eth1
     0.110 ms  icmp   sends \"host unreachable\" to the sender
-    0.110 ms  dns    A api.example.com?
-    0.120 ms  dns    A api.example.com: NXDOMAIN
-    0.130 ms  route  table main: no route
-    0.140 ms  route  table 2: blackhole route
-    0.150 ms  node   eth1 in          fragmentation needed, about
+    0.120 ms  dns    A api.example.com?
+    0.130 ms  dns    A api.example.com: NXDOMAIN
+    0.140 ms  route  table main: no route
+    0.150 ms  route  table 2: blackhole route
+    0.160 ms  node   eth1 in          fragmentation needed, about
                      10.176.98.29:41234 -> 10.176.46.4:3306 tcp
 "
     );
