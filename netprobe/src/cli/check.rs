@@ -131,7 +131,21 @@ fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
     items
 }
 
+/// Programs of the node that name netfilter rules.
+fn tools() -> impl Iterator<Item = Item> {
+    crate::facts::netfilter_tools().into_iter().map(|(name, path, what)| {
+        let note = path.as_ref().map_or_else(|| format!("not installed: nothing {what}"), |_| what.to_owned());
+        Item::new(name, path.is_some(), note)
+    })
+}
+
 fn network() -> Vec<Item> {
+    let mut items = namespaces();
+    items.extend(tools());
+    items
+}
+
+fn namespaces() -> Vec<Item> {
     match crate::facts::FactsReader::start(crate::facts::Options { now_ns: host::mono_ns(), ..Default::default() }) {
         Ok((_, facts)) => {
             let pods = facts.namespaces.len().saturating_sub(1);
