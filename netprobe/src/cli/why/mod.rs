@@ -216,8 +216,9 @@ impl<'a> Why<'a> {
                 let _ = sender.send(News::Broken(error));
             }
         };
-        thread::Builder::new().name("connect".to_owned()).spawn(work).context("start a thread for the connection")?;
+        // Before the thread begins: a connection without a route is over within microseconds.
         let watched = Watched { proto, to: Vec::new(), own: None, pod, since_ns: host::mono_ns() };
+        thread::Builder::new().name("connect".to_owned()).spawn(work).context("start a thread for the connection")?;
         Ok(Self { args, live, watched, news, resolved: None, done: None, broken: None, ended: None, found: None })
     }
 
