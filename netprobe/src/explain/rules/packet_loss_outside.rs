@@ -20,7 +20,7 @@ const LOSSES: usize = 2;
 fn check(case: &Case<'_>) -> Option<Draft> {
     let talk = case.talk()?;
     let (point, out) = talk.uplink?;
-    if !talk.established() || case.drops().next().is_some() {
+    if !talk.established() {
         return None;
     }
     let mut sent = sent_again(talk, point, out);
@@ -30,20 +30,33 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         sent = told;
     }
     let come = came_late(talk, point, !out);
+    // One end had what comes after, and asked for what was missing.
+    let holes = talk.holes(point, !out);
+    let asked = talk.asked_again(point, out);
     // Something that left was waited for in vain and got through later: neither a dead peer nor an MTU does that.
-    let recovered = sent.iter().any(|(_, recovered)| *recovered) || !come.is_empty();
-    if !recovered || sent.len() + come.len() < LOSSES {
+    let recovered = sent.iter().any(|(_, recovered)| *recovered)
+        || !come.is_empty()
+        || !asked.is_empty()
+        || holes.iter().any(|hole| hole.filled_ns.is_some());
+    let (away, home) = (sent.len() + asked.len(), come.len().max(holes.len()));
+    if !recovered || away + home < LOSSES {
+        return None;
+    }
+    // What this node dropped was lost here; what it drops of a connection that is over was not what was missing.
+    let times = sent.iter().map(|(times, _)| times.1).chain(come.iter().map(|times| times.1));
+    let last_ns = times.chain(asked.iter().map(|r| r.copy.ns)).chain(holes.iter().map(|h| h.since_ns)).max()?;
+    if case.drops().any(|drop| drop.sighting().packet.mono_ns <= last_ns) {
         return None;
     }
     let device = talk.at(point, out).next().or_else(|| talk.at(point, !out).next())?.step.sighting.device.to_string();
     let flow = case.journey.flow;
     let peer = if out { flow.destination() } else { flow.source() };
     let mut losses = Vec::new();
-    if !sent.is_empty() {
-        losses.push(format!("{} segments that left by {device} had to be sent again", sent.len()));
+    if away > 0 {
+        losses.push(format!("{} that left by {device} had to be sent again", segments(away)));
     }
-    if !come.is_empty() {
-        losses.push(format!("{} segments of the peer came only when it sent them again", come.len()));
+    if home > 0 {
+        losses.push(format!("{} of the peer came only when it sent them again", segments(home)));
     }
     let claim = format!(
         "packets between {} and {peer} are lost outside this node: {}, while others got through",
@@ -51,7 +64,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         losses.join(" and ")
     );
     let mut draft = Draft::new(case, Side::Node, Some(device.clone()), claim)
-        .confidence(Confidence::Likely)
+        .confidence(if sent.is_empty() && come.is_empty() { Confidence::Possible } else { Confidence::Likely })
         .detail(if out { flow.dst.ip() } else { flow.src.ip() }.to_string());
     for ((first_ns, again_ns), _) in sent.iter().take(3) {
         let text =
@@ -62,12 +75,23 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         let text = format!("a segment of the peer came {} late by {device}", duration(came_ns - missed_ns));
         draft = draft.proof(*came_ns, text);
     }
-    draft.count = (sent.len() + come.len()) as u64;
+    for repeat in asked.iter().take(3) {
+        draft = draft.proof(repeat.copy.ns, format!("sent again by {device}: the peer had what comes after it"));
+    }
+    for hole in holes.iter().take(3) {
+        draft = draft.proof(hole.since_ns, format!("what came in by {device} had a hole, which was asked for again"));
+    }
+    draft.count = (away + home) as u64;
     Some(
         draft
             .fix(format!("network team: errors, overloaded links or rate limits between {device} and {peer}"))
             .fix(format!("ethtool -S {device} | grep -Ei 'drop|err'; mtr -T {peer}")),
     )
+}
+
+/// `1 segment`, `2 segments`
+fn segments(count: usize) -> String {
+    if count == 1 { "1 segment".to_owned() } else { format!("{count} segments") }
 }
 
 /// When what left was first sent and sent again after a time-out, and whether it was acknowledged then.
@@ -137,6 +161,42 @@ mod tests {
             "packets between shop/web-0 and 10.20.0.4:3306 are lost outside this node: 2 segments that left by eth1 had to be \
              sent again, while others got through"
         );
+    }
+
+    /// The `nth` packet of its direction at its device.
+    fn nth(nth: u64, what: What) -> What {
+        match what {
+            What::Hop { place, head, ct, inner, .. } => What::Hop { place, head, ct, inner, seen: nth },
+            other => other,
+        }
+    }
+
+    #[test]
+    fn tells_holes_that_were_asked_for_again() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, nth(1, hop(Place::Transmit, syn())), "eth1");
+        scene.back(2, nth(1, hop(Place::Receive, syn_ack())), "eth1");
+        for (ms, n, seq) in [(10, 2, 1002), (20, 4, 3002)] {
+            scene.back(ms, nth(n, hop(Place::Receive, segment(false, seq, 1000, 2))), "eth1");
+            scene.step(ms + 1, nth(n, hop(Place::Transmit, segment(true, 2, 0, seq - 1000))), "eth1");
+            scene.back(ms + 2, nth(n + 1, hop(Place::Receive, segment(false, seq - 1000, 1000, 2))), "eth1");
+        }
+        let draft = check(&scene.case()).expect("two were lost");
+        assert_eq!((draft.confidence, draft.count), (Confidence::Possible, 2));
+        assert!(draft.claim.contains("2 segments of the peer came only"), "{}", draft.claim);
+    }
+
+    #[test]
+    fn says_nothing_of_holes_among_samples() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, nth(1, hop(Place::Transmit, syn())), "eth1");
+        scene.back(2, nth(1, hop(Place::Receive, syn_ack())), "eth1");
+        for (ms, n, seq) in [(10, 40, 1002), (20, 50, 3002)] {
+            scene.back(ms, nth(n, hop(Place::Receive, segment(false, seq, 1000, 2))), "eth1");
+            scene.step(ms + 1, nth(n, hop(Place::Transmit, segment(true, 2, 0, seq - 1000))), "eth1");
+            scene.back(ms + 2, nth(n + 9, hop(Place::Receive, segment(false, seq - 1000, 1000, 2))), "eth1");
+        }
+        assert_eq!(check(&scene.case()), None, "others passed in between");
     }
 
     #[test]
