@@ -3,7 +3,7 @@
 use crate::{
     explain::{
         Case, Draft, Rule,
-        tcp::{Point, TIMEOUT_NS, Talk, after, duration},
+        tcp::{Hole, Point, Repeat, TIMEOUT_NS, Talk, after, duration},
     },
     model::{finding::Confidence, packet::What, sighting::Side},
 };
@@ -17,69 +17,104 @@ pub(super) const RULE: Rule = Rule {
 /// One loss happens on any network; more of one connection are worth a word.
 const LOSSES: usize = 2;
 
+/// Segments that were lost on the way, by what tells of each.
+struct Losses<'a> {
+    /// Left and sent again after a time-out: when first and when again, and whether it was heard of since.
+    sent: Vec<((u64, u64), bool)>,
+    /// Left and sent again because the peer had what comes after.
+    asked: Vec<Repeat<'a>>,
+    /// Of the peer, missing or repeated until a time-out of its: since when, and when it came.
+    come: Vec<(u64, u64)>,
+    /// Of the peer, missing though what comes after was there, and asked for again.
+    holes: Vec<Hole>,
+}
+
+impl<'a> Losses<'a> {
+    fn of(case: &Case<'a>, talk: &Talk<'a>, point: Point, out: bool) -> Self {
+        let mut sent = sent_again(talk, point, out);
+        let told = timed_out(case, talk, point, out);
+        // Of a busy connection not every packet is seen; the time-outs of a pod's own sockets are.
+        if told.len() > sent.len() {
+            sent = told;
+        }
+        let (asked, holes) = (talk.asked_again(point, out), talk.holes(point, !out));
+        Self { sent, asked, come: came_late(talk, point, !out), holes }
+    }
+
+    /// How many left and were lost, and how many of the peer.
+    fn counts(&self) -> (usize, usize) {
+        (self.sent.len() + self.asked.len(), self.come.len().max(self.holes.len()))
+    }
+
+    /// Something that was waited for in vain got through later: neither a dead peer nor an MTU does that.
+    fn recovered(&self) -> bool {
+        let heard = self.sent.iter().any(|(_, heard)| *heard);
+        let filled = self.holes.iter().any(|hole| hole.filled_ns.is_some());
+        heard || filled || !self.come.is_empty() || !self.asked.is_empty()
+    }
+
+    /// When the last one was noticed.
+    fn last_ns(&self) -> Option<u64> {
+        let times = self.sent.iter().map(|(times, _)| times.1).chain(self.come.iter().map(|times| times.1));
+        times.chain(self.asked.iter().map(|r| r.copy.ns)).chain(self.holes.iter().map(|h| h.since_ns)).max()
+    }
+
+    /// Three of each, as evidence.
+    fn proofs(&self, device: &str) -> Vec<(u64, String)> {
+        let sent = self.sent.iter().take(3).map(|((first_ns, again_ns), _)| {
+            let waited = duration(again_ns - first_ns);
+            (*again_ns, format!("sent again by {device} after {waited} or more, no drop on this node"))
+        });
+        let come = self.come.iter().take(3).map(|(missed_ns, came_ns)| {
+            (*came_ns, format!("a segment of the peer came {} late by {device}", duration(came_ns - missed_ns)))
+        });
+        let asked = self.asked.iter().take(3);
+        let asked = asked.map(|r| (r.copy.ns, format!("sent again by {device}: the peer had what comes after it")));
+        let holes = self.holes.iter().take(3);
+        let holes =
+            holes.map(|h| (h.since_ns, format!("what came in by {device} had a hole, which was asked for again")));
+        sent.chain(come).chain(asked).chain(holes).collect()
+    }
+}
+
 fn check(case: &Case<'_>) -> Option<Draft> {
     let talk = case.talk()?;
     let (point, out) = talk.uplink?;
     if !talk.established() {
         return None;
     }
-    let mut sent = sent_again(talk, point, out);
-    let told = timed_out(case, talk, point, out);
-    // Of a busy connection not every packet is seen; the time-outs of a pod's own sockets are.
-    if told.len() > sent.len() {
-        sent = told;
-    }
-    let come = came_late(talk, point, !out);
-    // One end had what comes after, and asked for what was missing.
-    let holes = talk.holes(point, !out);
-    let asked = talk.asked_again(point, out);
-    // Something that left was waited for in vain and got through later: neither a dead peer nor an MTU does that.
-    let recovered = sent.iter().any(|(_, recovered)| *recovered)
-        || !come.is_empty()
-        || !asked.is_empty()
-        || holes.iter().any(|hole| hole.filled_ns.is_some());
-    let (away, home) = (sent.len() + asked.len(), come.len().max(holes.len()));
-    if !recovered || away + home < LOSSES {
+    let losses = Losses::of(case, talk, point, out);
+    let (away, home) = losses.counts();
+    if !losses.recovered() || away + home < LOSSES {
         return None;
     }
     // What this node dropped was lost here; what it drops of a connection that is over was not what was missing.
-    let times = sent.iter().map(|(times, _)| times.1).chain(come.iter().map(|times| times.1));
-    let last_ns = times.chain(asked.iter().map(|r| r.copy.ns)).chain(holes.iter().map(|h| h.since_ns)).max()?;
+    let last_ns = losses.last_ns()?;
     if case.drops().any(|drop| drop.sighting().packet.mono_ns <= last_ns) {
         return None;
     }
     let device = talk.at(point, out).next().or_else(|| talk.at(point, !out).next())?.step.sighting.device.to_string();
     let flow = case.journey.flow;
     let peer = if out { flow.destination() } else { flow.source() };
-    let mut losses = Vec::new();
+    let mut told = Vec::new();
     if away > 0 {
-        losses.push(format!("{} that left by {device} had to be sent again", segments(away)));
+        told.push(format!("{} that left by {device} had to be sent again", segments(away)));
     }
     if home > 0 {
-        losses.push(format!("{} of the peer came only when it sent them again", segments(home)));
+        told.push(format!("{} of the peer came only when it sent them again", segments(home)));
     }
     let claim = format!(
         "packets between {} and {peer} are lost outside this node: {}, while others got through",
         case.who(),
-        losses.join(" and ")
+        told.join(" and ")
     );
+    // Before any time-out, what was missing may only have come by another way, and late.
+    let timed_out = !losses.sent.is_empty() || !losses.come.is_empty();
     let mut draft = Draft::new(case, Side::Node, Some(device.clone()), claim)
-        .confidence(if sent.is_empty() && come.is_empty() { Confidence::Possible } else { Confidence::Likely })
+        .confidence(if timed_out { Confidence::Likely } else { Confidence::Possible })
         .detail(if out { flow.dst.ip() } else { flow.src.ip() }.to_string());
-    for ((first_ns, again_ns), _) in sent.iter().take(3) {
-        let text =
-            format!("sent again by {device} after {} or more, no drop on this node", duration(again_ns - first_ns));
-        draft = draft.proof(*again_ns, text);
-    }
-    for (missed_ns, came_ns) in come.iter().take(3) {
-        let text = format!("a segment of the peer came {} late by {device}", duration(came_ns - missed_ns));
-        draft = draft.proof(*came_ns, text);
-    }
-    for repeat in asked.iter().take(3) {
-        draft = draft.proof(repeat.copy.ns, format!("sent again by {device}: the peer had what comes after it"));
-    }
-    for hole in holes.iter().take(3) {
-        draft = draft.proof(hole.since_ns, format!("what came in by {device} had a hole, which was asked for again"));
+    for (ns, text) in losses.proofs(&device) {
+        draft = draft.proof(ns, text);
     }
     draft.count = (away + home) as u64;
     Some(
