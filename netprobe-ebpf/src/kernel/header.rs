@@ -86,6 +86,8 @@ pub(crate) enum Slot {
     Drop,
     Icmp,
     Reset,
+    Ingress,
+    Egress,
     Last,
 }
 

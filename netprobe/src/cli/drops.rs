@@ -67,6 +67,7 @@ pub fn run(args: &DropsArgs) -> anyhow::Result<()> {
 
     let request = super::live::Request {
         command: "drops",
+        watch: super::live::Watch::Drops,
         filter: &args.filter,
         select: &args.select,
         default: Some(super::select::Target::All),

@@ -63,6 +63,7 @@ pub struct TraceArgs {
 pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
     let request = super::live::Request {
         command: "trace",
+        watch: super::live::Watch::Packets,
         filter: &args.filter,
         select: &args.select,
         default: None,

@@ -6,6 +6,7 @@
 //! [`Inventory`](inventory::Inventory).
 
 pub mod asked;
+pub mod counted;
 pub mod counters;
 pub mod devices;
 pub mod dns;
@@ -13,6 +14,7 @@ pub mod drops;
 pub mod facts;
 pub mod finding;
 pub mod flow;
+pub mod flows;
 pub mod identity;
 pub mod inventory;
 pub mod journey;

@@ -14,9 +14,12 @@ use std::{
 use bytes::Bytes;
 
 mod drops;
+mod flows;
 
 pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
+use flows::Flows;
+pub use flows::rows_over;
 
 use crate::{
     correlate::Journeys,
@@ -26,9 +29,11 @@ use crate::{
     facts::FactsEvent,
     model::{
         asked::Question,
+        counted::CountedRows,
         drops::{DropTable, Loss, Summary},
         facts::NodeFacts,
         finding::Finding,
+        flows::{FlowTable, Translation},
         inventory::Inventory,
         packet::Packet,
     },
@@ -58,6 +63,8 @@ pub enum Input {
     Inventory(Inventory),
     /// The kernel's drop table.
     Drops(Vec<DropCount>),
+    /// The kernel's table of counted flows.
+    Counted(CountedRows),
     /// Something was lost.
     Lost(Loss),
 }
@@ -108,6 +115,7 @@ pub struct Pipeline {
     /// Findings as told last, and when; those that changed since are told in time.
     told: BTreeMap<String, (Arc<Finding>, u64)>,
     drops: Drops,
+    flows: Flows,
     summary: Summary,
 }
 
@@ -132,6 +140,7 @@ impl Pipeline {
             answered: BTreeSet::new(),
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
+            flows: Flows::since(now_ns),
             summary: Summary { from_ns: now_ns, ..Summary::default() },
         };
         pipeline.drops.number_owners(&pipeline.names);
@@ -201,6 +210,10 @@ impl Pipeline {
                 self.rename();
             }
             Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
+            Input::Counted(rows) => {
+                let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
+                self.flows.set(rows, known);
+            }
             Input::Lost(loss) => {
                 self.summary.lost += loss.lost;
                 self.findings.note_loss();
@@ -263,6 +276,22 @@ impl Pipeline {
     pub fn drop_table(&mut self, now_ns: u64) -> DropTable {
         let Self { drops, decoder, names, facts, journeys, .. } = self;
         drops.table(now_ns, Known { decoder, names, facts, journeys })
+    }
+
+    /// Who talks to whom at this moment; of `wanted` namespaces only, where they are given.
+    #[must_use]
+    pub fn flow_table(&self, now_ns: u64, wanted: Option<&BTreeSet<u32>>) -> FlowTable {
+        self.flows.table(now_ns, self.known_for_flows(), wanted)
+    }
+
+    /// Translations that were not told yet.
+    pub fn fresh_translations(&mut self, wanted: Option<&BTreeSet<u32>>) -> Vec<Translation> {
+        let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
+        self.flows.fresh_translations(known, wanted)
+    }
+
+    const fn known_for_flows(&self) -> flows::Known<'_> {
+        flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory }
     }
 
     fn dropped(&mut self) -> u64 {

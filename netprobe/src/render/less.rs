@@ -6,6 +6,7 @@ use super::Render;
 use crate::model::{
     drops::{DropTable, Loss, Summary},
     finding::Finding,
+    flows::{FlowTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
@@ -28,6 +29,14 @@ impl Render for FindingsOnly {
 
     fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()> {
         self.0.drops(table, live)
+    }
+
+    fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()> {
+        self.0.flows(table, live)
+    }
+
+    fn translation(&mut self, translation: &Translation) -> io::Result<()> {
+        self.0.translation(translation)
     }
 
     fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
@@ -64,6 +73,14 @@ impl Render for Silent {
     }
 
     fn drops(&mut self, _: &DropTable, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flows(&mut self, _: &FlowTable, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn translation(&mut self, _: &Translation) -> io::Result<()> {
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use crate::model::{
     drops::{DropTable, Loss, Summary},
     finding::Finding,
+    flows::{FlowTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
@@ -49,6 +50,12 @@ pub trait Render {
 
     /// Who loses packets, at one moment. `live` redraws in place, where the format can.
     fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()>;
+
+    /// Who talks to whom by which device, at one moment. `live` redraws in place, where the format can.
+    fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()>;
+
+    /// What NAT made of a connection: once for each.
+    fn translation(&mut self, translation: &Translation) -> io::Result<()>;
 
     /// The end of `why`; its findings were written before.
     fn verdict(&mut self, verdict: &Verdict) -> io::Result<()>;

@@ -9,6 +9,7 @@ use crate::{
         facts::HostFacts,
         finding::{Confidence, Evidence, Finding, Netfilter, RouteTaken},
         flow::{Flow, Proto},
+        flows::{Amount, Amounts, DeviceRow, FlowLine, FlowTable, State, Translation},
         identity::{Pod, Source},
         journey::{Journey, Step},
         known::{Known, Why},
@@ -261,4 +262,60 @@ pub(super) fn drop_table() -> DropTable {
             noise("multicast nobody listens to", 2),
         ],
     }
+}
+
+pub(super) fn translation() -> Translation {
+    Translation {
+        first_ns: START_NS,
+        pod: Some(pod("web-0")),
+        before: flow(Proto::Tcp, "10.1.0.5:41234", "10.96.0.1:80"),
+        after: flow(Proto::Tcp, "192.0.2.10:41234", "10.20.0.4:8080"),
+        dnat: Some("PREROUTING"),
+        snat: Some("POSTROUTING"),
+        snat_device: Some("eth0".to_owned()),
+        service: Some("shop/db".to_owned()),
+        devices: vec!["eth1".to_owned()],
+    }
+}
+
+pub(super) fn flow_table() -> FlowTable {
+    let amount = |packets, bytes| Amount { packets, bytes };
+    let amounts = Amounts { out: amount(6, 504), into: amount(5, 15_000_000) };
+    let device = |name: Option<&str>, device: &str, is_uplink| DeviceRow {
+        pod: name.map(pod),
+        side: Side::Node,
+        device: device.to_owned(),
+        is_uplink,
+        amounts,
+    };
+    let line = FlowLine {
+        pod: Some(pod("web-0")),
+        proto: Proto::Tcp,
+        peer: "10.96.0.1:80".parse().expect("an address with a port"),
+        served_port: 0,
+        initiated: true,
+        name: Some("shop/db (service)".to_owned()),
+        devices: vec!["eth1".to_owned()],
+        connections: 3,
+        amounts,
+        handshake_ns: Some(257_000),
+        retransmits: 2,
+        states: vec![(State::Closed, 2), (State::Unanswered, 1)],
+        nat: Some(Arc::new(translation())),
+        first_ns: START_NS,
+        last_ns: START_NS + 1,
+    };
+    let served = FlowLine {
+        peer: "10.9.0.7:0".parse().expect("an address with a port"),
+        served_port: 8080,
+        initiated: false,
+        name: None,
+        devices: Vec::new(),
+        states: vec![(State::Open, 1)],
+        nat: None,
+        ..line.clone()
+    };
+    let devices =
+        vec![device(Some("web-0"), "veth3f2", false), device(Some("web-0"), "eth1", true), device(None, "eth0", true)];
+    FlowTable { mono_ns: START_NS, since_ns: START_NS - 1_500_000_000, devices, lines: vec![line, served], more: 7 }
 }

@@ -8,6 +8,8 @@ use netprobe_common::config::{Config, NS_FOLLOWED, NS_NODE, NS_POD};
 use tokio::io::unix::AsyncFd;
 
 mod asking;
+mod counting;
+mod devices;
 mod parts;
 mod whom;
 
@@ -46,10 +48,23 @@ const HOUSEKEEPING_NS: u64 = 1_000_000_000;
 /// rows: with 8 s the table (`PLACES_MAX`) holds 140 new ones a second, with 30 s it was full at 40.
 const RETIRE_NS: u64 = 8_000_000_000;
 
+/// What a command lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Followed packets, on all tracepoints.
+    Packets,
+    /// Drops alone.
+    Drops,
+    /// Flows counted by TC classifiers.
+    Flows,
+}
+
 /// What a live run is asked.
 pub struct Request<'a> {
-    /// `trace` or `drops`, as recordings name it.
+    /// Name of the command, as recordings have it.
     pub command: &'static str,
+    /// What it lives on.
+    pub watch: Watch,
     /// Filter words.
     pub filter: &'a [String],
     /// Whose packets.
@@ -79,7 +94,7 @@ pub struct Live {
     last_record_ns: u64,
     resting: bool,
     housekeeping_ns: u64,
-    drops_only: bool,
+    watch: Watch,
 }
 
 impl Live {
@@ -101,15 +116,16 @@ impl Live {
         };
         must_be_privileged()?;
         // What is expected can only be held against packets that are followed.
-        let drops = request.command == "drops";
-        let drops_only = drops && request.expect.is_empty();
-        let (parts, followed) = Parts::gather(request, &target, &inventory, drops_only, config)?;
+        let drops = request.watch == Watch::Drops;
+        let watch = if drops && !request.expect.is_empty() { Watch::Packets } else { request.watch };
+        let (parts, followed) = Parts::gather(request, &target, &inventory, watch, config)?;
         let node = parts.host.node.clone();
         let now_ns = host::mono_ns();
-        let begun = request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request, now_ns));
+        let begun =
+            request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, (request, &followed), now_ns));
         let recorder = begun.transpose()?;
         let mut renderer = request.output.renderer(&parts.host);
-        if drops {
+        if request.watch != Watch::Packets {
             renderer = Box::new(FindingsOnly(renderer));
         }
         let decoder = Decoder::new(parts.host, parts.symbols);
@@ -126,10 +142,11 @@ impl Live {
             last_record_ns: now_ns,
             resting: false,
             housekeeping_ns: now_ns,
-            drops_only,
+            watch,
         };
         live.follow(&followed)?;
-        if !drops_only {
+        live.classify();
+        if watch == Watch::Packets {
             live.asking.read_bases(live.pipeline.facts(), &followed);
             live.take_answers(now_ns)?;
         }
@@ -169,7 +186,7 @@ impl Live {
         if now_ns.saturating_sub(self.housekeeping_ns) >= HOUSEKEEPING_NS {
             self.housekeeping_ns = now_ns;
             self.take_losses(now_ns, out)?;
-            if !self.drops_only {
+            if self.watch == Watch::Packets {
                 self.attached.retire_places(now_ns.saturating_sub(RETIRE_NS))?;
             }
         }
@@ -253,7 +270,9 @@ impl Live {
         self.take_last_answers()?;
         let now_ns = host::mono_ns();
         self.take_losses(now_ns, out)?;
-        self.take_drops(now_ns, false)?;
+        if self.watch != Watch::Flows {
+            self.take_drops(now_ns, false)?;
+        }
         let result = self.pipeline.finish(now_ns, out);
         self.keep(&Frame::Tick(now_ns));
         if let Some(recorder) = self.recorder.take() {
@@ -284,6 +303,7 @@ impl Live {
 
     fn take_events(&mut self, events: Vec<FactsEvent>) -> Result<()> {
         let mut renamed = false;
+        let changed = !events.is_empty();
         for event in events {
             let json = serde_json::to_vec(&event).context("write a change of the node as JSON")?;
             self.keep(&Frame::FactsEvent(json.into()));
@@ -294,6 +314,9 @@ impl Live {
             && let Ok(followed) = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node)
         {
             self.follow(&followed)?;
+        }
+        if changed {
+            self.classify();
         }
         Ok(())
     }
@@ -387,14 +410,21 @@ fn keep(recorder: &mut Option<Writer>, frame: &Frame) {
     }
 }
 
-fn begin(path: &Path, parts: &Parts, inventory: &Inventory, request: &Request<'_>, now_ns: u64) -> Result<Writer> {
+fn begin(
+    path: &Path,
+    parts: &Parts,
+    inventory: &Inventory,
+    (request, followed): (&Request<'_>, &Followed),
+    now_ns: u64,
+) -> Result<Writer> {
     let wall_ns = i64::try_from(now_ns)? + parts.host.wall_offset_ns;
     let header = Header { node: parts.host.node.clone(), wall_ns, version: env!("CARGO_PKG_VERSION").to_owned() };
     let mut writer = Writer::create(path, &header)?;
     writer.write(&Frame::HostFacts(Box::new(parts.host.clone())))?;
     writer.write(&Frame::NodeFacts(Box::new(parts.node.clone())))?;
     writer.write(&Frame::Inventory(Box::new(inventory.clone())))?;
-    let options = serde_json::json!({ "command": request.command, "expect": request.expect });
+    let namespaces = (!followed.all).then_some(&followed.namespaces);
+    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces });
     writer.write(&Frame::Options(options))?;
     writer.write(&Frame::Tick(now_ns))?;
     Ok(writer)

@@ -134,6 +134,7 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
     let proto = check(args)?;
     let request = Request {
         command: "why",
+        watch: super::live::Watch::Packets,
         filter: &[],
         select: &args.select,
         default: None,

@@ -52,6 +52,8 @@ fn everything() -> Vec<Value> {
         json.finding(&samples::wrong_egress())?;
         json.finding(&bare)?;
         json.drops(&samples::drop_table(), true)?;
+        json.flows(&samples::flow_table(), true)?;
+        json.translation(&samples::translation())?;
         json.loss(&Loss { mono_ns: 1, lost: 12, what: "records that found no room" })?;
         json.summary(&summary())
     })
@@ -66,7 +68,7 @@ fn every_object_is_as_the_schema_says() {
         let errors: Vec<_> = validator.iter_errors(object).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{object}\n{errors:?}");
     }
-    for kind in ["packet", "journey", "finding", "drops", "loss", "summary"] {
+    for kind in ["packet", "journey", "finding", "drops", "flows", "nat", "loss", "summary"] {
         assert!(objects.iter().any(|object| object["kind"] == kind), "no {kind}");
     }
 }

@@ -12,10 +12,13 @@ use super::{Clock, Render, Setup, clock::elapsed, escape};
 use crate::model::{
     drops::{DropTable, Loss, Summary},
     finding::{Evidence, Finding},
+    flows::{FlowTable, Translation},
     journey::{Journey, Step},
     verdict::{Outcome, Verdict},
 };
 
+mod columns;
+mod flows;
 mod path;
 mod style;
 mod table;
@@ -38,6 +41,8 @@ pub(super) struct Text {
     current: Option<u64>,
     /// What was said of each finding, without its count.
     said: HashMap<String, Finding>,
+    /// Counts of flows were shown: a run that follows no packet has no journeys to sum up.
+    counted: bool,
 }
 
 impl Text {
@@ -50,7 +55,35 @@ impl Text {
             styles: Styles::new(setup.colour),
             current: None,
             said: HashMap::new(),
+            counted: false,
         }
+    }
+
+    /// A table: below the one before it, or in its place.
+    fn table(&mut self, heading: &str, mut lines: Vec<String>, live: bool) -> io::Result<()> {
+        let heading = paint(self.styles.dim, heading);
+        if live {
+            // One line for the heading and one for the cursor.
+            if let Some(room) = self.screen_lines.map(|lines| lines.saturating_sub(2).max(2))
+                && lines.len() > room
+            {
+                let hidden = lines.len() - (room - 1);
+                lines.truncate(room - 1);
+                lines.push(format!("({hidden} lines more: make the terminal higher, or pipe the output)"));
+            }
+            // Home; each line clears to its end; then all below.
+            write!(self.out, "\x1b[H{heading}\x1b[K\r\n")?;
+            for line in &lines {
+                write!(self.out, "{line}\x1b[K\r\n")?;
+            }
+            write!(self.out, "\x1b[J")?;
+        } else {
+            writeln!(self.out, "{heading}")?;
+            for line in &lines {
+                writeln!(self.out, "{line}")?;
+            }
+        }
+        self.flush()
     }
 
     fn steps(&mut self, journey: &Journey, lines: Vec<path::Line>, findings: &[Arc<Finding>]) -> io::Result<()> {
@@ -159,28 +192,27 @@ impl Render for Text {
     fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()> {
         // Only a terminal is too narrow for a table: a file or a pipe gets every word.
         let table_columns = self.screen_lines.map_or(usize::MAX, |_| self.columns);
-        let mut lines = table::lines(table, table_columns, self.columns);
+        let lines = table::lines(table, table_columns, self.columns);
         let heading = format!("{}  drops since start", self.clock.time_of_day(table.mono_ns));
-        if live {
-            // One line for the heading and one for the cursor.
-            if let Some(room) = self.screen_lines.map(|lines| lines.saturating_sub(2).max(2))
-                && lines.len() > room
-            {
-                let hidden = lines.len() - (room - 1);
-                lines.truncate(room - 1);
-                lines.push(format!("({hidden} lines more: make the terminal higher, or pipe the output)"));
-            }
-            // Home; each line clears to its end; then all below.
-            write!(self.out, "\x1b[H{}\x1b[K\r\n", paint(self.styles.dim, &heading))?;
-            for line in &lines {
-                write!(self.out, "{line}\x1b[K\r\n")?;
-            }
-            write!(self.out, "\x1b[J")?;
-        } else {
-            writeln!(self.out, "{}", paint(self.styles.dim, &heading))?;
-            for line in &lines {
-                writeln!(self.out, "{line}")?;
-            }
+        self.table(&heading, lines, live)
+    }
+
+    fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()> {
+        self.counted = true;
+        let columns = self.screen_lines.map_or(usize::MAX, |_| self.columns);
+        let lines = flows::lines(table, columns, self.columns);
+        let took = elapsed(table.mono_ns.saturating_sub(table.since_ns));
+        let heading = format!("{}  packets and bytes on the wire in {took}", self.clock.time_of_day(table.mono_ns));
+        self.table(&heading, lines, live)
+    }
+
+    fn translation(&mut self, translation: &Translation) -> io::Result<()> {
+        (self.current, self.counted) = (None, true);
+        let time = self.clock.time_of_day(translation.first_ns);
+        let (header, words) = flows::translation(translation);
+        self.wrapped(&format!("{time}  {header}"), "", "  ", self.styles.header)?;
+        for text in words {
+            self.wrapped(&text, "  ", "    ", anstyle::Style::new())?;
         }
         self.flush()
     }
@@ -216,6 +248,9 @@ impl Render for Text {
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        if self.counted && summary.records == 0 {
+            return self.flush();
+        }
         self.current = None;
         let findings = match summary.findings.as_slice() {
             [] => "no finding".to_owned(),
