@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Some(Command::Trace(args)) => cli::trace::run(&args),
         Some(Command::Why(args)) => return cli::error::exit_with(cli::why::run(&args)),
         Some(Command::Drops(args)) => cli::drops::run(&args),
+        Some(Command::Dns(args)) => cli::dns::run(&args),
         Some(Command::Check(args)) => cli::check::run(&args),
         Some(Command::Replay(args)) => cli::replay::run(&args),
         Some(Command::Demo(args)) => cli::demo::run(&args),

@@ -10,6 +10,7 @@ use clap::{
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod dns;
 pub mod drops;
 pub mod error;
 pub mod expect;
@@ -44,6 +45,8 @@ Examples:
       one connection, tried from inside the pod: what is wrong with it
   netprobe drops --watch
       who loses packets, why and where, kept current
+  netprobe dns
+      what pods ask DNS for, what they get, and how long it takes
   netprobe demo
       see it on a small broken network; needs no cluster
 
@@ -60,6 +63,8 @@ pub enum Command {
     Why(why::WhyArgs),
     /// Count who loses packets, why and where
     Drops(drops::DropsArgs),
+    /// Show what pods ask DNS for, and what they get
+    Dns(dns::DnsArgs),
     /// Say what this kernel, these privileges and this node let netprobe see
     Check(check::CheckArgs),
     /// Show a run recorded with `trace --record` again, on any machine, without root

@@ -13,8 +13,11 @@ use std::{
 
 use bytes::Bytes;
 
+mod dns;
 mod drops;
 
+use dns::Dns;
+pub use dns::{DnsOptions, DnsView};
 pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
 
@@ -108,6 +111,8 @@ pub struct Pipeline {
     /// Findings as told last, and when; those that changed since are told in time.
     told: BTreeMap<String, (Arc<Finding>, u64)>,
     drops: Drops,
+    /// DNS exchanges, where they are what is shown.
+    dns: Option<Dns>,
     summary: Summary,
 }
 
@@ -132,10 +137,18 @@ impl Pipeline {
             answered: BTreeSet::new(),
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
+            dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
         };
         pipeline.drops.number_owners(&pipeline.names);
         pipeline
+    }
+
+    /// Shows DNS exchanges in place of journeys, and knows of nothing else.
+    #[must_use]
+    pub fn showing_dns(mut self, options: DnsOptions) -> Self {
+        self.dns = Some(Dns::new(options, &self.inventory, self.summary.from_ns));
+        self
     }
 
     /// The node, as known now.
@@ -183,8 +196,7 @@ impl Pipeline {
                 }
                 Err(malformed) => {
                     log::warn!("a record makes no sense: {malformed:?}");
-                    self.summary.lost += 1;
-                    self.findings.note_loss();
+                    self.note_loss(1);
                 }
             },
             Input::Facts(event) => {
@@ -201,10 +213,15 @@ impl Pipeline {
                 self.rename();
             }
             Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
-            Input::Lost(loss) => {
-                self.summary.lost += loss.lost;
-                self.findings.note_loss();
-            }
+            Input::Lost(loss) => self.note_loss(loss.lost),
+        }
+    }
+
+    fn note_loss(&mut self, lost: u64) {
+        self.summary.lost += lost;
+        self.findings.note_loss();
+        if let Some(dns) = &mut self.dns {
+            dns.lost();
         }
     }
 
@@ -218,6 +235,7 @@ impl Pipeline {
         let (ended, opened) = self.journeys.expire(now_ns);
         self.unsettled.extend(opened.into_iter().map(|id| (id, now_ns)));
         let mut progress = Progress::default();
+        self.show_exchanges(now_ns, false, out, &mut progress)?;
         for id in self.due(now_ns) {
             self.judge(id, now_ns, false, out, &mut progress)?;
         }
@@ -230,8 +248,31 @@ impl Pipeline {
             self.asking.remove(&journey.id);
         }
         self.tell_counts(now_ns, false, out)?;
+        if let Some(dns) = &mut self.dns
+            && let Some(table) = dns.due_table(now_ns, || self.findings.all())
+        {
+            out.dns(&table, matches!(dns.view(), DnsView::Table(true)))?;
+            progress.shown += 1;
+        }
         out.flush()?;
         Ok(progress)
+    }
+
+    /// Tells the DNS exchanges that ended.
+    fn show_exchanges(
+        &mut self,
+        now_ns: u64,
+        at_end: bool,
+        out: &mut dyn Render,
+        progress: &mut Progress,
+    ) -> io::Result<()> {
+        let Some(dns) = &mut self.dns else { return Ok(()) };
+        let ended = dns.turn(now_ns, at_end, &self.names);
+        if dns.view() == DnsView::Lines {
+            ended.iter().try_for_each(|exchange| out.exchange(exchange))?;
+            progress.shown += ended.len() as u64;
+        }
+        Ok(())
     }
 
     /// Ends the run: tells what was waiting, and the summary.
@@ -244,10 +285,14 @@ impl Pipeline {
         let (_, opened) = self.journeys.expire(now_ns);
         let left = self.unjudged(opened);
         let mut progress = Progress::default();
+        self.show_exchanges(now_ns, true, out, &mut progress)?;
         for id in left {
             self.judge(id, now_ns, true, out, &mut progress)?;
         }
         self.tell_counts(now_ns, true, out)?;
+        if let Some(dns) = &mut self.dns {
+            out.dns(&dns.table(now_ns, self.findings.all()), false)?;
+        }
         self.summary.to_ns = now_ns;
         self.summary.journeys = self.journeys.count();
         self.summary.dropped = self.dropped();
@@ -280,6 +325,9 @@ impl Pipeline {
     fn rename(&mut self) {
         self.names = Names::build(&self.inventory, &self.facts);
         self.drops.number_owners(&self.names);
+        if let Some(dns) = &mut self.dns {
+            dns.rename(&self.inventory);
+        }
     }
 
     fn correlate(&mut self, now_ns: u64) {
@@ -287,7 +335,13 @@ impl Pipeline {
         // CPUs write to the ring in turn, but read the clock before: neighbours may be swapped.
         packets.sort_by_key(|p| p.mono_ns);
         for packet in packets {
+            if self.dns.is_some() && !dns::concerns(&packet.what) {
+                continue;
+            }
             let sighting = Arc::new(enrich::sighting(packet, &self.names, &self.facts));
+            if let Some(dns) = &mut self.dns {
+                dns.take(&sighting);
+            }
             if let Some(id) = self.journeys.take(sighting) {
                 self.unsettled.entry(id).or_insert(now_ns);
             }
@@ -367,7 +421,7 @@ impl Pipeline {
         }
         let total = journey.steps.len() as u64 + journey.omitted;
         let before = self.shown.insert(id, total).unwrap_or(0);
-        if total > before {
+        if total > before && self.dns.is_none() {
             let from = usize::try_from(before.saturating_sub(journey.omitted)).unwrap_or(0);
             let about: Vec<_> = self.findings.of(id).cloned().into_iter().collect();
             out.journey(journey, from, &about)?;

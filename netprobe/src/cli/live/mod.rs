@@ -25,14 +25,14 @@ use crate::{
     explain::Expectations,
     facts::{FactsEvent, FactsReader, Place},
     model::{drops::Loss, identity::Pod, inventory::Inventory},
-    pipeline::{DropCount, DropCounts, Input, PATIENCE_NS, Pipeline, Progress},
+    pipeline::{DnsOptions, DnsView, DropCount, DropCounts, Input, PATIENCE_NS, Pipeline, Progress},
     probe::{
         attach::{Attached, give_memory_back, readable},
         host,
         tables::{LOSS_NAMES, Lost},
     },
     record::{Frame, Header, Lost as LostFrame, Symbol, Writer},
-    render::{FindingsOnly, Render},
+    render::{FindingsLast, FindingsOnly, Render},
 };
 
 /// Records taken out of the ring before the pipeline may look at them: 20,000 of 300 bytes are
@@ -48,7 +48,7 @@ const RETIRE_NS: u64 = 8_000_000_000;
 
 /// What a live run is asked.
 pub struct Request<'a> {
-    /// `trace` or `drops`, as recordings name it.
+    /// `trace`, `drops`, .. as recordings name it.
     pub command: &'static str,
     /// Filter words.
     pub filter: &'a [String],
@@ -56,6 +56,8 @@ pub struct Request<'a> {
     pub select: &'a Select,
     /// Whom, where nobody is named; an error where that is none.
     pub default: Option<Target>,
+    /// DNS exchanges are shown, in this way.
+    pub dns: Option<DnsView>,
     /// What should be so.
     pub expect: Expectations,
     /// Format.
@@ -106,14 +108,21 @@ impl Live {
         let (parts, followed) = Parts::gather(request, &target, &inventory, drops_only, config)?;
         let node = parts.host.node.clone();
         let now_ns = host::mono_ns();
-        let begun = request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request, now_ns));
+        let dns = request.dns.map(|view| DnsOptions { view, outside: !followed.all });
+        let begun = request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, (request, dns), now_ns));
         let recorder = begun.transpose()?;
         let mut renderer = request.output.renderer(&parts.host);
         if drops {
             renderer = Box::new(FindingsOnly(renderer));
         }
+        if request.dns == Some(DnsView::Table(true)) {
+            renderer = Box::new(FindingsLast::new(renderer));
+        }
         let decoder = Decoder::new(parts.host, parts.symbols);
-        let pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
+        let mut pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
+        if let Some(dns) = dns {
+            pipeline = pipeline.showing_dns(dns);
+        }
         let mut live = Self {
             attached: parts.attached,
             facts: parts.facts,
@@ -387,14 +396,20 @@ fn keep(recorder: &mut Option<Writer>, frame: &Frame) {
     }
 }
 
-fn begin(path: &Path, parts: &Parts, inventory: &Inventory, request: &Request<'_>, now_ns: u64) -> Result<Writer> {
+fn begin(
+    path: &Path,
+    parts: &Parts,
+    inventory: &Inventory,
+    (request, dns): (&Request<'_>, Option<DnsOptions>),
+    now_ns: u64,
+) -> Result<Writer> {
     let wall_ns = i64::try_from(now_ns)? + parts.host.wall_offset_ns;
     let header = Header { node: parts.host.node.clone(), wall_ns, version: env!("CARGO_PKG_VERSION").to_owned() };
     let mut writer = Writer::create(path, &header)?;
     writer.write(&Frame::HostFacts(Box::new(parts.host.clone())))?;
     writer.write(&Frame::NodeFacts(Box::new(parts.node.clone())))?;
     writer.write(&Frame::Inventory(Box::new(inventory.clone())))?;
-    let options = serde_json::json!({ "command": request.command, "expect": request.expect });
+    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "dns": dns });
     writer.write(&Frame::Options(options))?;
     writer.write(&Frame::Tick(now_ns))?;
     Ok(writer)

@@ -10,11 +10,13 @@ use serde::Serialize;
 use super::{Clock, Render};
 use crate::model::{
     drops::{DropTable, Loss, Summary},
+    exchange::{DnsTable, Exchange},
     finding::Finding,
     journey::{Journey, Step},
     verdict::Verdict,
 };
 
+mod dns;
 mod event;
 mod object;
 #[cfg(test)]
@@ -63,6 +65,15 @@ impl Render for Json {
     fn drops(&mut self, table: &DropTable, _live: bool) -> io::Result<()> {
         let body = object::DropsBody::new(table, &self.clock);
         self.object("drops", table.mono_ns, body)?;
+        self.flush()
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
+        self.object("dns", exchange.asked_ns, dns::ExchangeBody::new(exchange))
+    }
+
+    fn dns(&mut self, table: &DnsTable, _live: bool) -> io::Result<()> {
+        self.object("dns-table", table.mono_ns, dns::TableBody::new(table))?;
         self.flush()
     }
 
