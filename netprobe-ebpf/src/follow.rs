@@ -179,7 +179,8 @@ fn translated(flow: &FlowKey) -> bool {
 /// where conntrack has not seen them yet.
 #[inline(always)]
 pub(crate) fn remember(ct: &Conntrack) {
-    if all() || ct.entry == 0 || !conntrack::translates(ct) {
+    // Where everything is followed only a filter can lose sight of a form.
+    if (all() && config!(filter_tests) == 0) || ct.entry == 0 || !conntrack::translates(ct) {
         return;
     }
     remember_flow(&conntrack::flow(&ct.reply));
@@ -221,15 +222,13 @@ pub(crate) fn received(skb: Skb) {
 #[inline(always)]
 pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
     let flow = &headers.flow;
-    if all() || role & NS_FOLLOWED != 0 || addresses(flow) {
-        if !passes(headers) {
-            return false;
-        }
-    } else if !translated(flow) && !is_receiving(skb) {
-        return false;
+    let ours = all() || role & NS_FOLLOWED != 0 || addresses(flow);
+    // A packet that fitted the filter may not fit it any more once its port is translated.
+    let followed = (ours && passes(headers)) || translated(flow) || is_receiving(skb);
+    if followed {
+        set_in_flight();
     }
-    set_in_flight();
-    true
+    followed
 }
 
 /// Whether a frame without IP addresses is a followed pod's: by the device it is on. No filter knows such frames.

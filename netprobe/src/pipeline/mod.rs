@@ -144,13 +144,6 @@ impl Pipeline {
         pipeline
     }
 
-    /// Shows DNS exchanges in place of journeys, and knows of nothing else.
-    #[must_use]
-    pub fn showing_dns(mut self, options: DnsOptions) -> Self {
-        self.dns = Some(Dns::new(options, &self.inventory, self.summary.from_ns));
-        self
-    }
-
     /// The node, as known now.
     #[must_use]
     pub const fn facts(&self) -> &NodeFacts {
@@ -235,7 +228,7 @@ impl Pipeline {
         let (ended, opened) = self.journeys.expire(now_ns);
         self.unsettled.extend(opened.into_iter().map(|id| (id, now_ns)));
         let mut progress = Progress::default();
-        self.show_exchanges(now_ns, false, out, &mut progress)?;
+        progress.shown += self.show_exchanges(now_ns, false, out)?;
         for id in self.due(now_ns) {
             self.judge(id, now_ns, false, out, &mut progress)?;
         }
@@ -248,31 +241,9 @@ impl Pipeline {
             self.asking.remove(&journey.id);
         }
         self.tell_counts(now_ns, false, out)?;
-        if let Some(dns) = &mut self.dns
-            && let Some(table) = dns.due_table(now_ns, || self.findings.all())
-        {
-            out.dns(&table, matches!(dns.view(), DnsView::Table(true)))?;
-            progress.shown += 1;
-        }
+        progress.shown += self.show_due_table(now_ns, out)?;
         out.flush()?;
         Ok(progress)
-    }
-
-    /// Tells the DNS exchanges that ended.
-    fn show_exchanges(
-        &mut self,
-        now_ns: u64,
-        at_end: bool,
-        out: &mut dyn Render,
-        progress: &mut Progress,
-    ) -> io::Result<()> {
-        let Some(dns) = &mut self.dns else { return Ok(()) };
-        let ended = dns.turn(now_ns, at_end, &self.names);
-        if dns.view() == DnsView::Lines {
-            ended.iter().try_for_each(|exchange| out.exchange(exchange))?;
-            progress.shown += ended.len() as u64;
-        }
-        Ok(())
     }
 
     /// Ends the run: tells what was waiting, and the summary.
@@ -285,14 +256,12 @@ impl Pipeline {
         let (_, opened) = self.journeys.expire(now_ns);
         let left = self.unjudged(opened);
         let mut progress = Progress::default();
-        self.show_exchanges(now_ns, true, out, &mut progress)?;
+        self.show_exchanges(now_ns, true, out)?;
         for id in left {
             self.judge(id, now_ns, true, out, &mut progress)?;
         }
         self.tell_counts(now_ns, true, out)?;
-        if let Some(dns) = &mut self.dns {
-            out.dns(&dns.table(now_ns, self.findings.all()), false)?;
-        }
+        self.show_last_table(now_ns, out)?;
         self.summary.to_ns = now_ns;
         self.summary.journeys = self.journeys.count();
         self.summary.dropped = self.dropped();

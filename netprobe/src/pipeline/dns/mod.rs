@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod rows;
+mod show;
 #[cfg(test)]
 mod tests;
 
@@ -122,7 +123,7 @@ struct Addressed {
 }
 
 impl Dns {
-    pub(super) fn new(options: DnsOptions, inventory: &Inventory, now_ns: u64) -> Self {
+    fn new(options: DnsOptions, inventory: &Inventory) -> Self {
         let mut dns = Self {
             options,
             open: BTreeMap::new(),
@@ -131,15 +132,11 @@ impl Dns {
             ended: Vec::new(),
             rows: Rows::default(),
             services: BTreeMap::new(),
-            table_ns: now_ns,
-            swept_ns: now_ns,
+            table_ns: 0,
+            swept_ns: 0,
         };
         dns.rename(inventory);
         dns
-    }
-
-    pub(super) const fn view(&self) -> DnsView {
-        self.options.view
     }
 
     /// Learns the services' names.
@@ -281,7 +278,7 @@ impl Dns {
 
     /// Exchanges that ended since the last call, with names; they are in the table from now on. Those that waited too
     /// long end now; all do `at_end`.
-    pub(super) fn turn(&mut self, now_ns: u64, at_end: bool, names: &Names) -> Vec<Exchange> {
+    fn turn(&mut self, now_ns: u64, at_end: bool, names: &Names) -> Vec<Exchange> {
         self.give_up(now_ns, at_end);
         if now_ns.saturating_sub(self.swept_ns) >= EVERY_NS {
             self.swept_ns = now_ns;
@@ -308,12 +305,12 @@ impl Dns {
             excess.sort_unstable();
             excess.truncate(self.open.len() - OPEN_MAX);
         }
-        let too_old = excess.last().copied().unwrap_or(0);
+        let too_many = |open: &Open| excess.last().is_some_and(|at_ns| open.asked_ns <= *at_ns);
         let over = |open: &Open| now_ns.saturating_sub(open.last_ns) >= GIVE_UP_NS;
         let ends: Vec<Key> = self
             .open
             .iter()
-            .filter(|(_, open)| at_end || over(open) || open.asked_ns <= too_old)
+            .filter(|(_, open)| at_end || over(open) || too_many(open))
             .map(|(key, _)| key.clone())
             .collect();
         let mut ended: Vec<(Key, Open)> = ends.into_iter().filter_map(|key| self.open.remove_entry(&key)).collect();
@@ -342,14 +339,13 @@ impl Dns {
         }
     }
 
-    /// The table, where its time has come.
-    pub(super) fn due_table(&mut self, now_ns: u64, findings: impl FnOnce() -> Vec<Arc<Finding>>) -> Option<DnsTable> {
-        let due = now_ns.saturating_sub(self.table_ns) >= EVERY_NS;
-        (due && matches!(self.options.view, DnsView::Table(_))).then(|| self.table(now_ns, findings()))
+    /// Whether the table was not shown for long enough.
+    const fn is_table_due(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.table_ns) >= EVERY_NS
     }
 
     /// The table of this moment.
-    pub(super) fn table(&mut self, now_ns: u64, findings: Vec<Arc<Finding>>) -> DnsTable {
+    fn table(&mut self, now_ns: u64, findings: Vec<Arc<Finding>>) -> DnsTable {
         self.table_ns = now_ns;
         DnsTable { mono_ns: now_ns, open: self.open.len() as u64, findings, ..self.rows.table() }
     }

@@ -79,7 +79,7 @@ fn server(server: &Server) -> String {
 pub(super) fn lines(table: &DnsTable, columns: usize, wrap_at: usize) -> Vec<String> {
     let mut lines = Vec::new();
     if table.rows.is_empty() {
-        lines.push("no query has ended".to_owned());
+        lines.push("no query so far".to_owned());
     } else {
         let mut clients: Vec<&str> = Vec::new();
         for row in &table.rows {

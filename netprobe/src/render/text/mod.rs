@@ -221,9 +221,11 @@ impl Render for Text {
             return writeln!(self.out, "{first}{text}");
         }
         let before = TIME_COLUMNS + textwrap::core::display_width(&client) + space.len() + 22;
+        // Type and name stay together.
+        let text = text.replacen(' ', "\u{a0}", 1);
         for (index, row) in wrap(&text, self.columns, before, TIME_COLUMNS).iter().enumerate() {
-            let indent = " ".repeat(TIME_COLUMNS);
-            writeln!(self.out, "{}{row}", if index == 0 { &first } else { &indent })?;
+            let indent = if index == 0 { first.clone() } else { " ".repeat(TIME_COLUMNS) };
+            writeln!(self.out, "{}", format!("{indent}{}", row.replace('\u{a0}', " ")).trim_end())?;
         }
         Ok(())
     }
