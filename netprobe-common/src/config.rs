@@ -104,6 +104,8 @@ offsets! {
 pub const MODE_ALL: u32 = 1;
 /// Count drops and send samples of them; nothing else is attached.
 pub const MODE_DROPS: u32 = 2;
+/// Look-ups and sockets of port 53 only: packets are held to it by the filter, these have none.
+pub const MODE_DNS: u32 = 8;
 
 crate::wire! {
     /// Everything that is known before the programs are loaded. Frozen, so that the verifier

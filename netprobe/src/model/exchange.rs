@@ -1,6 +1,9 @@
 //! DNS exchanges: a query, every try of it, and what became of it; and the table of them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use super::{
     dns::{Answer, Code},
@@ -64,6 +67,13 @@ pub enum Outcome {
         /// The answer.
         answer: Answer,
     },
+    /// An ICMP error came in place of an answer: the query did not arrive.
+    Unreachable {
+        /// When, `CLOCK_MONOTONIC` nanoseconds.
+        at_ns: u64,
+        /// Who sent it.
+        from: IpAddr,
+    },
     /// Nobody answered.
     Timeout {
         /// Nanoseconds waited since the first try.
@@ -83,6 +93,8 @@ pub enum Outcome {
 pub enum Status {
     /// An answer of this code.
     Code(Code),
+    /// An ICMP error.
+    Unreachable,
     /// No answer.
     Timeout,
     /// No answer yet.
@@ -96,6 +108,7 @@ impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Code(code) => code.fmt(f),
+            Self::Unreachable => f.write_str("icmp"),
             Self::Timeout => f.write_str("timeout"),
             Self::Open => f.write_str("open"),
             Self::Unknown => f.write_str("unknown"),
@@ -109,17 +122,21 @@ impl Exchange {
     pub const fn status(&self) -> Status {
         match &self.outcome {
             Outcome::Answered { answer, .. } => Status::Code(answer.code),
+            Outcome::Unreachable { .. } => Status::Unreachable,
             Outcome::Timeout { .. } => Status::Timeout,
             Outcome::Open { .. } => Status::Open,
             Outcome::Unknown => Status::Unknown,
         }
     }
 
-    /// Nanoseconds from the first try to the answer: what the application waited. `None` where either was not seen.
+    /// Nanoseconds from the first try to the answer, or to the ICMP error: what the application waited. `None` where
+    /// either was not seen.
     #[must_use]
     pub fn took_ns(&self) -> Option<u64> {
         match self.outcome {
-            Outcome::Answered { at_ns, .. } if self.tries > 0 => Some(at_ns.saturating_sub(self.asked_ns)),
+            Outcome::Answered { at_ns, .. } | Outcome::Unreachable { at_ns, .. } if self.tries > 0 => {
+                Some(at_ns.saturating_sub(self.asked_ns))
+            }
             _ => None,
         }
     }

@@ -302,6 +302,10 @@ pub(super) fn exchanges() -> Vec<Exchange> {
             translated: Translated::Unknown,
             ..first.clone()
         },
+        Exchange {
+            outcome: Outcome::Unreachable { at_ns: START_NS + 300_000, from: "fd00::53".parse().expect("an address") },
+            ..direct.clone()
+        },
         Exchange { outcome: Outcome::Unknown, transport: Proto::Tcp, tries: 0, ..direct },
     ]
 }

@@ -3,7 +3,7 @@
 use std::{fs, net::IpAddr};
 
 use anyhow::{Context, Result, anyhow, bail};
-use netprobe_common::config::{Config, MODE_ALL, MODE_DROPS};
+use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS};
 
 use super::{Request, whom::whom};
 use crate::{
@@ -54,6 +54,7 @@ impl Parts {
             (config.filter, config.filter_tests, config.filter_clauses) =
                 (filter.filter, filter.filter_tests, filter.filter_clauses);
             config.mode = if followed.all { MODE_ALL } else { 0 } | if drops_only { MODE_DROPS } else { 0 };
+            config.mode |= if request.dns.is_some() { MODE_DNS } else { 0 };
             let prepared = prepared.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))??;
             let attached = Attached::new(&config, &btf, prepared)?;
             let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;

@@ -163,6 +163,11 @@ impl Dns {
                     Some(answer) => self.answer(sighting, *flow, *place, (message, answer)),
                 }
             }
+            What::Hop { place: Place::Receive, head, inner: Some(about), .. } if sighting.side == Side::Pod => {
+                if let Some(error) = head.flow.filter(|_| head.icmp.is_some_and(is_unreachable)) {
+                    self.unreachable(packet, about, error.src.ip());
+                }
+            }
             _ if sighting.side != Side::Node => {}
             What::Hop { ct: Some(ct), .. }
             | What::Dropped { ct: Some(ct), .. }
@@ -252,6 +257,18 @@ impl Dns {
                 self.end(message, open, outcome);
             }
             None => {}
+        }
+    }
+
+    /// An ICMP error about a query came: nobody will answer.
+    fn unreachable(&mut self, packet: &Packet, about: &Flow, from: IpAddr) {
+        let mine = |(key, open): &(&Key, &Open)| key.netns == packet.netns && open.flow == *about;
+        // Of several on one socket the oldest one is meant: they went out in this order.
+        let waiting = self.open.iter().filter(mine).min_by_key(|(_, open)| open.asked_ns);
+        let Some(key) = waiting.map(|(key, _)| key.clone()) else { return };
+        if let Some(open) = self.open.remove(&key) {
+            let message = Message { id: key.id, name: key.name, kind: key.kind, answer: None };
+            self.end(&message, open, Outcome::Unreachable { at_ns: packet.mono_ns, from });
         }
     }
 
@@ -352,6 +369,11 @@ impl Dns {
 }
 
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// ICMP or ICMPv6 "destination unreachable", but for "too big", after which the sender may try again smaller.
+const fn is_unreachable(icmp: (u8, u8)) -> bool {
+    matches!(icmp, (3, 0..=3 | 5..) | (1, _))
+}
 
 fn key(packet: &Packet, asked: Flow, message: &Message) -> Key {
     Key {

@@ -145,7 +145,7 @@ fn told(key: &RowKey, row: &Row) -> DnsRow {
 /// What a reader must see first.
 const fn severity(status: Status) -> u8 {
     match status {
-        Status::Timeout => 0,
+        Status::Timeout | Status::Unreachable => 0,
         Status::Code(Code::NoError) => 4,
         Status::Code(Code::NxDomain) => 2,
         Status::Code(_) => 1,

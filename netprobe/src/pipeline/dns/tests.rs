@@ -196,6 +196,21 @@ fn what_was_left_out_makes_a_missing_answer_unknown() {
 }
 
 #[test]
+fn an_icmp_error_ends_the_query_it_is_about() {
+    let mut scene = Scene::new();
+    let error = |ms, about| {
+        let mut sighting = hop(ms, flow("10.96.0.10:0", "10.9.0.29:0"), None);
+        (sighting.side, sighting.packet.netns) = (Side::Pod, WEB);
+        let What::Hop { place, head, inner, .. } = &mut sighting.packet.what else { panic!("it is a hop") };
+        (*place, head.icmp, *inner) = (Place::Receive, Some((3, 3)), Some(about));
+        sighting
+    };
+    let other = flow("10.9.0.29:40009", "10.96.0.10:53");
+    let exchange = one(scene.after(5, &[asks(0, 7, "api.com"), error(1, other), error(2, asked())]));
+    assert_eq!((exchange.status(), exchange.took_ns()), (Status::Unreachable, Some(2 * MS)));
+}
+
+#[test]
 fn conntrack_tells_the_server_behind_a_service() {
     let mut scene = Scene::new();
     let reply = flow("10.9.0.30:5353", "10.9.0.29:40000");

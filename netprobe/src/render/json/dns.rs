@@ -60,7 +60,7 @@ impl<'a> ExchangeBody<'a> {
         let Exchange { asked_ns: _, pod, client, transport, name, kind, server, translated, tries, outcome } = exchange;
         let answer: Option<&Answer> = match outcome {
             Outcome::Answered { answer, .. } => Some(answer),
-            Outcome::Timeout { .. } | Outcome::Open { .. } | Outcome::Unknown => None,
+            Outcome::Unreachable { .. } | Outcome::Timeout { .. } | Outcome::Open { .. } | Outcome::Unknown => None,
         };
         let (server_after, dnat) = match translated {
             Translated::Unknown => (None, None),

@@ -33,6 +33,7 @@ pub(super) fn sentence(exchange: &Exchange) -> String {
     let mut text = format!("{} {}", exchange.kind, exchange.name);
     match &exchange.outcome {
         Outcome::Answered { answer, .. } => text += &answered(answer, &exchange.kind),
+        Outcome::Unreachable { from, .. } => text += &format!(": unreachable, says {from} by ICMP"),
         Outcome::Timeout { waited_ns } => text += &format!(": no answer within {}", elapsed(*waited_ns)),
         Outcome::Open { waited_ns } => {
             text += &format!(": no answer yet, {} after it was asked", elapsed(*waited_ns));

@@ -18,6 +18,7 @@ fn a_query_is_one_line_in_a_pipe_and_wraps_on_a_terminal() {
 22:13:25.000  shop/web-0  NOERROR   1.204 ms  AAAA api.com: no AAAA record; asked fd00::53
 22:13:25.000  10.176.98.29  timeout          -  A api.com: no answer within 10.5 s, 2 tries; asked 10.96.0.10 (kube-system/kube-dns), after DNAT 10.176.98.31:5353 (kube-system/coredns-0)
 22:13:25.000  shop/web-0    open             -  A api.com: no answer yet, 800.0 ms after it was asked; asked 10.96.0.10 (kube-system/kube-dns), NAT not seen
+22:13:25.000  shop/web-0    icmp      0.300 ms  A api.com: unreachable, says fd00::53 by ICMP; asked fd00::53
 22:13:25.000  shop/web-0    unknown          -  A api.com: no answer seen, but records were left out; asked fd00::53 over TCP
 "
     );
