@@ -169,6 +169,27 @@ fn every_query_is_told_with_its_server_and_what_became_of_it() {
 }
 
 #[test]
+fn a_socket_that_asks_all_the_time_is_counted_to_the_last_query() {
+    let Some(lab) = Lab::start("a_socket_that_asks_all_the_time_is_counted_to_the_last_query") else { return };
+    lab.on("node").nft(NAT);
+    let _server = Server::start(&lab);
+    let probe = lab.netprobe(&["dns", "--pod", "shop/web-0", "--watch"]);
+    lab.on("web-0").enter(|| {
+        let socket = UdpSocket::bind((WEB_0.v4, 0)).expect("a socket");
+        socket.set_read_timeout(Some(SOON)).expect("set the time-out");
+        for id in 0..400 {
+            socket.send_to(&question(id, "api.shop.test", A), SERVICE).expect("send the question");
+            socket.recv(&mut [0; 512]).expect("get an answer");
+        }
+    });
+    let run = probe.settled();
+    let table = run.objects.iter().rev().find(|object| object["kind"] == "dns-table").expect("a table ends the run");
+    assert_eq!((&table["rows"][0]["queries"], &table["sampled"]), (&json!(400), &json!(false)), "{table:#}");
+    assert!(run.objects.iter().all(|object| object["kind"] != "dns"), "a table is watched");
+    run.silent();
+}
+
+#[test]
 fn nothing_but_dns_is_told() {
     let Some(lab) = Lab::start("nothing_but_dns_is_told") else { return };
     lab.on("node").run("ip route del default table 2");

@@ -105,7 +105,7 @@ pub fn queries(journey: &Journey) -> Vec<Query<'_>> {
             _ => {}
         }
     }
-    let sampled = queries.iter().any(|q| q.sampled);
+    let sampled = journey.omitted > 0 || queries.iter().any(|q| q.sampled);
     queries.iter_mut().for_each(|q| q.sampled = sampled);
     queries
 }
