@@ -112,6 +112,8 @@ pub const MODE_TC: u32 = 4;
 
 /// TC classifiers count flows.
 pub const TC_FLOWS: u32 = 1;
+/// Look-ups and sockets of port 53 only: packets are held to it by the filter, these have none.
+pub const MODE_DNS: u32 = 8;
 
 crate::wire! {
     /// Everything that is known before the programs are loaded. Frozen, so that the verifier

@@ -71,6 +71,7 @@ pub fn run(args: &DropsArgs) -> anyhow::Result<()> {
         filter: &args.filter,
         select: &args.select,
         default: Some(super::select::Target::All),
+        dns: None,
         expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,

@@ -65,6 +65,7 @@ pub fn run(args: &FlowsArgs) -> anyhow::Result<()> {
         select: &args.select,
         default: Some(Target::All),
         expect: Expectations::default(),
+        dns: None,
         output: &args.output,
         record: &args.record,
         ready: &args.ready,

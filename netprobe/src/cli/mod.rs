@@ -10,6 +10,7 @@ use clap::{
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod dns;
 pub mod drops;
 pub mod error;
 pub mod expect;
@@ -48,6 +49,8 @@ Examples:
       who loses packets, why and where, kept current
   netprobe flows --pod shop/web-0 --watch
       its peers, the devices its packets leave by, packets and bytes
+  netprobe dns
+      what pods ask DNS for, what they get, and how long it takes
   netprobe demo
       see it on a small broken network; needs no cluster
 
@@ -68,6 +71,8 @@ pub enum Command {
     Flows(flows::FlowsArgs),
     /// Show what NAT makes of connections, and which device's address it takes
     Nat(nat::NatArgs),
+    /// Show what pods ask DNS for, and what they get
+    Dns(dns::DnsArgs),
     /// Say what this kernel, these privileges and this node let netprobe see
     Check(check::CheckArgs),
     /// Show a run recorded with `trace --record` again, on any machine, without root

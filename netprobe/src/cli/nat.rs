@@ -60,6 +60,7 @@ pub fn run(args: &NatArgs) -> anyhow::Result<()> {
         select: &args.select,
         default: Some(Target::All),
         expect: Expectations::default(),
+        dns: None,
         output: &args.output,
         record: &args.record,
         ready: &args.ready,

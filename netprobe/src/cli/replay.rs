@@ -8,7 +8,7 @@ use super::output::Output;
 use crate::{
     decode::Decoder,
     model::{counted::CountedRows, drops::Loss, symbols::Symbols},
-    pipeline::{DropCounts, Input, Pipeline},
+    pipeline::{DnsOptions, DnsView, DropCounts, Input, Pipeline},
     probe::tables::LOSS_NAMES,
     record::{Frame, Reader},
     render::{FindingsOnly, Render},
@@ -67,6 +67,10 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     }
     let decoder = Decoder::new(host, Symbols::default());
     let mut pipeline = Pipeline::new(decoder, node, inventory.unwrap_or_default(), expect, now_ns);
+    if let Some(options) = serde_json::from_value::<Option<DnsOptions>>(options["dns"].clone()).unwrap_or_default() {
+        let view = if options.view == DnsView::Lines { DnsView::Lines } else { DnsView::Table(false) };
+        pipeline = pipeline.showing_dns(DnsOptions { view, ..options });
+    }
     let mut last_ns = now_ns;
     let fed = feed(&mut pipeline, reader, &mut last_ns, &mut Shown { out: &mut *out, options: &options });
     // What came before the damage is still told.

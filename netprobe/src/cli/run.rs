@@ -17,7 +17,7 @@ use crate::render::Render;
 /// How a command shows what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
-    /// Journeys and findings.
+    /// Journeys or DNS exchanges, as they come, and findings.
     Journeys,
     /// A table of drops at the end.
     Drops,

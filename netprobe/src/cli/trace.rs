@@ -67,6 +67,7 @@ pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
         filter: &args.filter,
         select: &args.select,
         default: None,
+        dns: None,
         expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod devices;
 pub mod dns;
 pub mod drops;
+pub mod exchange;
 pub mod facts;
 pub mod finding;
 pub mod flow;

@@ -27,14 +27,14 @@ use crate::{
     explain::Expectations,
     facts::{FactsEvent, FactsReader, Place},
     model::{drops::Loss, identity::Pod, inventory::Inventory},
-    pipeline::{DropCount, DropCounts, Input, PATIENCE_NS, Pipeline, Progress},
+    pipeline::{DnsOptions, DnsView, DropCount, DropCounts, Input, PATIENCE_NS, Pipeline, Progress},
     probe::{
         attach::{Attached, give_memory_back, readable},
         host,
         tables::{LOSS_NAMES, Lost},
     },
     record::{Frame, Header, Lost as LostFrame, Symbol, Writer},
-    render::{FindingsOnly, Render},
+    render::{FindingsLast, FindingsOnly, Render},
 };
 
 /// Records taken out of the ring before the pipeline may look at them: 20,000 of 300 bytes are
@@ -71,6 +71,8 @@ pub struct Request<'a> {
     pub select: &'a Select,
     /// Whom, where nobody is named; an error where that is none.
     pub default: Option<Target>,
+    /// DNS exchanges are shown, in this way.
+    pub dns: Option<DnsView>,
     /// What should be so.
     pub expect: Expectations,
     /// Format.
@@ -121,15 +123,25 @@ impl Live {
         let (parts, followed) = Parts::gather(request, &target, &inventory, watch, config)?;
         let node = parts.host.node.clone();
         let now_ns = host::mono_ns();
-        let begun =
-            request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, (request, &followed), now_ns));
+        let dns = request.dns.map(|view| DnsOptions { view, outside: !followed.all });
+        let begun = request
+            .record
+            .file
+            .as_deref()
+            .map(|path| begin(path, &parts, &inventory, (request, &followed, dns), now_ns));
         let recorder = begun.transpose()?;
         let mut renderer = request.output.renderer(&parts.host);
         if request.watch != Watch::Packets {
             renderer = Box::new(FindingsOnly(renderer));
         }
+        if request.dns == Some(DnsView::Table(true)) {
+            renderer = Box::new(FindingsLast::new(renderer));
+        }
         let decoder = Decoder::new(parts.host, parts.symbols);
-        let pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
+        let mut pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
+        if let Some(dns) = dns {
+            pipeline = pipeline.showing_dns(dns);
+        }
         let mut live = Self {
             attached: parts.attached,
             facts: parts.facts,
@@ -414,7 +426,7 @@ fn begin(
     path: &Path,
     parts: &Parts,
     inventory: &Inventory,
-    (request, followed): (&Request<'_>, &Followed),
+    (request, followed, dns): (&Request<'_>, &Followed, Option<DnsOptions>),
     now_ns: u64,
 ) -> Result<Writer> {
     let wall_ns = i64::try_from(now_ns)? + parts.host.wall_offset_ns;
@@ -424,7 +436,7 @@ fn begin(
     writer.write(&Frame::NodeFacts(Box::new(parts.node.clone())))?;
     writer.write(&Frame::Inventory(Box::new(inventory.clone())))?;
     let namespaces = (!followed.all).then_some(&followed.namespaces);
-    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces });
+    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces, "dns": dns });
     writer.write(&Frame::Options(options))?;
     writer.write(&Frame::Tick(now_ns))?;
     Ok(writer)

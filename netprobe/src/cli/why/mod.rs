@@ -138,6 +138,7 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
         filter: &[],
         select: &args.select,
         default: None,
+        dns: None,
         expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,

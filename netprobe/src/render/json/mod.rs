@@ -10,12 +10,14 @@ use serde::Serialize;
 use super::{Clock, Render};
 use crate::model::{
     drops::{DropTable, Loss, Summary},
+    exchange::{DnsTable, Exchange},
     finding::Finding,
     flows::{FlowTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
 
+mod dns;
 mod event;
 mod flows;
 mod object;
@@ -75,6 +77,15 @@ impl Render for Json {
 
     fn translation(&mut self, translation: &Translation) -> io::Result<()> {
         self.object("nat", translation.first_ns, flows::TranslationBody::new(translation))?;
+        self.flush()
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
+        self.object("dns", exchange.asked_ns, dns::ExchangeBody::new(exchange))
+    }
+
+    fn dns(&mut self, table: &DnsTable, _live: bool) -> io::Result<()> {
+        self.object("dns-table", table.mono_ns, dns::TableBody::new(table))?;
         self.flush()
     }
 

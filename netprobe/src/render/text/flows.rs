@@ -1,6 +1,6 @@
 //! The tables of `flows`, and the lines of `nat`.
 
-use super::columns;
+use super::grid;
 use crate::{
     model::{
         flow::Flow,
@@ -26,7 +26,7 @@ pub(super) fn lines(table: &FlowTable, columns: usize, wrap_at: usize) -> Vec<St
     }
     let mut cells = vec![DEVICE_HEADINGS.map(str::to_owned)];
     cells.extend(table.devices.iter().map(device_cells));
-    let mut lines = columns::lines(&cells, DEVICE_WORDS, columns);
+    let mut lines = grid::lines(&cells, DEVICE_WORDS, columns);
     lines.extend(peers(table, columns.saturating_sub(INDENT.len()), wrap_at));
     if table.more > 0 {
         lines.push(format!("connections to peers that found no room here: {}", table.more));
@@ -38,7 +38,7 @@ pub(super) fn lines(table: &FlowTable, columns: usize, wrap_at: usize) -> Vec<St
 fn peers(table: &FlowTable, columns: usize, wrap_at: usize) -> Vec<String> {
     let mut cells = vec![FLOW_HEADINGS.map(str::to_owned)];
     cells.extend(table.lines.iter().map(flow_cells));
-    let mut rows = columns::lines(&cells, FLOW_WORDS, columns).into_iter();
+    let mut rows = grid::lines(&cells, FLOW_WORDS, columns).into_iter();
     let Some(heading) = rows.next().filter(|_| !table.lines.is_empty()) else { return Vec::new() };
     let mut lines = vec![String::new(), format!("{INDENT}{heading}")];
     let mut above = None;

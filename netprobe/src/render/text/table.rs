@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::columns;
+use super::grid;
 use crate::{
     model::{
         drops::{DropRow, DropTable},
@@ -25,7 +25,7 @@ pub(super) fn lines(table: &DropTable, columns: usize, wrap_at: usize) -> Vec<St
     } else {
         let mut cells = vec![HEADINGS.map(str::to_owned)];
         cells.extend(rows.iter().map(|row| row_cells(row, table.interval_ns)));
-        lines.extend(columns::lines(&cells, WORDS, columns));
+        lines.extend(grid::lines(&cells, WORDS, columns));
     }
     if !noise.is_empty() {
         lines.extend(

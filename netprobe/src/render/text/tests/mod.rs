@@ -5,10 +5,13 @@ use std::{
 
 use proptest::prelude::*;
 
+mod dns;
+
 use super::Text;
 use crate::{
     model::{
         drops::{DropRow, DropTable, Loss, Summary},
+        exchange::{DnsRow, DnsTable, Exchange, Server},
         finding::Finding,
         flow::Proto,
         identity::Pod,
@@ -319,11 +322,13 @@ fn nothing_is_wider_than_the_terminal() {
             text.journey(&journey, 0, &[Arc::clone(&finding)])?;
             text.finding(&finding)?;
             text.drops(&table, false)?;
+            samples::exchanges().iter().try_for_each(|exchange| text.exchange(exchange))?;
+            text.dns(&samples::dns_table(), true)?;
             text.loss(&Loss { mono_ns: 1, lost: 12, what: "records that found no room in the ring" })?;
             text.summary(&Summary { findings: vec![("wrong-egress", 1)], ..Summary::default() })
         });
-        for line in text.lines() {
-            assert!(line.chars().count() <= columns, "{columns}: {line}");
+        for line in text.replace("\u{1b}[K", "").replace("\u{1b}[H", "").replace("\u{1b}[J", "").lines() {
+            assert!(line.trim_end().chars().count() <= columns, "{columns}: {line}");
         }
     }
 }
@@ -371,9 +376,14 @@ fn names_from_outside_cannot_steer_the_terminal() {
         ..samples::wrong_egress()
     };
     let row = DropRow { pod: Some(Arc::new(name)), device: evil.into(), ..samples::drop_row(None, evil, 1) };
+    let asked = Exchange { name: evil.into(), kind: evil.into(), ..samples::exchanges().remove(0) };
+    let asked = Exchange { server: Server { name: Some(evil.into()), ..asked.server.clone() }, ..asked };
+    let named = DnsRow { client: evil.into(), name: evil.into(), ..samples::dns_table().rows.remove(0) };
     let text = rendered(|text| {
         text.journey(&journey, 0, &[Arc::new(finding.clone())])?;
         text.finding(&finding)?;
+        text.exchange(&asked)?;
+        text.dns(&DnsTable { rows: vec![named], ..samples::dns_table() }, false)?;
         text.drops(&DropTable { rows: vec![row], ..samples::drop_table() }, false)
     });
     assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");

@@ -1,13 +1,13 @@
-//! Cells in columns, cut to the width there is.
+//! Columns: words to the left, cut where they do not fit; numbers to the right, never cut.
 
 /// A column is never cut below this.
 const NARROWEST: usize = 8;
 
-/// One line per row of `cells`, none wider than `columns` where that can be: the first `words` columns are text, cut where
-/// they must be; the ones after them are numbers, set to the right.
+/// Rows of `cells`, none wider than `columns` where that can be. The first `words` columns hold text, the others
+/// numbers.
 pub(super) fn lines<const N: usize>(cells: &[[String; N]], words: usize, columns: usize) -> Vec<String> {
     let widths = widths(cells, words, columns);
-    cells.iter().map(|row| line(row, &widths, words)).collect()
+    cells.iter().map(|row| line(row, words, &widths)).collect()
 }
 
 /// Widths of the columns: what they hold, the widest words cut until the line fits.
@@ -28,7 +28,7 @@ fn widths<const N: usize>(cells: &[[String; N]], words: usize, columns: usize) -
     widths
 }
 
-fn line<const N: usize>(cells: &[String; N], widths: &[usize; N], words: usize) -> String {
+fn line<const N: usize>(cells: &[String; N], words: usize, widths: &[usize; N]) -> String {
     let mut line = String::new();
     for (index, (cell, &width)) in cells.iter().zip(widths).enumerate() {
         let cell = cut(cell, width);
