@@ -5,6 +5,7 @@ mod bad_input;
 mod broken_pipe;
 mod dns;
 mod expected;
+mod flows;
 mod forwarding_off;
 mod healthy;
 mod kill_nine;

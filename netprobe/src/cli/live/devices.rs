@@ -15,9 +15,8 @@ pub(super) fn wanted(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> B
     let mut linked = BTreeSet::new();
     let Some(node) = facts.node() else { return devices };
     for link in node.links.values().filter(|link| link.name != "lo" && !PASSED_TWICE.contains(&link.kind.as_str())) {
-        let pod = link.peer_netns.filter(|inum| facts.namespaces.contains_key(inum));
-        if let Some(inum) = pod {
-            linked.insert((inum, link.peer));
+        if let Some((inum, end)) = facts.behind(link.index) {
+            linked.insert((inum, end));
             if !follows(inum) {
                 continue;
             }
