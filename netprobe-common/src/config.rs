@@ -148,17 +148,23 @@ crate::wire! {
         pub deny: u32,
     }
 
-    /// One test of a filter. It holds if family, protocol, flags and ICMP type fit, and the
-    /// address and the port range fit on one and the same of the sides named.
+    /// One test of a filter. It holds if EtherType, family, protocol, length, flags, ICMP type and code fit, and
+    /// the address and the port range fit on one and the same of the sides named.
     pub struct FilterTest {
         /// Address compared under `mask`; all-zero mask fits every address.
         pub address: [u8; 16],
         /// Mask, as bits of the v4-mapped address.
         pub mask: [u8; 16],
+        /// Least length, bytes: of the IP packet and an Ethernet header before it.
+        pub len_low: u32,
+        /// Greatest length; 0..=`u32::MAX` fits every packet.
+        pub len_high: u32,
         /// First port, host order.
         pub port_low: u16,
         /// Last port, host order; 0..=65535 fits every packet, also one without ports.
         pub port_high: u16,
+        /// EtherType, host order, or 0 for any.
+        pub ether_type: u16,
         /// Sides looked at: 1 source, 2 destination, 3 either.
         pub sides: u8,
         /// IP protocol, or 0 for any.
@@ -175,6 +181,10 @@ crate::wire! {
         pub has_icmp_type: u8,
         /// ICMP or ICMPv6 type.
         pub icmp_type: u8,
+        /// 1 if `icmp_code` must be compared.
+        pub has_icmp_code: u8,
+        /// ICMP or ICMPv6 code.
+        pub icmp_code: u8,
     }
 
     /// A slot of the namespace table.

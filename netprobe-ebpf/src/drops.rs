@@ -29,7 +29,8 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
     }
     let headers = skb.headers(Slot::Drop, skb.network())?;
     let ifindex = skb.device().map_or(0, Device::ifindex);
-    let ours = follow::packet(role, skb, headers) || (headers.flow.family == 0 && follow::port(netns, ifindex));
+    let ours =
+        follow::packet(role, skb, headers) || (headers.flow.family == 0 && follow::port(netns, ifindex, headers));
     follow::received(skb);
     if !ours {
         return None;

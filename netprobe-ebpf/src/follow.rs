@@ -7,7 +7,7 @@ use aya_ebpf::{
 use netprobe_common::{
     config::{Filter, MODE_ALL, NS_FOLLOWED, NS_SHARED, NetnsSlot, Owner, Receiving},
     event::Conntrack,
-    filter,
+    filter::{self, Traits},
     flow::{FlowKey, spread_words},
     limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
 };
@@ -232,12 +232,12 @@ pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
     true
 }
 
-/// Whether a frame without IP addresses is a followed pod's: by the device it is on. No filter knows such frames.
+/// Whether a frame without IP addresses is a followed pod's: by the device it is on; and passes the user's filter.
 #[inline(always)]
-pub(crate) fn port(netns: u32, ifindex: u32) -> bool {
+pub(crate) fn port(netns: u32, ifindex: u32, headers: &Headers) -> bool {
     let key = u64::from(netns) << 32 | u64::from(ifindex);
     // SAFETY: the value is not looked at.
-    config!(filter_tests) == 0 && unsafe { PORTS.get(key) }.is_some()
+    passes(headers) && unsafe { PORTS.get(key) }.is_some()
 }
 
 /// Whether a question or a socket of `flow` is followed.
@@ -272,9 +272,9 @@ fn passes(headers: &Headers) -> bool {
     let filter = core::hint::black_box(&raw const CONFIG.filter);
     // SAFETY: `CONFIG` is a live static, frozen before the program was loaded.
     let filter: &Filter = unsafe { &*filter };
-    let kind = (headers.flags, headers.icmp_type);
+    let traits = headers.traits();
     let fits = |flow: &FlowKey, reversed| {
-        filter::passes(filter, (tests, clauses), flow, reversed, kind, |bits| headers.forget(bits))
+        filter::passes(filter, (tests, clauses), flow, reversed, traits, |bits| headers.forget(bits))
     };
     fits(&headers.flow, false)
         || fits(&headers.flow, true)
