@@ -36,6 +36,9 @@ offsets! {
     skb_protocol = "sk_buff.protocol",
     skb_network_header = "sk_buff.network_header",
     skb_head = "sk_buff.head",
+    skb_end = "sk_buff.end",
+    skb_inner_transport = "sk_buff.inner_transport_header",
+    shinfo_gso_type = "skb_shared_info.gso_type",
     skb_data = "sk_buff.data",
     skb_iif = "sk_buff.skb_iif",
     skb_hash = "sk_buff.hash",
@@ -104,6 +107,13 @@ offsets! {
 pub const MODE_ALL: u32 = 1;
 /// Count drops and send samples of them; nothing else is attached.
 pub const MODE_DROPS: u32 = 2;
+/// No tracepoints at all: the run lives on TC classifiers.
+pub const MODE_TC: u32 = 4;
+
+/// TC classifiers count flows.
+pub const TC_FLOWS: u32 = 1;
+/// Look-ups and sockets of port 53 only: packets are held to it by the filter, these have none.
+pub const MODE_DNS: u32 = 8;
 
 crate::wire! {
     /// Everything that is known before the programs are loaded. Frozen, so that the verifier
@@ -123,8 +133,8 @@ crate::wire! {
         pub filter_tests: u32,
         /// Number of clauses in use.
         pub filter_clauses: u32,
-        /// Zero.
-        pub _pad: u32,
+        /// What the TC classifiers do: `TC_*` bits.
+        pub tc: u32,
         /// Byte offsets of this kernel.
         pub offsets: Offsets,
         /// The user's filter.
@@ -294,6 +304,8 @@ pub mod loss {
     pub const DROPS_FULL: u32 = 2;
     /// Packets whose headers could not be read.
     pub const UNREADABLE: u32 = 3;
+    /// Packets whose flow found no room in the table of counted flows.
+    pub const COUNTED_FULL: u32 = 4;
     /// Counters in all.
-    pub const KINDS: u32 = 4;
+    pub const KINDS: u32 = 5;
 }

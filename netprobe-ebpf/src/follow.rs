@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use netprobe_common::{
-    config::{Filter, MODE_ALL, NS_FOLLOWED, NS_SHARED, NetnsSlot, Owner, Receiving},
+    config::{Filter, MODE_ALL, MODE_DNS, NS_FOLLOWED, NS_SHARED, NetnsSlot, Owner, Receiving},
     event::Conntrack,
     filter::{self, Traits},
     flow::{FlowKey, spread_words},
@@ -17,6 +17,9 @@ use crate::kernel::{
     header::{Ends, Headers},
     skb::Skb,
 };
+
+/// The port of DNS.
+const DNS: u16 = 53;
 
 /// Namespaces by the low bits of their inode number: one load instead of a hash.
 #[map]
@@ -179,7 +182,8 @@ fn translated(flow: &FlowKey) -> bool {
 /// where conntrack has not seen them yet.
 #[inline(always)]
 pub(crate) fn remember(ct: &Conntrack) {
-    if all() || ct.entry == 0 || !conntrack::translates(ct) {
+    // Where everything is followed only a filter can lose sight of a form.
+    if (all() && config!(filter_tests) == 0) || ct.entry == 0 || !conntrack::translates(ct) {
         return;
     }
     remember_flow(&conntrack::flow(&ct.reply));
@@ -221,15 +225,13 @@ pub(crate) fn received(skb: Skb) {
 #[inline(always)]
 pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
     let flow = &headers.flow;
-    if all() || role & NS_FOLLOWED != 0 || addresses(flow) {
-        if !passes(headers) {
-            return false;
-        }
-    } else if !translated(flow) && !is_receiving(skb) {
-        return false;
+    let ours = all() || role & NS_FOLLOWED != 0 || addresses(flow);
+    // A packet that fitted the filter may not fit it any more once its port is translated.
+    let followed = (ours && passes(headers)) || translated(flow) || is_receiving(skb);
+    if followed {
+        set_in_flight();
     }
-    set_in_flight();
-    true
+    followed
 }
 
 /// Whether a frame without IP addresses is a followed pod's: by the device it is on; and passes the user's filter.
@@ -240,9 +242,21 @@ pub(crate) fn port(netns: u32, ifindex: u32, headers: &Headers) -> bool {
     passes(headers) && unsafe { PORTS.get(key) }.is_some()
 }
 
+/// Whether look-ups and sockets of `flow` are asked for at all.
+#[inline(always)]
+pub(crate) fn asked_for(flow: &FlowKey) -> bool {
+    config!(mode) & MODE_DNS == 0 || flow.sport == DNS || flow.dport == DNS
+}
+
 /// Whether a question or a socket of `flow` is followed.
 #[inline(always)]
 pub(crate) fn flow(flow: &FlowKey) -> bool {
+    asked_for(flow) && ends(flow)
+}
+
+/// The same, whatever its ports.
+#[inline(always)]
+pub(crate) fn ends(flow: &FlowKey) -> bool {
     let ours = all() || addresses(flow) || (in_flight() && translated(flow));
     if ours {
         set_in_flight();

@@ -3,15 +3,19 @@
 //! Every program reads as one sentence: `kernel/` reads, `follow` decides, `emit` writes and counts.
 #![no_std]
 #![no_main]
+// The atomic addition of `flows`.
+#![feature(asm_experimental_arch)]
 
 mod dns;
 mod drops;
 mod emit;
+mod flows;
 mod follow;
 mod kernel;
 mod neighbours;
 mod path;
 mod routes;
+mod tc;
 mod tcp;
 
 #[cfg(not(test))]

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netprobe_common::{
-    config::{NS_FOLLOWED, NS_POD, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
+    config::{MODE_DNS, NS_FOLLOWED, NS_POD, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
     event::Hop,
 };
 
@@ -140,20 +140,21 @@ fn send(skb: Skb, headers: &Headers, role: u32, ip: u64, at: &At) {
     let closed = headers.flags & ACK != 0 && headers.window == 0;
     let telling = (headers.flags & TELLING_FLAGS != 0 || closed) && place != PLACE_CONSUME;
     let (seen, wanted) = count_place(&key, skb.len(), now_ns, telling);
-    if !wanted {
-        return;
+    if wanted {
+        emit::<Hop>(now_ns, |hop| {
+            skb.store(headers, netns, &mut hop.head);
+            skb.store_conntrack(&mut hop.ct);
+            hop.place = place;
+            hop.has_inner = u32::from(headers.inner.family != 0);
+            hop.seen = seen;
+            hop.inner = headers.inner;
+            hop.location = location;
+            follow::remember(&hop.ct);
+        });
     }
-    emit::<Hop>(now_ns, |hop| {
-        skb.store(headers, netns, &mut hop.head);
-        skb.store_conntrack(&mut hop.ct);
-        hop.place = place;
-        hop.has_inner = u32::from(headers.inner.family != 0);
-        hop.seen = seen;
-        hop.inner = headers.inner;
-        hop.location = location;
-        follow::remember(&hop.ct);
-    });
-    if role & NS_POD != 0 && (place == PLACE_RECEIVE || place == PLACE_TRANSMIT) {
-        dns::send(skb, headers, ip, &dns::Seen { netns, place, seen });
+    // Where DNS is what the run is about, no message is left out.
+    let every = config!(mode) & MODE_DNS != 0;
+    if (wanted || every) && role & NS_POD != 0 && (place == PLACE_RECEIVE || place == PLACE_TRANSMIT) {
+        dns::send(skb, headers, ip, &dns::Seen { netns, place, seen: if every { 0 } else { seen } });
     }
 }

@@ -101,7 +101,7 @@ fn place(question: Question, asked: &FlowKey, exact: impl FnOnce() -> u32) -> Op
     let of_packet = receiving.followed != 0 && (receiving.ifindex == iif || iif <= 1);
     let task = if iif <= 1 { task_netns() } else { 0 };
     let of_task = task != 0 && follow::role(task) & NS_FOLLOWED != 0;
-    if !of_packet && !of_task && !follow::flow(asked) {
+    if !of_packet && !of_task && !follow::ends(asked) {
         return None;
     }
     let exact = exact();
@@ -117,6 +117,9 @@ fn place(question: Question, asked: &FlowKey, exact: impl FnOnce() -> u32) -> Op
 
 #[inline(always)]
 fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: &Place, answer: &Answer) -> Option<()> {
+    if !place.of_packet && !follow::asked_for(asked) {
+        return None;
+    }
     let now_ns = now();
     let key = PlaceKey {
         flow: *asked,

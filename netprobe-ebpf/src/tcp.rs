@@ -18,7 +18,7 @@ const RECEIVED: u32 = 2;
 #[inline(always)]
 fn followed(view: &SocketView) -> bool {
     let role = follow::role(view.netns);
-    role & NS_FOLLOWED != 0 || (role != 0 && follow::flow(&view.flow))
+    (role & NS_FOLLOWED != 0 && follow::asked_for(&view.flow)) || (role != 0 && follow::flow(&view.flow))
 }
 
 /// `tcp:tcp_retransmit_skb(sk, skb[, err])`.
@@ -55,7 +55,8 @@ pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> Option<()> {
     let netns = skb.netns();
     let role = follow::role(netns);
     let flow = &skb.headers(Slot::Reset, skb.network())?.flow;
-    if role & NS_FOLLOWED == 0 && (role == 0 || !follow::flow(flow)) {
+    let whole = role & NS_FOLLOWED != 0 && follow::asked_for(flow);
+    if !whole && (role == 0 || !follow::flow(flow)) {
         return None;
     }
     emit::<TcpReset>(now(), |record| {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, env, fs, process::ExitCode};
 
 use netprobe::{
     explain::rules::RULES,
-    probe::catalog::{Need, PROBES},
+    probe::catalog::{CLASSIFIERS, Need, PROBES},
 };
 
 fn main() -> ExitCode {
@@ -35,6 +35,16 @@ fn hooks() -> String {
         };
         let arguments = probe.reads.join(", ");
         page += &format!("| `{}` | {} | `{arguments}` | {} | {needed_by} |\n", probe.program, probe.shows, probe.since);
+    }
+    page += "\n## TC classifiers\n\n\
+             Attached by `flows` and `nat` alone, to the node's ends of the pods' links and to the node's ways out. They end \
+             with `TC_ACT_UNSPEC`, so that they decide nothing, and are held by TCX links (Linux 6.6), which go with the \
+             process. At ingress ours comes first, so that it sees what arrives, also what another program redirects or \
+             drops; at egress last, so that what it sees leaves.\n\n\
+             | program | at | shows |\n|---|---|---|\n";
+    for row in CLASSIFIERS {
+        let at = if row.egress { "egress" } else { "ingress" };
+        page += &format!("| `{}` | {at} | {} |\n", row.program, row.shows);
     }
     page
 }

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod broken_pipe;
+mod dns;
 mod expected;
 mod forwarding_off;
 mod healthy;

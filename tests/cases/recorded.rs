@@ -2,11 +2,12 @@
 
 use std::{
     fs::{self, File},
+    net::{SocketAddr, UdpSocket},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use netprobe_tests::{Lab, SERVER, WEB_1, binary, closed, wait};
+use netprobe_tests::{Lab, SERVER, WEB_0, WEB_1, binary, closed, wait};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -71,4 +72,21 @@ fn a_replay_shows_the_drops_that_the_run_showed() {
     let both = both(&lab, &["drops", "--all"], "json", breaks);
     assert!(both[0].contains("NO_SOCKET"), "{}", both[0]);
     same(&both);
+}
+
+#[test]
+fn a_replay_shows_the_queries_that_the_run_showed() {
+    let Some(lab) = Lab::start("a_replay_shows_the_queries_that_the_run_showed") else { return };
+    // Nobody listens on port 53 of the server outside: an error comes back, and no answer.
+    let asks = |lab: &Lab| {
+        lab.on("web-0").enter(|| {
+            let socket = UdpSocket::bind((WEB_0.v4, 0)).expect("a socket");
+            let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03api\x04test\0\0\x01\0\x01";
+            socket.send_to(query, SocketAddr::new(SERVER.ip(), 53)).expect("send the question");
+        });
+    };
+    let lines = both(&lab, &["dns"], "json", asks);
+    assert!(lines[0].contains("\"api.test\""), "{}", lines[0]);
+    same(&lines);
+    same(&both(&lab, &["dns", "--watch"], "text", asks));
 }

@@ -19,7 +19,7 @@ crate::wire! {
         pub len: u32,
         /// Bytes of `data` in use; the others are zero.
         pub kept: u32,
-        /// Packets of this flow seen here on this CPU so far: above the burst some are left out.
+        /// Packets of this flow seen here on this CPU so far: above the burst some are left out. 0 where none is.
         pub seen: u32,
         /// The payload's beginning.
         pub data: [u8; DNS_HEAD],

@@ -35,6 +35,66 @@ pub(crate) fn store(nfct: u64, to: &mut Conntrack) {
     tuple(entry + offset!(ct_reply) as u64, &mut to.reply);
 }
 
+/// Bytes of a `struct nf_conntrack_tuple` that are copied at once; it has 40 on the kernels seen.
+const TUPLE_BYTES: usize = 40;
+
+/// Room for a copy of a tuple.
+pub(crate) type TupleCopy = [u64; TUPLE_BYTES / 8];
+
+/// Writes the entry's original tuple, read in one copy.
+#[inline(always)]
+pub(crate) fn original(entry: u64, room: &mut TupleCopy, to: &mut FlowKey) {
+    copy_tuple(entry + offset!(ct_orig) as u64, room, to);
+}
+
+/// Writes the entry's reply tuple, read in one copy.
+#[inline(always)]
+pub(crate) fn reply(entry: u64, room: &mut TupleCopy, to: &mut FlowKey) {
+    copy_tuple(entry + offset!(ct_reply) as u64, room, to);
+}
+
+/// The entry's `IPS_*` bits.
+#[inline(always)]
+pub(crate) fn status(entry: u64) -> u32 {
+    probe::<u64>(entry, offset!(ct_status)) as u32
+}
+
+/// The entry's zone.
+#[inline(always)]
+pub(crate) fn zone(entry: u64) -> u32 {
+    if has!(ct_zone) { u32::from(probe::<u16>(entry, offset!(ct_zone))) } else { 0 }
+}
+
+#[inline(always)]
+fn copy_tuple(address: u64, room: &mut TupleCopy, to: &mut FlowKey) {
+    probe_into(room, address, 0);
+    let at = core::ptr::from_ref(room).cast::<u8>();
+    // The offsets are constants for the verifier, which checks them against the room.
+    let read = |offset: usize| {
+        let offset = if offset > TUPLE_BYTES - 2 { TUPLE_BYTES - 2 } else { offset };
+        // SAFETY: two bytes at `offset` lie within the room; tuples have their fields at even offsets.
+        unsafe { at.add(offset).cast::<u16>().read() }
+    };
+    to.ether_type = 0;
+    to.proto = read(offset!(tuple_proto)) as u8;
+    to.sport = u16::from_be(read(offset!(tuple_sport)));
+    to.dport = if to.proto == ICMP || to.proto == ICMPV6 { to.sport } else { u16::from_be(read(offset!(tuple_dport))) };
+    let (src, dst) = (address + offset!(tuple_src) as u64, address + offset!(tuple_dst) as u64);
+    if read(offset!(tuple_l3num)) == 2 {
+        to.family = 4;
+        let halves = |offset: usize| {
+            let (a, b) = (read(offset).to_ne_bytes(), read(offset + 2).to_ne_bytes());
+            netprobe_common::flow::mapped([a[0], a[1], b[0], b[1]])
+        };
+        to.src = halves(offset!(tuple_src));
+        to.dst = halves(offset!(tuple_dst));
+    } else {
+        to.family = 6;
+        probe_into(&raw mut to.src, src, 0);
+        probe_into(&raw mut to.dst, dst, 0);
+    }
+}
+
 #[inline(always)]
 fn tuple(address: u64, to: &mut Tuple) {
     to._pad = 0;

@@ -89,6 +89,8 @@ pub(crate) enum Slot {
     Drop,
     Icmp,
     Reset,
+    Ingress,
+    Egress,
     Last,
 }
 

@@ -1,5 +1,6 @@
 //! All reads of kernel memory. Offsets come from the running kernel's BTF, by user space.
 
+pub(crate) mod classified;
 pub(crate) mod conntrack;
 pub(crate) mod device;
 pub(crate) mod header;

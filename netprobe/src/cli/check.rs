@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::output::Output;
-use crate::probe::{attach, btf::KernelBtf, host, offsets};
+use crate::probe::{attach, btf::KernelBtf, classifiers::has_tcx, host, offsets};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -119,6 +119,11 @@ fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
         }
         Err(error) => Item::new("kernel structs", false, format!("{error:#}")),
     });
+    let tcx = has_tcx(btf);
+    let lost =
+        "cannot show flows, NAT and who sends how much by which device: no TCX links; upstream Linux 6.6 has them";
+    let note = if tcx { "packets and bytes by pod and device (flows, nat)" } else { lost };
+    items.push(Item::new("tc classifiers", tcx, note));
     let reasons = host.drop_reasons.len();
     items.push(Item::new("drop reasons", reasons > 0, format!("{reasons} known to this kernel")));
     let named = !host::symbols().is_empty();

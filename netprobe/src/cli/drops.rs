@@ -67,9 +67,11 @@ pub fn run(args: &DropsArgs) -> anyhow::Result<()> {
 
     let request = super::live::Request {
         command: "drops",
+        watch: super::live::Watch::Drops,
         filter: &args.filter,
         select: &args.select,
         default: Some(super::select::Target::All),
+        dns: None,
         expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,

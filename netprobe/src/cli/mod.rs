@@ -10,11 +10,14 @@ use clap::{
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod dns;
 pub mod drops;
 pub mod error;
 pub mod expect;
 pub mod filter;
+pub mod flows;
 pub mod live;
+pub mod nat;
 pub mod output;
 pub mod replay;
 pub mod run;
@@ -44,6 +47,10 @@ Examples:
       one connection, tried from inside the pod: what is wrong with it
   netprobe drops --watch
       who loses packets, why and where, kept current
+  netprobe flows --pod shop/web-0 --watch
+      its peers, the devices its packets leave by, packets and bytes
+  netprobe dns
+      what pods ask DNS for, what they get, and how long it takes
   netprobe demo
       see it on a small broken network; needs no cluster
 
@@ -60,6 +67,12 @@ pub enum Command {
     Why(why::WhyArgs),
     /// Count who loses packets, why and where
     Drops(drops::DropsArgs),
+    /// Show who talks to whom by which device, and how much
+    Flows(flows::FlowsArgs),
+    /// Show what NAT makes of connections, and which device's address it takes
+    Nat(nat::NatArgs),
+    /// Show what pods ask DNS for, and what they get
+    Dns(dns::DnsArgs),
     /// Say what this kernel, these privileges and this node let netprobe see
     Check(check::CheckArgs),
     /// Show a run recorded with `trace --record` again, on any machine, without root

@@ -1,14 +1,14 @@
 //! `netprobe replay`
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::Context;
 
 use super::output::Output;
 use crate::{
     decode::Decoder,
-    model::{drops::Loss, symbols::Symbols},
-    pipeline::{DropCounts, Input, Pipeline},
+    model::{counted::CountedRows, drops::Loss, symbols::Symbols},
+    pipeline::{DnsOptions, DnsView, DropCounts, Input, Pipeline},
     probe::tables::LOSS_NAMES,
     record::{Frame, Reader},
     render::{FindingsOnly, Render},
@@ -62,21 +62,32 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let options = options.unwrap_or_default();
     let expect = serde_json::from_value(options["expect"].clone()).unwrap_or_default();
     let mut out = args.output.renderer(&host);
-    if options["command"] == "drops" {
+    if matches!(options["command"].as_str(), Some("drops" | "flows" | "nat")) {
         out = Box::new(FindingsOnly(out));
     }
     let decoder = Decoder::new(host, Symbols::default());
     let mut pipeline = Pipeline::new(decoder, node, inventory.unwrap_or_default(), expect, now_ns);
+    if let Some(options) = serde_json::from_value::<Option<DnsOptions>>(options["dns"].clone()).unwrap_or_default() {
+        let view = if options.view == DnsView::Lines { DnsView::Lines } else { DnsView::Table(false) };
+        pipeline = pipeline.showing_dns(DnsOptions { view, ..options });
+    }
     let mut last_ns = now_ns;
-    let fed = feed(&mut pipeline, reader, &mut last_ns, &mut *out);
+    let fed = feed(&mut pipeline, reader, &mut last_ns, &mut Shown { out: &mut *out, options: &options });
     // What came before the damage is still told.
     let told = pipeline.finish(last_ns, &mut *out);
     fed.with_context(|| format!("read {}", args.file.display()))?;
     Ok(told?)
 }
 
+/// Where a replay goes, and what the run was asked.
+struct Shown<'a> {
+    out: &'a mut dyn Render,
+    options: &'a serde_json::Value,
+}
+
 /// Feeds the recording's frames; `last_ns` is the time of the last tick.
-fn feed(pipeline: &mut Pipeline, reader: Reader, last_ns: &mut u64, out: &mut dyn Render) -> anyhow::Result<()> {
+fn feed(pipeline: &mut Pipeline, reader: Reader, last_ns: &mut u64, shown: &mut Shown<'_>) -> anyhow::Result<()> {
+    let out = &mut *shown.out;
     // The last tick is the end of the run, which `finish` tells: it is held back until more comes.
     let mut held = None;
     for frame in reader {
@@ -97,6 +108,20 @@ fn feed(pipeline: &mut Pipeline, reader: Reader, last_ns: &mut u64, out: &mut dy
                 pipeline.take(Input::Drops(counts.rows));
                 if counts.shown {
                     out.drops(&pipeline.drop_table(counts.mono_ns), false)?;
+                }
+            }
+            Frame::Flows(value) => {
+                let rows: CountedRows = serde_json::from_value(value).context("the counted flows make no sense")?;
+                let (mono_ns, is_shown) = (rows.mono_ns, rows.shown);
+                pipeline.take(Input::Counted(rows));
+                let namespaces = serde_json::from_value(shown.options["namespaces"].clone()).unwrap_or_default();
+                let namespaces: Option<BTreeSet<u32>> = namespaces;
+                if is_shown && shown.options["command"] == "nat" {
+                    for translation in pipeline.fresh_translations(namespaces.as_ref()) {
+                        out.translation(&translation)?;
+                    }
+                } else if is_shown {
+                    out.flows(&pipeline.flow_table(mono_ns, namespaces.as_ref()), false)?;
                 }
             }
             Frame::Lost(lost) => {

@@ -17,12 +17,41 @@ use crate::render::Render;
 /// How a command shows what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
-    /// Journeys and findings.
+    /// Journeys or DNS exchanges, as they come, and findings.
     Journeys,
     /// A table of drops at the end.
     Drops,
     /// A table of drops every second; `true` redraws it in place.
     DropsLive(bool),
+    /// A table of flows at the end.
+    Flows,
+    /// A table of flows every second; `true` redraws it in place.
+    FlowsLive(bool),
+    /// Translations as they are seen.
+    Translations,
+}
+
+impl Show {
+    /// What is shown every second: gives how many of what `--count` counts.
+    fn regularly(self, live: &mut Live, out: &mut dyn Render) -> Result<u64> {
+        match self {
+            Self::Journeys | Self::Drops => Ok(0),
+            Self::DropsLive(in_place) => live.show_drops(out, in_place).map(|()| 1),
+            Self::Flows => live.tidy_flows().map(|()| 0),
+            Self::FlowsLive(in_place) => live.show_flows(out, in_place).map(|()| 1),
+            Self::Translations => live.tell_translations(out),
+        }
+    }
+
+    /// What is shown at the end, before the summary.
+    fn finally(self, live: &mut Live, out: &mut dyn Render) -> Result<()> {
+        match self {
+            Self::Journeys => Ok(()),
+            Self::Drops | Self::DropsLive(_) => live.show_drops(out, false),
+            Self::Flows | Self::FlowsLive(_) => live.show_flows(out, false),
+            Self::Translations => live.tell_translations(out).map(drop),
+        }
+    }
 }
 
 /// Runs until the time is over, enough is seen, a signal comes, or the reader goes away.
@@ -43,9 +72,7 @@ pub fn run(request: &Request<'_>, until: &Until, show: Show) -> Result<()> {
             _ = terminate.recv() => Ok(()),
         };
         over?;
-        if show != Show::Journeys {
-            live.show_drops(&mut *out, false)?;
-        }
+        show.finally(&mut live, &mut *out)?;
         live.finish(&mut *out)
     })
 }
@@ -62,9 +89,8 @@ async fn turns(live: &mut Live, out: &mut dyn Render, until: &Until, show: Show)
             ready = ring.readable() => ready?.clear_ready(),
             ready = facts.readable() => ready?.clear_ready(),
             _ = clock.tick() => {}
-            _ = table.tick(), if matches!(show, Show::DropsLive(_)) => {
-                live.show_drops(out, matches!(show, Show::DropsLive(true)))?;
-                tables += 1;
+            _ = table.tick(), if !matches!(show, Show::Journeys | Show::Drops) => {
+                tables += show.regularly(live, out)?;
                 if until.count.is_some_and(|most| tables >= most) {
                     return Ok(());
                 }

@@ -66,9 +66,11 @@ pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
     }
     let request = super::live::Request {
         command: "trace",
+        watch: super::live::Watch::Packets,
         filter: &args.filter,
         select: &args.select,
         default: None,
+        dns: None,
         expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,

@@ -12,7 +12,7 @@ pub struct Until {
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub duration: Option<Duration>,
 
-    /// End after this many packets shown (`drops --watch`: tables)
+    /// End after this many packets shown (with a table: tables; `nat`: translations; `dns`: queries)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 

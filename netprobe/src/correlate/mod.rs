@@ -3,6 +3,7 @@
 //! The five-tuple in all its dresses is the identity: an `sk_buff` address alone never is, and
 //! neither a process id nor a socket is asked for.
 
+pub mod conversations;
 mod ghosts;
 mod index;
 mod neighbours;

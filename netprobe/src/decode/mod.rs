@@ -2,6 +2,7 @@
 //!
 //! Past this stage nobody sees a byte order, an instruction address or an enum number.
 
+pub mod counted;
 mod dns;
 mod head;
 mod role;

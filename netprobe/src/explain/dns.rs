@@ -105,7 +105,7 @@ pub fn queries(journey: &Journey) -> Vec<Query<'_>> {
             _ => {}
         }
     }
-    let sampled = queries.iter().any(|q| q.sampled);
+    let sampled = journey.omitted > 0 || queries.iter().any(|q| q.sampled);
     queries.iter_mut().for_each(|q| q.sampled = sampled);
     queries
 }
@@ -156,7 +156,8 @@ pub fn whereto(case: &Case<'_>) -> (Side, Option<String>, String) {
 }
 
 /// Whether two names share their beginning, and the rest of one ends with the rest of the other.
-fn is_same_base(a: &str, b: &str) -> bool {
+#[must_use]
+pub fn is_same_base(a: &str, b: &str) -> bool {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split('.').collect(), b.split('.').collect());
     let base = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
     let (rest_a, rest_b) = (&a[base..], &b[base..]);

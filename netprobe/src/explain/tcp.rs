@@ -74,6 +74,15 @@ impl Repeat<'_> {
     }
 }
 
+/// A piece of the stream that was missing when what comes after it had passed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// When what comes after it passed, `CLOCK_MONOTONIC` nanoseconds.
+    pub since_ns: u64,
+    /// When it passed itself; none where it never did.
+    pub filled_ns: Option<u64>,
+}
+
 /// What one end sent and the other never acknowledged.
 #[derive(Clone, Debug)]
 pub struct Stuck<'a> {
@@ -189,6 +198,49 @@ impl<'a> Talk<'a> {
         repeats
     }
 
+    /// Pieces of a direction that were missing at a point, and that the other end asked for again. Where packets were
+    /// left out of the samples nothing can be said, and is not.
+    #[must_use]
+    pub fn holes(&self, point: Point, forward: bool) -> Vec<Hole> {
+        let mut holes = Vec::new();
+        let (mut before, mut end): (Option<&Segment<'a>>, Option<u32>) = (None, None);
+        for segment in self.at(point, forward) {
+            let next = before.is_some_and(|before| is_next(before, segment));
+            before = Some(segment);
+            if !segment.counts() {
+                continue;
+            }
+            if let Some(missing) = end.filter(|end| next && after(segment.head.seq, *end)) {
+                let asked = |s: &Segment<'_>| s.ns > segment.ns && s.head.flags.ack() && s.head.ack == missing;
+                let fills =
+                    |s: &&Segment<'_>| s.ns > segment.ns && !after(s.head.seq, missing) && after(s.end(), missing);
+                if self.at(point, !forward).any(asked) {
+                    let filled_ns = self.at(point, forward).find(fills).map(|s| s.ns);
+                    holes.push(Hole { since_ns: segment.ns, filled_ns });
+                }
+            }
+            end = Some(end.map_or(segment.end(), |end| if after(segment.end(), end) { segment.end() } else { end }));
+        }
+        holes
+    }
+
+    /// Segments that were sent again because the other end asked for them, before any time-out: it had what came after.
+    #[must_use]
+    pub fn asked_again(&self, point: Point, forward: bool) -> Vec<Repeat<'a>> {
+        let asked = |repeat: &Repeat<'_>| {
+            let same = |s: &&Segment<'_>| {
+                s.head.flags.ack()
+                    && s.head.payload == 0
+                    && s.head.ack == repeat.copy.head.seq
+                    && s.ns > repeat.first_ns
+                    && s.ns < repeat.copy.ns
+            };
+            // The first one may have been on its way.
+            self.at(point, !forward).filter(same).count() > 1
+        };
+        self.repeats(point, forward).into_iter().filter(|r| !r.timed_out() && asked(r)).collect()
+    }
+
     /// What left at that point and was not acknowledged there, though its acknowledgement was waited for.
     #[must_use]
     pub fn stuck(&self, point: Point, forward: bool) -> Option<Stuck<'a>> {
@@ -238,6 +290,15 @@ impl<'a> Talk<'a> {
 /// Whether a segment holds the beginning of another, and was sent earlier.
 fn covers(old: &Segment<'_>, segment: &Segment<'_>) -> bool {
     !after(old.head.seq, segment.head.seq) && after(old.end(), segment.head.seq)
+}
+
+/// Whether a segment is the packet right after another at the same device: none between them was left out.
+fn is_next(before: &Segment<'_>, segment: &Segment<'_>) -> bool {
+    let number = |s: &Segment<'_>| match s.step.sighting.packet.what {
+        What::Hop { seen, .. } => Some((s.step.sighting.packet.cpu, seen)),
+        _ => None,
+    };
+    number(before).zip(number(segment)).is_some_and(|((cpu, n), (other, m))| cpu == other && m == n + 1)
 }
 
 fn point_of(segment: &Segment<'_>) -> Point {

@@ -6,13 +6,16 @@
 //! [`Inventory`](inventory::Inventory).
 
 pub mod asked;
+pub mod counted;
 pub mod counters;
 pub mod devices;
 pub mod dns;
 pub mod drops;
+pub mod exchange;
 pub mod facts;
 pub mod finding;
 pub mod flow;
+pub mod flows;
 pub mod identity;
 pub mod inventory;
 pub mod journey;

@@ -282,7 +282,7 @@ pub enum What {
         place: Place,
         /// The message; `None` where its beginning made no sense.
         message: Option<Message>,
-        /// Packets of this flow seen here on this CPU so far.
+        /// Packets of this flow seen here on this CPU so far: of many some are left out. 0 where none is.
         seen: u64,
     },
     /// The kernel sends an ICMP error about the packet.

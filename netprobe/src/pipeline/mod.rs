@@ -13,10 +13,16 @@ use std::{
 
 use bytes::Bytes;
 
+mod dns;
 mod drops;
+mod flows;
 
+use dns::Dns;
+pub use dns::{DnsOptions, DnsView};
 pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
+use flows::Flows;
+pub use flows::rows_over;
 
 use crate::{
     correlate::Journeys,
@@ -26,9 +32,11 @@ use crate::{
     facts::FactsEvent,
     model::{
         asked::Question,
+        counted::CountedRows,
         drops::{DropTable, Loss, Summary},
         facts::NodeFacts,
         finding::Finding,
+        flows::{FlowTable, Translation},
         inventory::Inventory,
         packet::Packet,
     },
@@ -58,6 +66,8 @@ pub enum Input {
     Inventory(Inventory),
     /// The kernel's drop table.
     Drops(Vec<DropCount>),
+    /// The kernel's table of counted flows.
+    Counted(CountedRows),
     /// Something was lost.
     Lost(Loss),
 }
@@ -108,6 +118,9 @@ pub struct Pipeline {
     /// Findings as told last, and when; those that changed since are told in time.
     told: BTreeMap<String, (Arc<Finding>, u64)>,
     drops: Drops,
+    flows: Flows,
+    /// DNS exchanges, where they are what is shown.
+    dns: Option<Dns>,
     summary: Summary,
 }
 
@@ -132,6 +145,8 @@ impl Pipeline {
             answered: BTreeSet::new(),
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
+            flows: Flows::since(now_ns),
+            dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
         };
         pipeline.drops.number_owners(&pipeline.names);
@@ -183,8 +198,7 @@ impl Pipeline {
                 }
                 Err(malformed) => {
                     log::warn!("a record makes no sense: {malformed:?}");
-                    self.summary.lost += 1;
-                    self.findings.note_loss();
+                    self.note_loss(1);
                 }
             },
             Input::Facts(event) => {
@@ -201,10 +215,19 @@ impl Pipeline {
                 self.rename();
             }
             Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
-            Input::Lost(loss) => {
-                self.summary.lost += loss.lost;
-                self.findings.note_loss();
+            Input::Counted(rows) => {
+                let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
+                self.flows.set(rows, known);
             }
+            Input::Lost(loss) => self.note_loss(loss.lost),
+        }
+    }
+
+    fn note_loss(&mut self, lost: u64) {
+        self.summary.lost += lost;
+        self.findings.note_loss();
+        if let Some(dns) = &mut self.dns {
+            dns.lost();
         }
     }
 
@@ -218,6 +241,7 @@ impl Pipeline {
         let (ended, opened) = self.journeys.expire(now_ns);
         self.unsettled.extend(opened.into_iter().map(|id| (id, now_ns)));
         let mut progress = Progress::default();
+        progress.shown += self.show_exchanges(now_ns, false, out)?;
         for id in self.due(now_ns) {
             self.judge(id, now_ns, false, out, &mut progress)?;
         }
@@ -230,6 +254,7 @@ impl Pipeline {
             self.asking.remove(&journey.id);
         }
         self.tell_counts(now_ns, false, out)?;
+        progress.shown += self.show_due_table(now_ns, out)?;
         out.flush()?;
         Ok(progress)
     }
@@ -244,10 +269,12 @@ impl Pipeline {
         let (_, opened) = self.journeys.expire(now_ns);
         let left = self.unjudged(opened);
         let mut progress = Progress::default();
+        self.show_exchanges(now_ns, true, out)?;
         for id in left {
             self.judge(id, now_ns, true, out, &mut progress)?;
         }
         self.tell_counts(now_ns, true, out)?;
+        self.show_last_table(now_ns, out)?;
         self.summary.to_ns = now_ns;
         self.summary.journeys = self.journeys.count();
         self.summary.dropped = self.dropped();
@@ -265,6 +292,22 @@ impl Pipeline {
         drops.table(now_ns, Known { decoder, names, facts, journeys })
     }
 
+    /// Who talks to whom at this moment; of `wanted` namespaces only, where they are given.
+    #[must_use]
+    pub fn flow_table(&self, now_ns: u64, wanted: Option<&BTreeSet<u32>>) -> FlowTable {
+        self.flows.table(now_ns, self.known_for_flows(), wanted)
+    }
+
+    /// Translations that were not told yet.
+    pub fn fresh_translations(&mut self, wanted: Option<&BTreeSet<u32>>) -> Vec<Translation> {
+        let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
+        self.flows.fresh_translations(known, wanted)
+    }
+
+    const fn known_for_flows(&self) -> flows::Known<'_> {
+        flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory }
+    }
+
     fn dropped(&mut self) -> u64 {
         let Self { drops, decoder, names, facts, journeys, .. } = self;
         drops.dropped(Known { decoder, names, facts, journeys })
@@ -280,6 +323,9 @@ impl Pipeline {
     fn rename(&mut self) {
         self.names = Names::build(&self.inventory, &self.facts);
         self.drops.number_owners(&self.names);
+        if let Some(dns) = &mut self.dns {
+            dns.rename(&self.inventory);
+        }
     }
 
     fn correlate(&mut self, now_ns: u64) {
@@ -287,7 +333,13 @@ impl Pipeline {
         // CPUs write to the ring in turn, but read the clock before: neighbours may be swapped.
         packets.sort_by_key(|p| p.mono_ns);
         for packet in packets {
+            if self.dns.is_some() && !dns::concerns(&packet.what) {
+                continue;
+            }
             let sighting = Arc::new(enrich::sighting(packet, &self.names, &self.facts));
+            if let Some(dns) = &mut self.dns {
+                dns.take(&sighting);
+            }
             if let Some(id) = self.journeys.take(sighting) {
                 self.unsettled.entry(id).or_insert(now_ns);
             }
@@ -367,7 +419,7 @@ impl Pipeline {
         }
         let total = journey.steps.len() as u64 + journey.omitted;
         let before = self.shown.insert(id, total).unwrap_or(0);
-        if total > before {
+        if total > before && self.dns.is_none() {
             let from = usize::try_from(before.saturating_sub(journey.omitted)).unwrap_or(0);
             let about: Vec<_> = self.findings.of(id).cloned().into_iter().collect();
             out.journey(journey, from, &about)?;

@@ -13,7 +13,7 @@ use aya::{
 };
 use bytes::Bytes;
 use netprobe_common::{
-    config::{Config, MODE_DROPS, NS_SHARED, NetnsSlot, Owner},
+    config::{Config, MODE_DROPS, MODE_TC, NS_SHARED, NetnsSlot, Owner},
     flow::{mapped, spread},
     limits::{ADDRESS_BITS_WORDS, NETNS_SLOTS},
 };
@@ -23,6 +23,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     btf::KernelBtf,
     catalog::{Need, PROBES, Probe},
+    classifiers::{Classifiers, load_classifiers},
     tables::PodOf,
 };
 
@@ -63,6 +64,7 @@ pub struct Attached {
     /// Every row of the catalogue, with what became of it.
     pub status: Vec<Status>,
     slots: Vec<u32>,
+    pub(super) classifiers: Classifiers,
 }
 
 /// What each row of the catalogue can do on this kernel, without loading anything.
@@ -82,9 +84,12 @@ impl Attached {
     pub fn new(config: &Config, btf: &KernelBtf, prepared: Prepared) -> Result<Self> {
         let Prepared { loader, kernel } = prepared;
         let mut ebpf = load(config, loader)?;
-        let drops_only = config.mode & MODE_DROPS != 0;
         let mut status = survey(btf);
-        status.retain(|s| s.probe.need == Need::Always || !drops_only);
+        status.retain(|s| match config.mode & (MODE_DROPS | MODE_TC) {
+            0 => true,
+            MODE_DROPS => s.probe.need == Need::Always,
+            _ => false,
+        });
         for row in status.iter_mut().filter(|row| row.obstacle.is_none()) {
             if let Err(error) = attach(&mut ebpf, row.probe.program, &kernel) {
                 if row.probe.need == Need::Always {
@@ -94,8 +99,17 @@ impl Attached {
                 row.obstacle = Some(format!("cannot show {}: {error:#}", row.probe.shows));
             }
         }
+        if config.tc != 0 {
+            load_classifiers(&mut ebpf)?;
+        }
         let ring = ebpf.take_map("RING").ok_or_else(|| anyhow!("the object has no map RING"))?;
-        Ok(Self { ebpf, ring: RingBuf::try_from(ring)?, status, slots: Vec::new() })
+        Ok(Self {
+            ebpf,
+            ring: RingBuf::try_from(ring)?,
+            status,
+            slots: Vec::new(),
+            classifiers: Classifiers::default(),
+        })
     }
 
     /// Becomes readable when a program wakes us.
@@ -238,7 +252,7 @@ fn load(config: &Config, loader: EbpfLoader<'static>) -> Result<Ebpf> {
     let mut loader: EbpfLoader<'_> = loader;
     // No CO-RE in the object: its offsets are data.
     loader.btf(None).override_global("CONFIG", &config, true);
-    if config.0.mode & MODE_DROPS != 0 {
+    if config.0.mode & (MODE_DROPS | MODE_TC) != 0 {
         for map in ["PLACES", "FLOWS", "FLOW_MARKS"] {
             loader.map_max_entries(map, 1);
         }
@@ -274,6 +288,14 @@ mod tests {
         let object = aya_obj_names(OBJECT);
         let rows: BTreeSet<String> = PROBES.iter().map(|p| p.program.to_owned()).collect();
         assert_eq!(object, rows);
+    }
+
+    #[test]
+    fn every_classifier_is_in_the_object() {
+        for row in crate::probe::catalog::CLASSIFIERS {
+            let name = format!("\0{}\0", row.program);
+            assert!(OBJECT.windows(name.len()).any(|bytes| bytes == name.as_bytes()), "{}", row.program);
+        }
     }
 
     /// Programs of the object: sections are named `tp_btf/<tracepoint>`.

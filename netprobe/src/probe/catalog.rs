@@ -39,6 +39,23 @@ impl Probe {
     }
 }
 
+/// A TC classifier.
+#[derive(Clone, Copy, Debug)]
+pub struct Classifier {
+    /// Function in the BPF object.
+    pub program: &'static str,
+    /// It is attached at egress; else at ingress.
+    pub egress: bool,
+    /// What it shows; the words after "cannot show".
+    pub shows: &'static str,
+}
+
+/// Every classifier of the object, for the commands that live on them.
+pub const CLASSIFIERS: [Classifier; 2] = [
+    Classifier { program: "netprobe_in", egress: false, shows: "packets, flows and bytes that come in by a device" },
+    Classifier { program: "netprobe_out", egress: true, shows: "packets, flows and bytes that leave by a device" },
+];
+
 const SKB: &str = "sk_buff*";
 const SOCK: &str = "const sock*";
 const NEIGH: &str = "neighbour*";

@@ -3,6 +3,8 @@
 pub mod attach;
 pub mod btf;
 pub mod catalog;
+pub mod classifiers;
+pub mod counted;
 pub mod host;
 pub mod offsets;
 pub mod query;

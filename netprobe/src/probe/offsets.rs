@@ -12,8 +12,19 @@ use super::btf::KernelBtf;
 
 /// Fields that exist only where conntrack does, or only in some kernels: without them detail is
 /// missing, not the run.
-const OPTIONAL: &[&str] =
-    &["skb_nfct", "ct_", "tuple_", "net_fib6_null", "sk_daddr6", "sk_saddr6", "inet_sport", "icsk_retransmits"];
+const OPTIONAL: &[&str] = &[
+    "skb_nfct",
+    "ct_",
+    "tuple_",
+    "net_fib6_null",
+    "sk_daddr6",
+    "sk_saddr6",
+    "inet_sport",
+    "icsk_retransmits",
+    "skb_inner_transport",
+    "skb_end",
+    "shinfo_",
+];
 
 /// Enum names start with this; users never type it.
 const REASON_PREFIX: &str = "SKB_DROP_REASON_";

@@ -30,6 +30,7 @@ pub const LOSS_NAMES: [&str; loss::KINDS as usize] = [
     "rows of the flow table (full)",
     "rows of the drop table (full)",
     "unreadable packets",
+    "packets not counted (the table of flows was full)",
 ];
 
 /// Sum over CPUs: packets, bytes, and the time of the last one.

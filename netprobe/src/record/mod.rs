@@ -83,8 +83,10 @@ pub enum Frame {
     Record(Bytes),
     /// A function's name.
     Symbol(Symbol),
-    /// The kernel's counts.
+    /// The kernel's counts of drops.
     Counts(serde_json::Value),
+    /// The kernel's counts of flows.
+    Flows(serde_json::Value),
     /// The clock went on: `CLOCK_MONOTONIC` nanoseconds.
     Tick(u64),
     /// Records were lost.
@@ -109,6 +111,7 @@ impl Frame {
             Self::Tick(_) => 10,
             Self::Lost(_) => 11,
             Self::End => 12,
+            Self::Flows(_) => 13,
         }
     }
 
@@ -122,7 +125,7 @@ impl Frame {
             Self::HostFacts(facts) => json(facts),
             Self::NodeFacts(facts) => json(facts),
             Self::Inventory(inventory) => json(inventory),
-            Self::Options(value) | Self::Counts(value) => json(value),
+            Self::Options(value) | Self::Counts(value) | Self::Flows(value) => json(value),
             Self::FactsEvent(bytes) | Self::Record(bytes) => Ok(bytes.clone()),
             Self::Symbol(symbol) => json(symbol),
             Self::Tick(mono_ns) => Ok(Bytes::copy_from_slice(&mono_ns.to_le_bytes())),
@@ -152,6 +155,7 @@ impl Frame {
             11 => Self::Lost(json(&payload)?),
             12 if payload.is_empty() => Self::End,
             12 => return Err(format!("an end with {} bytes", payload.len())),
+            13 => Self::Flows(json(&payload)?),
             other => return Err(format!("kind {other} is not known")),
         })
     }

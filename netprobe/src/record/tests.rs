@@ -67,6 +67,7 @@ fn frames() -> Vec<Frame> {
         Frame::Tick(5_000_000_000),
         Frame::Lost(Lost { mono_ns: 9, lost: 3, what: "records".to_owned() }),
         Frame::Counts(json!([1, 2])),
+        Frame::Flows(json!({"rows": []})),
         Frame::Tick(6_000_000_000),
     ]
 }

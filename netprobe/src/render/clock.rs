@@ -46,24 +46,34 @@ impl Clock {
     }
 }
 
+const MS: u64 = 1_000_000;
+const S: u64 = 1_000 * MS;
+
 /// Time since a journey's first step, three digits wide: `0.012 ms`, `12.34 ms`, `1.03 s`.
 pub(super) fn elapsed(ns: u64) -> String {
-    /// Nanoseconds, as a fraction of `unit_ns` with that many decimals, rounded down.
-    fn scaled(ns: u64, unit_ns: u64, decimals: usize) -> String {
-        let (whole, rest) = (ns / unit_ns, ns % unit_ns);
-        let digits = format!("{:09}", u128::from(rest) * 1_000_000_000 / u128::from(unit_ns));
-        if decimals == 0 { whole.to_string() } else { format!("{whole}.{}", &digits[..decimals]) }
-    }
-    const MS: u64 = 1_000_000;
-    const S: u64 = 1_000 * MS;
     match ns {
-        _ if ns < 10 * MS => scaled(ns, MS, 3) + " ms",
-        _ if ns < 100 * MS => scaled(ns, MS, 2) + " ms",
-        _ if ns < S => scaled(ns, MS, 1) + " ms",
+        _ if ns < S => millis(ns) + " ms",
         _ if ns < 10 * S => scaled(ns, S, 2) + " s",
         _ if ns < 100 * S => scaled(ns, S, 1) + " s",
         _ => scaled(ns, S, 0) + " s",
     }
+}
+
+/// Milliseconds: `0.012`, `12.34`, `5003`.
+pub(super) fn millis(ns: u64) -> String {
+    match ns {
+        _ if ns < 10 * MS => scaled(ns, MS, 3),
+        _ if ns < 100 * MS => scaled(ns, MS, 2),
+        _ if ns < S => scaled(ns, MS, 1),
+        _ => scaled(ns, MS, 0),
+    }
+}
+
+/// Nanoseconds, as a fraction of `unit_ns` with that many decimals, rounded down.
+fn scaled(ns: u64, unit_ns: u64, decimals: usize) -> String {
+    let (whole, rest) = (ns / unit_ns, ns % unit_ns);
+    let digits = format!("{:09}", u128::from(rest) * 1_000_000_000 / u128::from(unit_ns));
+    if decimals == 0 { whole.to_string() } else { format!("{whole}.{}", &digits[..decimals]) }
 }
 
 #[cfg(test)]

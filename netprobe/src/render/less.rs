@@ -5,7 +5,9 @@ use std::{io, sync::Arc};
 use super::Render;
 use crate::model::{
     drops::{DropTable, Loss, Summary},
+    exchange::{DnsTable, Exchange},
     finding::Finding,
+    flows::{FlowTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
@@ -30,6 +32,22 @@ impl Render for FindingsOnly {
         self.0.drops(table, live)
     }
 
+    fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()> {
+        self.0.flows(table, live)
+    }
+
+    fn translation(&mut self, translation: &Translation) -> io::Result<()> {
+        self.0.translation(translation)
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
+        self.0.exchange(exchange)
+    }
+
+    fn dns(&mut self, table: &DnsTable, live: bool) -> io::Result<()> {
+        self.0.dns(table, live)
+    }
+
     fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
         self.0.verdict(verdict)
     }
@@ -44,6 +62,82 @@ impl Render for FindingsOnly {
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
+    }
+}
+
+/// Holds findings and losses back until the run ends: a table that is redrawn in place would wipe them out.
+pub struct FindingsLast {
+    out: Box<dyn Render>,
+    /// The last word on each finding, in order of first mention.
+    findings: Vec<Finding>,
+    losses: Vec<Loss>,
+}
+
+impl FindingsLast {
+    /// In front of `out`.
+    #[must_use]
+    pub fn new(out: Box<dyn Render>) -> Self {
+        Self { out, findings: Vec::new(), losses: Vec::new() }
+    }
+}
+
+impl Render for FindingsLast {
+    fn packet(&mut self, step: &Step, journey: &Journey) -> io::Result<()> {
+        self.out.packet(step, journey)
+    }
+
+    fn journey(&mut self, journey: &Journey, from_step: usize, findings: &[Arc<Finding>]) -> io::Result<()> {
+        self.out.journey(journey, from_step, findings)
+    }
+
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        match self.findings.iter_mut().find(|other| other.id == finding.id) {
+            Some(other) => *other = finding.clone(),
+            None => self.findings.push(finding.clone()),
+        }
+        Ok(())
+    }
+
+    fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()> {
+        self.out.drops(table, live)
+    }
+
+    fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()> {
+        self.out.flows(table, live)
+    }
+
+    fn translation(&mut self, translation: &Translation) -> io::Result<()> {
+        self.out.translation(translation)
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
+        self.out.exchange(exchange)
+    }
+
+    fn dns(&mut self, table: &DnsTable, live: bool) -> io::Result<()> {
+        self.out.dns(table, live)
+    }
+
+    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
+        self.out.verdict(verdict)
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        match self.losses.iter_mut().find(|other| other.what == loss.what) {
+            Some(other) => other.lost += loss.lost,
+            None => self.losses.push(loss.clone()),
+        }
+        Ok(())
+    }
+
+    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        self.losses.drain(..).try_for_each(|loss| self.out.loss(&loss))?;
+        self.findings.drain(..).try_for_each(|finding| self.out.finding(&finding))?;
+        self.out.summary(summary)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -64,6 +158,22 @@ impl Render for Silent {
     }
 
     fn drops(&mut self, _: &DropTable, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flows(&mut self, _: &FlowTable, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn translation(&mut self, _: &Translation) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn exchange(&mut self, _: &Exchange) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn dns(&mut self, _: &DnsTable, _: bool) -> io::Result<()> {
         Ok(())
     }
 

@@ -10,7 +10,9 @@ use clap::ValueEnum;
 
 use crate::model::{
     drops::{DropTable, Loss, Summary},
+    exchange::{DnsTable, Exchange},
     finding::Finding,
+    flows::{FlowTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
@@ -27,7 +29,7 @@ mod text;
 
 pub use clock::Clock;
 pub use escape::escape;
-pub use less::{FindingsOnly, Silent};
+pub use less::{FindingsLast, FindingsOnly, Silent};
 pub use schema::schema;
 
 /// Writes what the pipeline produces, in one format.
@@ -49,6 +51,18 @@ pub trait Render {
 
     /// Who loses packets, at one moment. `live` redraws in place, where the format can.
     fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()>;
+
+    /// Who talks to whom by which device, at one moment. `live` redraws in place, where the format can.
+    fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()>;
+
+    /// What NAT made of a connection: once for each.
+    fn translation(&mut self, translation: &Translation) -> io::Result<()>;
+
+    /// A DNS query and what became of it.
+    fn exchange(&mut self, exchange: &Exchange) -> io::Result<()>;
+
+    /// Who asks DNS for what, and what becomes of it, at one moment. `live` redraws in place, where the format can.
+    fn dns(&mut self, table: &DnsTable, live: bool) -> io::Result<()>;
 
     /// The end of `why`; its findings were written before.
     fn verdict(&mut self, verdict: &Verdict) -> io::Result<()>;

@@ -6,9 +6,11 @@ use crate::{
     model::{
         dns::{Answer, Code, Message},
         drops::{DropRow, DropTable},
+        exchange::{DnsRow, DnsTable, Exchange, Outcome, Search, Server, Status, Translated},
         facts::HostFacts,
         finding::{Confidence, Evidence, Finding, Netfilter, RouteTaken},
         flow::{Flow, Proto},
+        flows::{Amount, Amounts, DeviceRow, FlowLine, FlowTable, State, Translation},
         identity::{Pod, Source},
         journey::{Journey, Step},
         known::{Known, Why},
@@ -260,5 +262,133 @@ pub(super) fn drop_table() -> DropTable {
             noise("unknown protocol", 40),
             noise("multicast nobody listens to", 2),
         ],
+    }
+}
+
+pub(super) fn translation() -> Translation {
+    Translation {
+        first_ns: START_NS,
+        pod: Some(pod("web-0")),
+        before: flow(Proto::Tcp, "10.1.0.5:41234", "10.96.0.1:80"),
+        after: flow(Proto::Tcp, "192.0.2.10:41234", "10.20.0.4:8080"),
+        dnat: Some("PREROUTING"),
+        snat: Some("POSTROUTING"),
+        snat_device: Some("eth0".to_owned()),
+        service: Some("shop/db".to_owned()),
+        devices: vec!["eth1".to_owned()],
+    }
+}
+
+pub(super) fn flow_table() -> FlowTable {
+    let amount = |packets, bytes| Amount { packets, bytes };
+    let amounts = Amounts { out: amount(6, 504), into: amount(5, 15_000_000) };
+    let device = |name: Option<&str>, device: &str, is_uplink| DeviceRow {
+        pod: name.map(pod),
+        side: Side::Node,
+        device: device.to_owned(),
+        is_uplink,
+        amounts,
+    };
+    let line = FlowLine {
+        pod: Some(pod("web-0")),
+        proto: Proto::Tcp,
+        peer: "10.96.0.1:80".parse().expect("an address with a port"),
+        served_port: 0,
+        initiated: true,
+        name: Some("shop/db (service)".to_owned()),
+        devices: vec!["eth1".to_owned()],
+        connections: 3,
+        amounts,
+        handshake_ns: Some(257_000),
+        retransmits: 2,
+        states: vec![(State::Closed, 2), (State::Unanswered, 1)],
+        nat: Some(Arc::new(translation())),
+        first_ns: START_NS,
+        last_ns: START_NS + 1,
+    };
+    let served = FlowLine {
+        peer: "10.9.0.7:0".parse().expect("an address with a port"),
+        served_port: 8080,
+        initiated: false,
+        name: None,
+        devices: Vec::new(),
+        states: vec![(State::Open, 1)],
+        nat: None,
+        ..line.clone()
+    };
+    let devices =
+        vec![device(Some("web-0"), "veth3f2", false), device(Some("web-0"), "eth1", true), device(None, "eth0", true)];
+    FlowTable { mono_ns: START_NS, since_ns: START_NS - 1_500_000_000, devices, lines: vec![line, served], more: 7 }
+}
+fn server(addr: &str, name: Option<&str>) -> Server {
+    Server { addr: addr.parse().expect("an address with a port"), name: name.map(Into::into) }
+}
+
+/// One exchange of every kind.
+pub(super) fn exchanges() -> Vec<Exchange> {
+    let answered = |code, addresses: &[&str]| Outcome::Answered {
+        at_ns: START_NS + 1_204_000,
+        answer: Answer {
+            code,
+            addresses: addresses.iter().map(|ip| ip.parse().expect("an address")).collect(),
+            records: addresses.len() as u16,
+            truncated: false,
+        },
+    };
+    let first = Exchange {
+        asked_ns: START_NS,
+        pod: Some(pod("web-0")),
+        client: "10.176.98.29:40000".parse().expect("an address with a port"),
+        transport: Proto::Udp,
+        name: "api.com".into(),
+        kind: "A".into(),
+        server: server("10.96.0.10:53", Some("kube-system/kube-dns")),
+        translated: Translated::To(server("10.176.98.31:5353", Some("kube-system/coredns-0"))),
+        tries: 1,
+        outcome: answered(Code::NoError, &["192.0.2.1", "192.0.2.2"]),
+    };
+    let direct = Exchange { server: server("[fd00::53]:53", None), translated: Translated::No, ..first.clone() };
+    vec![
+        first.clone(),
+        Exchange { outcome: answered(Code::NxDomain, &[]), name: "api.com.cluster.local".into(), ..direct.clone() },
+        Exchange { outcome: answered(Code::NoError, &[]), kind: "AAAA".into(), ..direct.clone() },
+        Exchange { outcome: Outcome::Timeout { waited_ns: 10_500_000_000 }, tries: 2, pod: None, ..first.clone() },
+        Exchange {
+            outcome: Outcome::Open { waited_ns: 800_000_000 },
+            translated: Translated::Unknown,
+            ..first.clone()
+        },
+        Exchange {
+            outcome: Outcome::Unreachable { at_ns: START_NS + 300_000, from: "fd00::53".parse().expect("an address") },
+            ..direct.clone()
+        },
+        Exchange { outcome: Outcome::Unknown, transport: Proto::Tcp, tries: 0, ..direct },
+    ]
+}
+
+pub(super) fn dns_table() -> DnsTable {
+    let row = |client: &str, status, name: &str, ms: u64| DnsRow {
+        client: client.into(),
+        pod: client.strip_prefix("shop/").map(pod),
+        name: name.into(),
+        kind: "A".into(),
+        status,
+        queries: 3,
+        tries: 4,
+        median_ns: (ms > 0).then_some(ms * 1_000_000),
+        max_ns: (ms > 0).then_some(ms * 9_000_000),
+    };
+    DnsTable {
+        mono_ns: START_NS,
+        rows: vec![
+            row("shop/db-client", Status::Timeout, "db.example.com", 0),
+            row("shop/web-0", Status::Code(Code::NxDomain), "api.com.default.svc.cluster.local", 1),
+            row("shop/web-0", Status::Code(Code::NoError), "api.com", 12),
+        ],
+        searches: vec![Search { client: "shop/web-0".into(), name: "api.com".into(), queries: 6, misses: 3 }],
+        open: 2,
+        unlisted: 0,
+        sampled: false,
+        findings: vec![Arc::new(wrong_egress())],
     }
 }

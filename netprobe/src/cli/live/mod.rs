@@ -8,6 +8,8 @@ use netprobe_common::config::{Config, NS_FOLLOWED, NS_NODE, NS_POD};
 use tokio::io::unix::AsyncFd;
 
 mod asking;
+mod counting;
+mod devices;
 mod parts;
 mod whom;
 
@@ -25,14 +27,14 @@ use crate::{
     explain::Expectations,
     facts::{FactsEvent, FactsReader, Place},
     model::{drops::Loss, identity::Pod, inventory::Inventory},
-    pipeline::{DropCount, DropCounts, Input, PATIENCE_NS, Pipeline, Progress},
+    pipeline::{DnsOptions, DnsView, DropCount, DropCounts, Input, PATIENCE_NS, Pipeline, Progress},
     probe::{
         attach::{Attached, give_memory_back, readable},
         host,
         tables::{LOSS_NAMES, Lost},
     },
     record::{Frame, Header, Lost as LostFrame, Symbol, Writer},
-    render::{FindingsOnly, Render},
+    render::{FindingsLast, FindingsOnly, Render},
 };
 
 /// Records taken out of the ring before the pipeline may look at them: 20,000 of 300 bytes are
@@ -46,16 +48,31 @@ const HOUSEKEEPING_NS: u64 = 1_000_000_000;
 /// rows: with 8 s the table (`PLACES_MAX`) holds 140 new ones a second, with 30 s it was full at 40.
 const RETIRE_NS: u64 = 8_000_000_000;
 
+/// What a command lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Followed packets, on all tracepoints.
+    Packets,
+    /// Drops alone.
+    Drops,
+    /// Flows counted by TC classifiers.
+    Flows,
+}
+
 /// What a live run is asked.
 pub struct Request<'a> {
-    /// `trace` or `drops`, as recordings name it.
+    /// Name of the command, as recordings have it.
     pub command: &'static str,
+    /// What it lives on.
+    pub watch: Watch,
     /// Filter words.
     pub filter: &'a [String],
     /// Whose packets.
     pub select: &'a Select,
     /// Whom, where nobody is named; an error where that is none.
     pub default: Option<Target>,
+    /// DNS exchanges are shown, in this way.
+    pub dns: Option<DnsView>,
     /// What should be so.
     pub expect: Expectations,
     /// Format.
@@ -79,7 +96,7 @@ pub struct Live {
     last_record_ns: u64,
     resting: bool,
     housekeeping_ns: u64,
-    drops_only: bool,
+    watch: Watch,
 }
 
 impl Live {
@@ -101,19 +118,30 @@ impl Live {
         };
         must_be_privileged()?;
         // What is expected can only be held against packets that are followed.
-        let drops = request.command == "drops";
-        let drops_only = drops && request.expect.is_empty();
-        let (parts, followed) = Parts::gather(request, &target, &inventory, drops_only, config)?;
+        let drops = request.watch == Watch::Drops;
+        let watch = if drops && !request.expect.is_empty() { Watch::Packets } else { request.watch };
+        let (parts, followed) = Parts::gather(request, &target, &inventory, watch, config)?;
         let node = parts.host.node.clone();
         let now_ns = host::mono_ns();
-        let begun = request.record.file.as_deref().map(|path| begin(path, &parts, &inventory, request, now_ns));
+        let dns = request.dns.map(|view| DnsOptions { view, outside: !followed.all });
+        let begun = request
+            .record
+            .file
+            .as_deref()
+            .map(|path| begin(path, &parts, &inventory, (request, &followed, dns), now_ns));
         let recorder = begun.transpose()?;
         let mut renderer = request.output.renderer(&parts.host);
-        if drops {
+        if request.watch != Watch::Packets {
             renderer = Box::new(FindingsOnly(renderer));
         }
+        if request.dns == Some(DnsView::Table(true)) {
+            renderer = Box::new(FindingsLast::new(renderer));
+        }
         let decoder = Decoder::new(parts.host, parts.symbols);
-        let pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
+        let mut pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
+        if let Some(dns) = dns {
+            pipeline = pipeline.showing_dns(dns);
+        }
         let mut live = Self {
             attached: parts.attached,
             facts: parts.facts,
@@ -126,10 +154,11 @@ impl Live {
             last_record_ns: now_ns,
             resting: false,
             housekeeping_ns: now_ns,
-            drops_only,
+            watch,
         };
         live.follow(&followed)?;
-        if !drops_only {
+        live.classify();
+        if watch == Watch::Packets {
             live.asking.read_bases(live.pipeline.facts(), &followed);
             live.take_answers(now_ns)?;
         }
@@ -169,7 +198,7 @@ impl Live {
         if now_ns.saturating_sub(self.housekeeping_ns) >= HOUSEKEEPING_NS {
             self.housekeeping_ns = now_ns;
             self.take_losses(now_ns, out)?;
-            if !self.drops_only {
+            if self.watch == Watch::Packets {
                 self.attached.retire_places(now_ns.saturating_sub(RETIRE_NS))?;
             }
         }
@@ -253,7 +282,9 @@ impl Live {
         self.take_last_answers()?;
         let now_ns = host::mono_ns();
         self.take_losses(now_ns, out)?;
-        self.take_drops(now_ns, false)?;
+        if self.watch != Watch::Flows {
+            self.take_drops(now_ns, false)?;
+        }
         let result = self.pipeline.finish(now_ns, out);
         self.keep(&Frame::Tick(now_ns));
         if let Some(recorder) = self.recorder.take() {
@@ -284,6 +315,7 @@ impl Live {
 
     fn take_events(&mut self, events: Vec<FactsEvent>) -> Result<()> {
         let mut renamed = false;
+        let changed = !events.is_empty();
         for event in events {
             let json = serde_json::to_vec(&event).context("write a change of the node as JSON")?;
             self.keep(&Frame::FactsEvent(json.into()));
@@ -294,6 +326,9 @@ impl Live {
             && let Ok(followed) = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node)
         {
             self.follow(&followed)?;
+        }
+        if changed {
+            self.classify();
         }
         Ok(())
     }
@@ -387,14 +422,21 @@ fn keep(recorder: &mut Option<Writer>, frame: &Frame) {
     }
 }
 
-fn begin(path: &Path, parts: &Parts, inventory: &Inventory, request: &Request<'_>, now_ns: u64) -> Result<Writer> {
+fn begin(
+    path: &Path,
+    parts: &Parts,
+    inventory: &Inventory,
+    (request, followed, dns): (&Request<'_>, &Followed, Option<DnsOptions>),
+    now_ns: u64,
+) -> Result<Writer> {
     let wall_ns = i64::try_from(now_ns)? + parts.host.wall_offset_ns;
     let header = Header { node: parts.host.node.clone(), wall_ns, version: env!("CARGO_PKG_VERSION").to_owned() };
     let mut writer = Writer::create(path, &header)?;
     writer.write(&Frame::HostFacts(Box::new(parts.host.clone())))?;
     writer.write(&Frame::NodeFacts(Box::new(parts.node.clone())))?;
     writer.write(&Frame::Inventory(Box::new(inventory.clone())))?;
-    let options = serde_json::json!({ "command": request.command, "expect": request.expect });
+    let namespaces = (!followed.all).then_some(&followed.namespaces);
+    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces, "dns": dns });
     writer.write(&Frame::Options(options))?;
     writer.write(&Frame::Tick(now_ns))?;
     Ok(writer)

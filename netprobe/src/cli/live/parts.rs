@@ -3,9 +3,9 @@
 use std::{fs, net::IpAddr};
 
 use anyhow::{Context, Result, anyhow, bail};
-use netprobe_common::config::{Config, MODE_ALL, MODE_DROPS};
+use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS, MODE_TC, TC_FLOWS};
 
-use super::{Request, whom::whom};
+use super::{Request, Watch, whom::whom};
 use crate::{
     cli::select::Target,
     enrich::select::Followed,
@@ -36,7 +36,7 @@ impl Parts {
         request: &Request<'_>,
         target: &Target,
         inventory: &Inventory,
-        drops_only: bool,
+        watch: Watch,
         filter: Config,
     ) -> Result<(Self, Followed)> {
         let pods: Vec<IpAddr> = inventory.pods.iter().flat_map(|p| p.ips.iter().copied()).collect();
@@ -53,7 +53,14 @@ impl Parts {
             let mut config = Config { ..offsets::config(&btf)? };
             (config.filter, config.filter_tests, config.filter_clauses) =
                 (filter.filter, filter.filter_tests, filter.filter_clauses);
-            config.mode = if followed.all { MODE_ALL } else { 0 } | if drops_only { MODE_DROPS } else { 0 };
+            let (mode, tc) = match watch {
+                Watch::Packets if request.dns.is_some() => (MODE_DNS, 0),
+                Watch::Packets => (0, 0),
+                Watch::Drops => (MODE_DROPS, 0),
+                Watch::Flows => (MODE_TC, TC_FLOWS),
+            };
+            config.mode = if followed.all { MODE_ALL } else { 0 } | mode;
+            config.tc = tc;
             let prepared = prepared.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))??;
             let attached = Attached::new(&config, &btf, prepared)?;
             let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;

@@ -134,9 +134,11 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
     let proto = check(args)?;
     let request = Request {
         command: "why",
+        watch: super::live::Watch::Packets,
         filter: &[],
         select: &args.select,
         default: None,
+        dns: None,
         expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,

@@ -90,6 +90,14 @@ mod tests {
     }
 
     #[test]
+    fn stays_silent_where_an_answer_may_have_been_left_out() {
+        let mut scene = Scene::pod_to_dns();
+        scene.step(1, in_pod(asks("api.com")), "eth0");
+        scene.journey.omitted = 1;
+        assert_eq!(check(&scene.case()), None);
+    }
+
+    #[test]
     fn stays_silent_on_an_answer_of_any_kind() {
         let mut scene = Scene::pod_to_dns();
         scene.step(1, in_pod(asks("api.com")), "eth0");

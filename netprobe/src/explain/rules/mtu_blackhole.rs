@@ -98,6 +98,11 @@ fn hole<'t, 'a>(
         s.counts() && !crate::explain::tcp::after(s.head.seq, acked) && crate::explain::tcp::after(s.end(), acked)
     });
     let largest = beyond.iter().map(|s| s.head.ip_len).max()?;
+    // What is larger came at another time: it is not the size. GRO makes one packet of several, each but the last full.
+    let passed = talk.at(point, forward).any(|s| s.head.ip_len > largest && s.head.payload > 0);
+    if passed {
+        return None;
+    }
     let asked_again = talk.at(point, !forward).filter(|s| s.head.ack == acked && s.ns > beyond[0].ns).count() > 0;
     (!filled && asked_again && largest < 1_280).then(|| (beyond[0], largest))
 }

@@ -3,7 +3,7 @@
 use crate::{
     explain::{
         Case, Draft, Rule,
-        tcp::{Point, TIMEOUT_NS, Talk, after, duration},
+        tcp::{Hole, Point, Repeat, TIMEOUT_NS, Talk, after, duration},
     },
     model::{finding::Confidence, packet::What, sighting::Side},
 };
@@ -17,57 +17,116 @@ pub(super) const RULE: Rule = Rule {
 /// One loss happens on any network; more of one connection are worth a word.
 const LOSSES: usize = 2;
 
+/// Segments that were lost on the way, by what tells of each.
+struct Losses<'a> {
+    /// Left and sent again after a time-out: when first and when again, and whether it was heard of since.
+    sent: Vec<((u64, u64), bool)>,
+    /// Left and sent again because the peer had what comes after.
+    asked: Vec<Repeat<'a>>,
+    /// Of the peer, missing or repeated until a time-out of its: since when, and when it came.
+    come: Vec<(u64, u64)>,
+    /// Of the peer, missing though what comes after was there, and asked for again.
+    holes: Vec<Hole>,
+}
+
+impl<'a> Losses<'a> {
+    fn of(case: &Case<'a>, talk: &Talk<'a>, point: Point, out: bool) -> Self {
+        let mut sent = sent_again(talk, point, out);
+        let told = timed_out(case, talk, point, out);
+        // Of a busy connection not every packet is seen; the time-outs of a pod's own sockets are.
+        if told.len() > sent.len() {
+            sent = told;
+        }
+        let (asked, holes) = (talk.asked_again(point, out), talk.holes(point, !out));
+        Self { sent, asked, come: came_late(talk, point, !out), holes }
+    }
+
+    /// How many left and were lost, and how many of the peer.
+    fn counts(&self) -> (usize, usize) {
+        (self.sent.len() + self.asked.len(), self.come.len().max(self.holes.len()))
+    }
+
+    /// Something that was waited for in vain got through later: neither a dead peer nor an MTU does that.
+    fn recovered(&self) -> bool {
+        let heard = self.sent.iter().any(|(_, heard)| *heard);
+        let filled = self.holes.iter().any(|hole| hole.filled_ns.is_some());
+        heard || filled || !self.come.is_empty() || !self.asked.is_empty()
+    }
+
+    /// When the last one was noticed.
+    fn last_ns(&self) -> Option<u64> {
+        let times = self.sent.iter().map(|(times, _)| times.1).chain(self.come.iter().map(|times| times.1));
+        times.chain(self.asked.iter().map(|r| r.copy.ns)).chain(self.holes.iter().map(|h| h.since_ns)).max()
+    }
+
+    /// Three of each, as evidence.
+    fn proofs(&self, device: &str) -> Vec<(u64, String)> {
+        let sent = self.sent.iter().take(3).map(|((first_ns, again_ns), _)| {
+            let waited = duration(again_ns - first_ns);
+            (*again_ns, format!("sent again by {device} after {waited} or more, no drop on this node"))
+        });
+        let come = self.come.iter().take(3).map(|(missed_ns, came_ns)| {
+            (*came_ns, format!("a segment of the peer came {} late by {device}", duration(came_ns - missed_ns)))
+        });
+        let asked = self.asked.iter().take(3);
+        let asked = asked.map(|r| (r.copy.ns, format!("sent again by {device}: the peer had what comes after it")));
+        let holes = self.holes.iter().take(3);
+        let holes =
+            holes.map(|h| (h.since_ns, format!("what came in by {device} had a hole, which was asked for again")));
+        sent.chain(come).chain(asked).chain(holes).collect()
+    }
+}
+
 fn check(case: &Case<'_>) -> Option<Draft> {
     let talk = case.talk()?;
     let (point, out) = talk.uplink?;
-    if !talk.established() || case.drops().next().is_some() {
+    if !talk.established() {
         return None;
     }
-    let mut sent = sent_again(talk, point, out);
-    let told = timed_out(case, talk, point, out);
-    // Of a busy connection not every packet is seen; the time-outs of a pod's own sockets are.
-    if told.len() > sent.len() {
-        sent = told;
+    let losses = Losses::of(case, talk, point, out);
+    let (away, home) = losses.counts();
+    if !losses.recovered() || away + home < LOSSES {
+        return None;
     }
-    let come = came_late(talk, point, !out);
-    // Something that left was waited for in vain and got through later: neither a dead peer nor an MTU does that.
-    let recovered = sent.iter().any(|(_, recovered)| *recovered) || !come.is_empty();
-    if !recovered || sent.len() + come.len() < LOSSES {
+    // What this node dropped was lost here; what it drops of a connection that is over was not what was missing.
+    let last_ns = losses.last_ns()?;
+    if case.drops().any(|drop| drop.sighting().packet.mono_ns <= last_ns) {
         return None;
     }
     let device = talk.at(point, out).next().or_else(|| talk.at(point, !out).next())?.step.sighting.device.to_string();
     let flow = case.journey.flow;
     let peer = if out { flow.destination() } else { flow.source() };
-    let mut losses = Vec::new();
-    if !sent.is_empty() {
-        losses.push(format!("{} segments that left by {device} had to be sent again", sent.len()));
+    let mut told = Vec::new();
+    if away > 0 {
+        told.push(format!("{} that left by {device} had to be sent again", segments(away)));
     }
-    if !come.is_empty() {
-        losses.push(format!("{} segments of the peer came only when it sent them again", come.len()));
+    if home > 0 {
+        told.push(format!("{} of the peer came only when it sent them again", segments(home)));
     }
     let claim = format!(
         "packets between {} and {peer} are lost outside this node: {}, while others got through",
         case.who(),
-        losses.join(" and ")
+        told.join(" and ")
     );
+    // Before any time-out, what was missing may only have come by another way, and late.
+    let timed_out = !losses.sent.is_empty() || !losses.come.is_empty();
     let mut draft = Draft::new(case, Side::Node, Some(device.clone()), claim)
-        .confidence(Confidence::Likely)
+        .confidence(if timed_out { Confidence::Likely } else { Confidence::Possible })
         .detail(if out { flow.dst.ip() } else { flow.src.ip() }.to_string());
-    for ((first_ns, again_ns), _) in sent.iter().take(3) {
-        let text =
-            format!("sent again by {device} after {} or more, no drop on this node", duration(again_ns - first_ns));
-        draft = draft.proof(*again_ns, text);
+    for (ns, text) in losses.proofs(&device) {
+        draft = draft.proof(ns, text);
     }
-    for (missed_ns, came_ns) in come.iter().take(3) {
-        let text = format!("a segment of the peer came {} late by {device}", duration(came_ns - missed_ns));
-        draft = draft.proof(*came_ns, text);
-    }
-    draft.count = (sent.len() + come.len()) as u64;
+    draft.count = (away + home) as u64;
     Some(
         draft
             .fix(format!("network team: errors, overloaded links or rate limits between {device} and {peer}"))
             .fix(format!("ethtool -S {device} | grep -Ei 'drop|err'; mtr -T {peer}")),
     )
+}
+
+/// `1 segment`, `2 segments`
+fn segments(count: usize) -> String {
+    if count == 1 { "1 segment".to_owned() } else { format!("{count} segments") }
 }
 
 /// When what left was first sent and sent again after a time-out, and whether it was acknowledged then.
@@ -137,6 +196,42 @@ mod tests {
             "packets between shop/web-0 and 10.20.0.4:3306 are lost outside this node: 2 segments that left by eth1 had to be \
              sent again, while others got through"
         );
+    }
+
+    /// The `nth` packet of its direction at its device.
+    fn nth(nth: u64, what: What) -> What {
+        match what {
+            What::Hop { place, head, ct, inner, .. } => What::Hop { place, head, ct, inner, seen: nth },
+            other => other,
+        }
+    }
+
+    #[test]
+    fn tells_holes_that_were_asked_for_again() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, nth(1, hop(Place::Transmit, syn())), "eth1");
+        scene.back(2, nth(1, hop(Place::Receive, syn_ack())), "eth1");
+        for (ms, n, seq) in [(10, 2, 1002), (20, 4, 3002)] {
+            scene.back(ms, nth(n, hop(Place::Receive, segment(false, seq, 1000, 2))), "eth1");
+            scene.step(ms + 1, nth(n, hop(Place::Transmit, segment(true, 2, 0, seq - 1000))), "eth1");
+            scene.back(ms + 2, nth(n + 1, hop(Place::Receive, segment(false, seq - 1000, 1000, 2))), "eth1");
+        }
+        let draft = check(&scene.case()).expect("two were lost");
+        assert_eq!((draft.confidence, draft.count), (Confidence::Possible, 2));
+        assert!(draft.claim.contains("2 segments of the peer came only"), "{}", draft.claim);
+    }
+
+    #[test]
+    fn says_nothing_of_holes_among_samples() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, nth(1, hop(Place::Transmit, syn())), "eth1");
+        scene.back(2, nth(1, hop(Place::Receive, syn_ack())), "eth1");
+        for (ms, n, seq) in [(10, 40, 1002), (20, 50, 3002)] {
+            scene.back(ms, nth(n, hop(Place::Receive, segment(false, seq, 1000, 2))), "eth1");
+            scene.step(ms + 1, nth(n, hop(Place::Transmit, segment(true, 2, 0, seq - 1000))), "eth1");
+            scene.back(ms + 2, nth(n + 9, hop(Place::Receive, segment(false, seq - 1000, 1000, 2))), "eth1");
+        }
+        assert_eq!(check(&scene.case()), None, "others passed in between");
     }
 
     #[test]

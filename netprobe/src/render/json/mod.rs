@@ -10,12 +10,16 @@ use serde::Serialize;
 use super::{Clock, Render};
 use crate::model::{
     drops::{DropTable, Loss, Summary},
+    exchange::{DnsTable, Exchange},
     finding::Finding,
+    flows::{FlowTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
 
+mod dns;
 mod event;
+mod flows;
 mod object;
 #[cfg(test)]
 mod tests;
@@ -63,6 +67,25 @@ impl Render for Json {
     fn drops(&mut self, table: &DropTable, _live: bool) -> io::Result<()> {
         let body = object::DropsBody::new(table, &self.clock);
         self.object("drops", table.mono_ns, body)?;
+        self.flush()
+    }
+
+    fn flows(&mut self, table: &FlowTable, _live: bool) -> io::Result<()> {
+        self.object("flows", table.mono_ns, flows::TableBody::new(table, &self.clock))?;
+        self.flush()
+    }
+
+    fn translation(&mut self, translation: &Translation) -> io::Result<()> {
+        self.object("nat", translation.first_ns, flows::TranslationBody::new(translation))?;
+        self.flush()
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
+        self.object("dns", exchange.asked_ns, dns::ExchangeBody::new(exchange))
+    }
+
+    fn dns(&mut self, table: &DnsTable, _live: bool) -> io::Result<()> {
+        self.object("dns-table", table.mono_ns, dns::TableBody::new(table))?;
         self.flush()
     }
 

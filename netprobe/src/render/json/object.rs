@@ -8,7 +8,7 @@ use crate::{
     model::{
         drops::{DropRow, DropTable, Summary},
         finding::{Confidence, Finding, Netfilter},
-        flow::Flow,
+        flow::{Flow, Proto},
         identity::{Pod, Source},
         journey::Journey,
         sighting::Side,
@@ -54,14 +54,19 @@ pub(super) struct FlowRef {
 impl FlowRef {
     pub(super) fn new(flow: &Flow) -> Self {
         Self {
-            proto: match flow.proto {
-                crate::model::flow::Proto::Other(number) => number.to_string(),
-                named => named.to_string(),
-            },
+            proto: Self::proto(flow.proto),
             src: flow.src.ip(),
             sport: flow.src.port(),
             dst: flow.dst.ip(),
             dport: flow.dst.port(),
+        }
+    }
+
+    /// The protocol's name, or its number.
+    pub(super) fn proto(proto: Proto) -> String {
+        match proto {
+            Proto::Other(number) => number.to_string(),
+            named => named.to_string(),
         }
     }
 }

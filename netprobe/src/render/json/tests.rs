@@ -52,6 +52,10 @@ fn everything() -> Vec<Value> {
         json.finding(&samples::wrong_egress())?;
         json.finding(&bare)?;
         json.drops(&samples::drop_table(), true)?;
+        json.flows(&samples::flow_table(), true)?;
+        json.translation(&samples::translation())?;
+        samples::exchanges().iter().try_for_each(|exchange| json.exchange(exchange))?;
+        json.dns(&samples::dns_table(), true)?;
         json.loss(&Loss { mono_ns: 1, lost: 12, what: "records that found no room" })?;
         json.summary(&summary())
     })
@@ -66,7 +70,7 @@ fn every_object_is_as_the_schema_says() {
         let errors: Vec<_> = validator.iter_errors(object).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{object}\n{errors:?}");
     }
-    for kind in ["packet", "journey", "finding", "drops", "loss", "summary"] {
+    for kind in ["packet", "journey", "finding", "drops", "flows", "nat", "dns", "dns-table", "loss", "summary"] {
         assert!(objects.iter().any(|object| object["kind"] == kind), "no {kind}");
     }
 }
@@ -122,6 +126,23 @@ fn a_finding_has_the_fields_of_the_contract() {
             "since": "14:03:22 default via 10.176.96.1 dev eth1 table 2 was deleted by ipamd (pid 812)",
             "fix": ["ip route add default via 10.176.96.1 dev eth1 table 2", "restart the daemon that owns table 2"],
             "evidence": [{"time": "2023-11-14T22:13:25.000015000Z", "text": "fib_table_lookup table 2: no route"}],
+        })
+    );
+}
+
+#[test]
+fn a_query_has_its_server_before_and_after_nat() {
+    let query = rendered(|json| json.exchange(&samples::exchanges()[0])).remove(0);
+    assert_eq!(
+        query,
+        json!({
+            "kind": "dns", "time": "2023-11-14T22:13:25.000000000Z", "node": "n1",
+            "pod": {"namespace": "shop", "name": "web-0", "uid": "6b1f", "identity": "netns"},
+            "client": {"ip": "10.176.98.29", "port": 40000}, "name": "api.com", "type": "A",
+            "server": {"ip": "10.96.0.10", "port": 53, "name": "kube-system/kube-dns"},
+            "server_after": {"ip": "10.176.98.31", "port": 5353, "name": "kube-system/coredns-0"}, "dnat": true,
+            "result": "NOERROR", "addresses": ["192.0.2.1", "192.0.2.2"], "records": 2, "truncated": false,
+            "tries": 1, "took_ns": 1_204_000, "transport": "udp",
         })
     );
 }

@@ -11,11 +11,16 @@ use textwrap::{Options, WordSplitter};
 use super::{Clock, Render, Setup, clock::elapsed, escape};
 use crate::model::{
     drops::{DropTable, Loss, Summary},
+    exchange::{DnsTable, Exchange},
     finding::{Evidence, Finding},
+    flows::{FlowTable, Translation},
     journey::{Journey, Step},
     verdict::{Outcome, Verdict},
 };
 
+mod dns;
+mod flows;
+mod grid;
 mod path;
 mod style;
 mod table;
@@ -26,6 +31,10 @@ use style::{Styles, paint};
 
 /// Findings whose text is remembered, so that a repetition is told in one line.
 const REMEMBERED: usize = 1024;
+/// Columns of a time of day and what follows it.
+const TIME_COLUMNS: usize = 14;
+/// A longer name of a client pushes its own line out, and no other.
+const CLIENT_COLUMNS: usize = 40;
 
 /// Renders for people.
 pub(super) struct Text {
@@ -38,6 +47,10 @@ pub(super) struct Text {
     current: Option<u64>,
     /// What was said of each finding, without its count.
     said: HashMap<String, Finding>,
+    /// Counts of flows were shown: a run that follows no packet has no journeys to sum up.
+    counted: bool,
+    /// Columns of the longest client told, so that lines stay in line.
+    client_columns: usize,
 }
 
 impl Text {
@@ -50,6 +63,8 @@ impl Text {
             styles: Styles::new(setup.colour),
             current: None,
             said: HashMap::new(),
+            counted: false,
+            client_columns: 0,
         }
     }
 
@@ -87,6 +102,37 @@ impl Text {
             writeln!(self.out, "{indent}{}", paint(style, &row))?;
         }
         Ok(())
+    }
+
+    /// Columns of a table. Only a terminal is too narrow for one: a file or a pipe gets every word.
+    fn table_columns(&self) -> usize {
+        self.screen_lines.map_or(usize::MAX, |_| self.columns)
+    }
+
+    /// A table, in place where it is `live`.
+    fn table(&mut self, heading: &str, mut lines: Vec<String>, live: bool) -> io::Result<()> {
+        if live {
+            // One line for the heading and one for the cursor.
+            if let Some(room) = self.screen_lines.map(|lines| lines.saturating_sub(2).max(2))
+                && lines.len() > room
+            {
+                let hidden = lines.len() - (room - 1);
+                lines.truncate(room - 1);
+                lines.push(format!("({hidden} lines more: make the terminal higher, or pipe the output)"));
+            }
+            // Home; each line clears to its end; then all below.
+            write!(self.out, "\x1b[H{}\x1b[K\r\n", paint(self.styles.dim, heading))?;
+            for line in &lines {
+                write!(self.out, "{line}\x1b[K\r\n")?;
+            }
+            write!(self.out, "\x1b[J")?;
+        } else {
+            writeln!(self.out, "{}", paint(self.styles.dim, heading))?;
+            for line in &lines {
+                writeln!(self.out, "{line}")?;
+            }
+        }
+        self.flush()
     }
 
     /// `text` after `first`, wrapped, the next lines after `next`.
@@ -157,32 +203,64 @@ impl Render for Text {
     }
 
     fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()> {
-        // Only a terminal is too narrow for a table: a file or a pipe gets every word.
-        let table_columns = self.screen_lines.map_or(usize::MAX, |_| self.columns);
-        let mut lines = table::lines(table, table_columns, self.columns);
-        let heading = format!("{}  drops since start", self.clock.time_of_day(table.mono_ns));
-        if live {
-            // One line for the heading and one for the cursor.
-            if let Some(room) = self.screen_lines.map(|lines| lines.saturating_sub(2).max(2))
-                && lines.len() > room
-            {
-                let hidden = lines.len() - (room - 1);
-                lines.truncate(room - 1);
-                lines.push(format!("({hidden} lines more: make the terminal higher, or pipe the output)"));
-            }
-            // Home; each line clears to its end; then all below.
-            write!(self.out, "\x1b[H{}\x1b[K\r\n", paint(self.styles.dim, &heading))?;
-            for line in &lines {
-                write!(self.out, "{line}\x1b[K\r\n")?;
-            }
-            write!(self.out, "\x1b[J")?;
-        } else {
-            writeln!(self.out, "{}", paint(self.styles.dim, &heading))?;
-            for line in &lines {
-                writeln!(self.out, "{line}")?;
-            }
+        let lines = table::lines(table, self.table_columns(), self.columns);
+        self.table(&format!("{}  drops since start", self.clock.time_of_day(table.mono_ns)), lines, live)
+    }
+
+    fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()> {
+        self.counted = true;
+        let lines = flows::lines(table, self.table_columns(), self.columns);
+        let took = elapsed(table.mono_ns.saturating_sub(table.since_ns));
+        let heading = format!("{}  packets and bytes on the wire in {took}", self.clock.time_of_day(table.mono_ns));
+        self.table(&heading, lines, live)
+    }
+
+    fn translation(&mut self, translation: &Translation) -> io::Result<()> {
+        (self.current, self.counted) = (None, true);
+        let time = self.clock.time_of_day(translation.first_ns);
+        let (header, words) = flows::translation(translation);
+        self.wrapped(&format!("{time}  {header}"), "", "  ", self.styles.header)?;
+        for text in words {
+            self.wrapped(&text, "  ", "    ", anstyle::Style::new())?;
         }
         self.flush()
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
+        self.current = None;
+        let client = dns::client(exchange);
+        self.client_columns = self.client_columns.max(textwrap::core::display_width(&client)).min(CLIENT_COLUMNS);
+        let status = exchange.status();
+        let style = if dns::is_bad(status) { self.styles.bad } else { anstyle::Style::new() };
+        let space = " ".repeat(self.client_columns.saturating_sub(textwrap::core::display_width(&client)));
+        let first = format!(
+            "{}  {client}{space}  {}  {:>8}  ",
+            paint(self.styles.dim, &self.clock.time_of_day(exchange.asked_ns)),
+            paint(style, &format!("{:<8}", status.to_string())),
+            dns::took(exchange),
+        );
+        let text = dns::sentence(exchange);
+        if self.screen_lines.is_none() {
+            // A file or a pipe gets one line each, for whoever searches it.
+            return writeln!(self.out, "{first}{text}");
+        }
+        let before = TIME_COLUMNS + textwrap::core::display_width(&client) + space.len() + 22;
+        // Type and name stay together.
+        let text = text.replacen(' ', "\u{a0}", 1);
+        for (index, row) in wrap(&text, self.columns, before, TIME_COLUMNS).iter().enumerate() {
+            let indent = if index == 0 { first.clone() } else { " ".repeat(TIME_COLUMNS) };
+            writeln!(self.out, "{}", format!("{indent}{}", row.replace('\u{a0}', " ")).trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn dns(&mut self, table: &DnsTable, live: bool) -> io::Result<()> {
+        self.current = None;
+        let mut lines = dns::lines(table, self.table_columns(), self.columns);
+        if live {
+            lines.splice(0..0, dns::findings(table, self.columns));
+        }
+        self.table(&format!("{}  DNS queries since start", self.clock.time_of_day(table.mono_ns)), lines, live)
     }
 
     fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
@@ -216,6 +294,9 @@ impl Render for Text {
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        if self.counted && summary.records == 0 {
+            return self.flush();
+        }
         self.current = None;
         let findings = match summary.findings.as_slice() {
             [] => "no finding".to_owned(),

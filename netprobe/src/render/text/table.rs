@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::grid;
 use crate::{
     model::{
         drops::{DropRow, DropTable},
@@ -13,8 +14,6 @@ use crate::{
 const HEADINGS: [&str; 7] = ["pod", "where", "device", "reason", "site", "packets", "/s"];
 /// Columns of text; the ones after them are numbers, set to the right.
 const WORDS: usize = 5;
-/// A column is never cut below this.
-const NARROWEST: usize = 8;
 
 /// The table's lines, heading first, none wider than `columns` where that can be; noise is one
 /// last sentence, wrapped at `wrap_at`.
@@ -26,8 +25,7 @@ pub(super) fn lines(table: &DropTable, columns: usize, wrap_at: usize) -> Vec<St
     } else {
         let mut cells = vec![HEADINGS.map(str::to_owned)];
         cells.extend(rows.iter().map(|row| row_cells(row, table.interval_ns)));
-        let widths = widths(&cells, columns);
-        lines.extend(cells.iter().map(|row| line(row, &widths)));
+        lines.extend(grid::lines(&cells, WORDS, columns));
     }
     if !noise.is_empty() {
         lines.extend(
@@ -60,63 +58,6 @@ fn row_cells(row: &DropRow, interval_ns: u64) -> [String; 7] {
         row.packets.to_string(),
         per_second,
     ]
-}
-
-/// Widths of the columns: what they hold, the widest words cut until the line fits.
-fn widths(cells: &[[String; 7]], columns: usize) -> [usize; 7] {
-    let mut widths = [0; 7];
-    for row in cells {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(display_width(cell));
-        }
-    }
-    let gaps = 2 * (widths.len() - 1);
-    while widths.iter().sum::<usize>() + gaps > columns {
-        match widths[..WORDS].iter_mut().max() {
-            Some(widest) if *widest > NARROWEST => *widest -= 1,
-            _ => break,
-        }
-    }
-    widths
-}
-
-fn line(cells: &[String; 7], widths: &[usize; 7]) -> String {
-    let mut line = String::new();
-    for (index, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        let cell = cut(cell, width);
-        let space = " ".repeat(width.saturating_sub(display_width(&cell)));
-        if index > 0 {
-            line.push_str("  ");
-        }
-        if index < WORDS {
-            line.push_str(&cell);
-            line.push_str(&space);
-        } else {
-            line.push_str(&space);
-            line.push_str(&cell);
-        }
-    }
-    line.truncate(line.trim_end().len());
-    line
-}
-
-/// `text` in at most `width` columns, with `…` where something is missing.
-fn cut(text: &str, width: usize) -> String {
-    if display_width(text) <= width {
-        return text.to_owned();
-    }
-    let mut short = String::new();
-    for c in text.chars() {
-        if display_width(&short) + display_width(c.encode_utf8(&mut [0; 4])) + 1 > width {
-            break;
-        }
-        short.push(c);
-    }
-    short + "…"
-}
-
-fn display_width(text: &str) -> usize {
-    textwrap::core::display_width(text)
 }
 
 /// What a healthy node drops too, in one sentence.

@@ -5,10 +5,13 @@ use std::{
 
 use proptest::prelude::*;
 
+mod dns;
+
 use super::Text;
 use crate::{
     model::{
         drops::{DropRow, DropTable, Loss, Summary},
+        exchange::{DnsRow, DnsTable, Exchange, Server},
         finding::Finding,
         flow::Proto,
         identity::Pod,
@@ -249,6 +252,44 @@ not in the table: 42 that a healthy node drops too (multicast nobody listens to
 }
 
 #[test]
+fn the_tables_of_flows_say_peers_devices_and_nat() {
+    let told = rendered_with(Setup { lines: Some(40), ..setup(80) }, |text| text.flows(&samples::flow_table(), false));
+    assert_eq!(
+        told,
+        "\
+22:13:25.000  packets and bytes on the wire in 1.50 s
+pod         device              packets out  bytes out  packets in  bytes in
+shop/web-0  veth3f2 (its link)            6      504 B           5  14.3 MiB
+shop/web-0  eth1                          6      504 B           5  14.3 MiB
+(node)      eth0                          6      504 B           5  14.3 MiB
+
+  peer                                by    conns    out        in   SYN-ACK
+shop/web-0
+  10.96.0.1:80 tcp shop/db (service)  eth1      3  504 B  14.3 MiB  0.257 ms
+    1 unanswered, 2 segments sent again
+    DNAT in PREROUTING: to 10.20.0.4:8080 of service shop/db; SNAT in
+      POSTROUTING: from 192.0.2.10:41234, the address of eth0, leaves by eth1
+  10.9.0.7 -> :8080 tcp               -         3  504 B  14.3 MiB  0.257 ms
+    2 segments sent again
+connections to peers that found no room here: 7
+"
+    );
+}
+
+#[test]
+fn a_translation_is_told_by_hook_and_device() {
+    assert_eq!(
+        rendered(|text| text.translation(&samples::translation())),
+        "\
+22:13:25.000  shop/web-0  10.1.0.5:41234 -> 10.96.0.1:80 tcp
+  DNAT in PREROUTING: to 10.20.0.4:8080 of service shop/db
+  SNAT in POSTROUTING: from 192.0.2.10:41234, the address of eth0, leaves by
+    eth1
+"
+    );
+}
+
+#[test]
 fn a_live_table_redraws_in_place_and_fits_the_screen() {
     let rows = (0..30).map(|n| samples::drop_row(Some("web-0"), "NETFILTER_DROP", n)).collect();
     let table = DropTable { rows, ..samples::drop_table() };
@@ -281,11 +322,13 @@ fn nothing_is_wider_than_the_terminal() {
             text.journey(&journey, 0, &[Arc::clone(&finding)])?;
             text.finding(&finding)?;
             text.drops(&table, false)?;
+            samples::exchanges().iter().try_for_each(|exchange| text.exchange(exchange))?;
+            text.dns(&samples::dns_table(), true)?;
             text.loss(&Loss { mono_ns: 1, lost: 12, what: "records that found no room in the ring" })?;
             text.summary(&Summary { findings: vec![("wrong-egress", 1)], ..Summary::default() })
         });
-        for line in text.lines() {
-            assert!(line.chars().count() <= columns, "{columns}: {line}");
+        for line in text.replace("\u{1b}[K", "").replace("\u{1b}[H", "").replace("\u{1b}[J", "").lines() {
+            assert!(line.trim_end().chars().count() <= columns, "{columns}: {line}");
         }
     }
 }
@@ -333,9 +376,14 @@ fn names_from_outside_cannot_steer_the_terminal() {
         ..samples::wrong_egress()
     };
     let row = DropRow { pod: Some(Arc::new(name)), device: evil.into(), ..samples::drop_row(None, evil, 1) };
+    let asked = Exchange { name: evil.into(), kind: evil.into(), ..samples::exchanges().remove(0) };
+    let asked = Exchange { server: Server { name: Some(evil.into()), ..asked.server.clone() }, ..asked };
+    let named = DnsRow { client: evil.into(), name: evil.into(), ..samples::dns_table().rows.remove(0) };
     let text = rendered(|text| {
         text.journey(&journey, 0, &[Arc::new(finding.clone())])?;
         text.finding(&finding)?;
+        text.exchange(&asked)?;
+        text.dns(&DnsTable { rows: vec![named], ..samples::dns_table() }, false)?;
         text.drops(&DropTable { rows: vec![row], ..samples::drop_table() }, false)
     });
     assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");

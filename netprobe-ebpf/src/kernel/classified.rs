@@ -1,0 +1,165 @@
+//! `struct sk_buff` in a TC classifier.
+//!
+//! There the context is the `sk_buff`, but the verifier lets a program see only what `struct __sk_buff` shows. The rest is
+//! copied in one piece: one call costs less than three reads of single fields.
+
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::map, maps::PerCpuArray, programs::TcContext};
+use netprobe_common::limits::SKB_BYTES;
+
+use super::{
+    has,
+    header::{Headers, Slot},
+    offset, probe,
+};
+
+/// A copy of an `sk_buff`'s fields.
+type Copied = [u64; SKB_BYTES / 8];
+
+/// One copy per CPU and direction: a classifier runs with softirqs off, so it never runs twice at once on a CPU.
+#[map]
+static COPIED: PerCpuArray<Copied> = PerCpuArray::with_max_entries(2, 0);
+
+/// `enum ip_conntrack_info` above which a packet goes in the direction of the reply (`IP_CT_IS_REPLY`).
+const CT_IS_REPLY: u64 = 3;
+/// `IP_CT_UNTRACKED`.
+const CT_UNTRACKED: u64 = 7;
+/// `SKB_GSO_TCPV4 | SKB_GSO_TCPV6`.
+const GSO_TCP: u32 = 1 | 1 << 4;
+const TCP: u8 = 6;
+
+/// A packet at a classifier.
+#[derive(Clone, Copy)]
+pub(crate) struct Classified<'a> {
+    ctx: &'a TcContext,
+    copied: &'static Copied,
+    /// `true` at egress.
+    pub(crate) egress: bool,
+}
+
+impl<'a> Classified<'a> {
+    /// Copies the packet's `sk_buff`.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a TcContext, egress: bool) -> Option<Self> {
+        let copied = COPIED.get_ptr_mut(u32::from(egress))?;
+        // SAFETY: the entry is a whole `Copied` that only this program uses now; the context is the address of an
+        // `sk_buff`, and the helper checks what it reads.
+        let copied = unsafe {
+            bpf_probe_read_kernel(copied.cast(), SKB_BYTES as u32, ctx.skb.skb.cast());
+            &*copied
+        };
+        Some(Self { ctx, copied, egress })
+    }
+
+    /// A field of the copy.
+    #[inline(always)]
+    fn field<T: Copy>(&self, offset: usize) -> T {
+        if offset > SKB_BYTES - size_of::<T>() {
+            // No kernel so far has these fields so far behind.
+            return probe(self.address(), offset);
+        }
+        // SAFETY: the offset lies within the copy (tested above), and every `T` read here is plain bytes.
+        unsafe { core::ptr::from_ref(self.copied).cast::<u8>().add(offset).cast::<T>().read_unaligned() }
+    }
+
+    /// Address of the `sk_buff`.
+    #[inline(always)]
+    pub(crate) fn address(&self) -> u64 {
+        self.ctx.skb.skb as u64
+    }
+
+    /// Address of its `struct net_device`.
+    #[inline(always)]
+    pub(crate) fn device(&self) -> u64 {
+        self.field(offset!(skb_dev))
+    }
+
+    /// Inode number of the device's namespace.
+    #[inline(always)]
+    pub(crate) fn netns(&self) -> u32 {
+        let net: u64 = probe(self.device(), offset!(dev_net));
+        probe(net, offset!(net_inum))
+    }
+
+    /// Interface index of the device.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the context is valid for the program's run; the verifier rewrites the load.
+        unsafe { (*self.ctx.skb.skb).ifindex }
+    }
+
+    /// `skb->len`, with the link-layer header.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> u32 {
+        self.ctx.len()
+    }
+
+    /// Its conntrack entry and whether it goes in the direction of the reply; none where it is not tracked (yet).
+    #[inline(always)]
+    pub(crate) fn conntrack(&self) -> Option<(u64, bool)> {
+        if !has!(skb_nfct) || !has!(ct_orig) {
+            return None;
+        }
+        let nfct: u64 = self.field(offset!(skb_nfct));
+        let (entry, info) = (nfct & !7, nfct & 7);
+        if entry == 0 || info == CT_UNTRACKED { None } else { Some((entry, info >= CT_IS_REPLY)) }
+    }
+
+    /// Address of the network header.
+    #[inline(always)]
+    fn network(&self) -> u64 {
+        let head: u64 = self.field(offset!(skb_head));
+        head + u64::from(self.field::<u16>(offset!(skb_network_header)))
+    }
+
+    /// Bytes of the link-layer header; 0 for devices that have none.
+    #[inline(always)]
+    fn link_header(&self) -> u32 {
+        let data: u64 = self.field(offset!(skb_data));
+        let length = self.network().wrapping_sub(data);
+        if length > 64 { 0 } else { length as u32 }
+    }
+
+    /// Its headers.
+    #[inline(always)]
+    pub(crate) fn headers(&self) -> Option<&'static Headers> {
+        let protocol: u16 = self.field(offset!(skb_protocol));
+        let slot = if self.egress { Slot::Egress } else { Slot::Ingress };
+        Headers::read(slot, self.network(), u16::from_be(protocol))
+    }
+
+    /// Packets and bytes that it is on the wire: an `sk_buff` of segmentation offload is cut into segments that each
+    /// repeat its headers, and one of receive offload was put together of such.
+    #[inline(always)]
+    pub(crate) fn on_the_wire(&self, headers: &Headers) -> (u64, u64) {
+        let len = u64::from(self.len());
+        // SAFETY: the context is valid for the program's run; the verifier rewrites the loads.
+        let (size, segments) = unsafe { ((*self.ctx.skb.skb).gso_size, (*self.ctx.skb.skb).gso_segs) };
+        if size == 0 {
+            return (1, len);
+        }
+        let header = u64::from(self.repeated(headers));
+        let payload = len.saturating_sub(header);
+        // Who gave the packet to the kernel (a virtual machine) need not have said how many.
+        let segments = if segments != 0 { u64::from(segments) } else { payload.div_ceil(u64::from(size)).max(1) };
+        (segments, len + (segments - 1) * header)
+    }
+
+    /// Bytes of headers that every segment has.
+    #[inline(always)]
+    fn repeated(&self, headers: &Headers) -> u32 {
+        let plain = self.link_header() + headers.ip_len.wrapping_sub(headers.payload_len);
+        if headers.flow.proto == TCP || !has!(skb_inner_transport) || !has!(shinfo_gso_type) {
+            return plain;
+        }
+        let head: u64 = self.field(offset!(skb_head));
+        let end = head + u64::from(self.field::<u32>(offset!(skb_end)));
+        if probe::<u32>(end, offset!(shinfo_gso_type)) & GSO_TCP == 0 {
+            return plain;
+        }
+        // A tunnel's packet around TCP: all up to the end of the inner TCP header is repeated.
+        let inner = head + u64::from(self.field::<u16>(offset!(skb_inner_transport)));
+        let data: u64 = self.field(offset!(skb_data));
+        let words: u8 = probe(inner, 12);
+        inner.wrapping_sub(data) as u32 + u32::from(words >> 4) * 4
+    }
+}

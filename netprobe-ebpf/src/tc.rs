@@ -1,0 +1,35 @@
+//! TC classifiers: at the devices, where packets come in and leave.
+//!
+//! They return [`TC_ACT_UNSPEC`] and nothing else: every other verdict would end the chain, or overrule a filter beside us.
+
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
+use netprobe_common::config::TC_FLOWS;
+
+use crate::{
+    flows,
+    kernel::{classified::Classified, config},
+};
+
+/// At ingress.
+#[classifier]
+pub(crate) fn netprobe_in(ctx: TcContext) -> i32 {
+    look(&ctx, false);
+    TC_ACT_UNSPEC
+}
+
+/// At egress.
+#[classifier]
+pub(crate) fn netprobe_out(ctx: TcContext) -> i32 {
+    look(&ctx, true);
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn look(ctx: &TcContext, egress: bool) -> Option<()> {
+    let packet = Classified::new(ctx, egress)?;
+    let headers = packet.headers()?;
+    if config!(tc) & TC_FLOWS != 0 {
+        flows::count(&packet, headers);
+    }
+    Some(())
+}

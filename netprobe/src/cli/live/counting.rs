@@ -1,0 +1,101 @@
+//! Flows counted by TC classifiers: attached where they belong, read, and shown.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+
+use super::{Live, Watch, devices::wanted, whom};
+use crate::{
+    cli::select::Target,
+    decode::counted::counted,
+    model::counted::{Counted, CountedRows},
+    pipeline::{Input, rows_over},
+    probe::host,
+    record::Frame,
+    render::Render,
+};
+
+impl Live {
+    /// Has the classifiers at the devices where they belong now. A device that cannot be had is told, and costs its own
+    /// packets only.
+    pub(super) fn classify(&mut self) {
+        if self.watch != Watch::Flows {
+            return;
+        }
+        let namespaces = self.namespaces();
+        let wanted = wanted(self.pipeline.facts(), namespaces.as_ref());
+        let facts = &self.facts;
+        let refused = self.attached.classify(&wanted, |netns| {
+            let place = facts.place(netns)?;
+            Ok(move || place.enter())
+        });
+        for (device, why) in refused {
+            log::warn!("packets at {} are not counted: {why}", device.name);
+        }
+    }
+
+    /// The followed namespaces; none means all.
+    fn namespaces(&self) -> Option<BTreeSet<u32>> {
+        if self.target == Target::All {
+            return None;
+        }
+        let followed = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node).ok()?;
+        Some(followed.namespaces.iter().copied().collect())
+    }
+
+    /// Reads the counted flows, and takes those that are over out of the kernel's table.
+    fn take_counted(&mut self, now_ns: u64, shown: bool) -> Result<()> {
+        let keyed = self.attached.counted()?;
+        let rows: Vec<Counted> = keyed.iter().map(|(key, row)| counted(key, row)).collect();
+        let over = rows_over(&rows, now_ns);
+        let mut read = CountedRows { mono_ns: now_ns, shown, ..CountedRows::default() };
+        for (at, row) in rows.into_iter().enumerate() {
+            if !over.contains(&at) {
+                read.rows.push(row);
+            } else if let Some(last) = self.attached.take_counted(&keyed[at].0)? {
+                read.over.push(counted(&keyed[at].0, &last));
+            }
+        }
+        if self.recorder.is_some() {
+            self.keep(&Frame::Flows(serde_json::to_value(&read).context("write the counted flows as JSON")?));
+        }
+        self.pipeline.take(Input::Counted(read));
+        Ok(())
+    }
+
+    /// Reads the counted flows and shows them.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the renderer returns.
+    pub fn show_flows(&mut self, out: &mut dyn Render, live: bool) -> Result<()> {
+        let now_ns = host::mono_ns();
+        self.take_counted(now_ns, true)?;
+        let table = self.pipeline.flow_table(now_ns, self.namespaces().as_ref());
+        Ok(out.flows(&table, live)?)
+    }
+
+    /// Reads the counted flows and tells the translations that are new. Gives how many.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the renderer returns.
+    pub fn tell_translations(&mut self, out: &mut dyn Render) -> Result<u64> {
+        self.take_counted(host::mono_ns(), true)?;
+        let namespaces = self.namespaces();
+        let fresh = self.pipeline.fresh_translations(namespaces.as_ref());
+        for translation in &fresh {
+            out.translation(translation)?;
+        }
+        Ok(fresh.len() as u64)
+    }
+
+    /// Reads the counted flows, so that those that are over make room.
+    ///
+    /// # Errors
+    ///
+    /// When a map refuses.
+    pub fn tidy_flows(&mut self) -> Result<()> {
+        self.take_counted(host::mono_ns(), false)
+    }
+}

@@ -1,0 +1,37 @@
+//! The devices at which TC classifiers look.
+
+use std::collections::BTreeSet;
+
+use crate::{model::facts::NodeFacts, probe::classifiers::Device};
+
+/// Kinds of link of which every packet passes another link of the node too.
+const PASSED_TWICE: [&str; 3] = ["bridge", "bond_slave", "dummy"];
+
+/// Of the followed pods (of all, where `namespaces` is none) the node's ends of their links, or their own devices where the
+/// node has no end; and the node's ways out.
+pub(super) fn wanted(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> BTreeSet<Device> {
+    let follows = |inum: u32| namespaces.is_none_or(|wanted| wanted.contains(&inum));
+    let mut devices = BTreeSet::new();
+    let mut linked = BTreeSet::new();
+    let Some(node) = facts.node() else { return devices };
+    for link in node.links.values().filter(|link| link.name != "lo" && !PASSED_TWICE.contains(&link.kind.as_str())) {
+        let pod = link.peer_netns.filter(|inum| facts.namespaces.contains_key(inum));
+        if let Some(inum) = pod {
+            linked.insert((inum, link.peer));
+            if !follows(inum) {
+                continue;
+            }
+        }
+        // A bond's members carry what the bond carries.
+        let of_bond =
+            node.links.get(&link.master).is_some_and(|master| matches!(master.kind.as_str(), "bond" | "team"));
+        if !of_bond {
+            devices.insert(Device { netns: node.inum, ifindex: link.index, name: link.name.clone() });
+        }
+    }
+    for pod in facts.namespaces.values().filter(|ns| ns.inum != node.inum && follows(ns.inum)) {
+        let own = pod.links.values().filter(|link| link.name != "lo" && !linked.contains(&(pod.inum, link.index)));
+        devices.extend(own.map(|link| Device { netns: pod.inum, ifindex: link.index, name: link.name.clone() }));
+    }
+    devices
+}
