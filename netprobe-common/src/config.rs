@@ -112,6 +112,8 @@ pub const MODE_TC: u32 = 4;
 
 /// TC classifiers count flows.
 pub const TC_FLOWS: u32 = 1;
+/// TC classifiers send the packets themselves, and `kfree_skb` what becomes of them.
+pub const TC_CAPTURE: u32 = 2;
 /// Look-ups and sockets of port 53 only: packets are held to it by the filter, these have none.
 pub const MODE_DNS: u32 = 8;
 
@@ -135,6 +137,10 @@ crate::wire! {
         pub filter_clauses: u32,
         /// What the TC classifiers do: `TC_*` bits.
         pub tc: u32,
+        /// Most bytes of a packet that a capture sends.
+        pub snap: u32,
+        /// Zero.
+        pub _pad: u32,
         /// Byte offsets of this kernel.
         pub offsets: Offsets,
         /// The user's filter.
@@ -255,6 +261,18 @@ crate::wire! {
         pub credit: u32,
         /// Records sent.
         pub sent: u32,
+    }
+
+    /// A device at which packets are captured, and what was counted there on one CPU.
+    pub struct CapturePlace {
+        /// 1 for a way out of the node, which carries others' packets too.
+        pub shared: u32,
+        /// Zero.
+        pub _pad: u32,
+        /// Packets that were to be sent.
+        pub packets: u64,
+        /// Of those, packets that found no room in the ring.
+        pub lost: u64,
     }
 
     /// Key of the drop table.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use netprobe_common::{
     config::{Filter, MODE_ALL, MODE_DNS, NS_FOLLOWED, NS_SHARED, NetnsSlot, Owner, Receiving},
     event::Conntrack,
-    filter::{self, Traits},
+    filter,
     flow::{FlowKey, spread_words},
     limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
 };
@@ -89,6 +89,12 @@ fn set_in_flight() {
             }
         }
     }
+}
+
+/// Whether either address of `flow` is followed, or all are.
+#[inline(always)]
+pub(crate) fn has_followed_address(flow: &FlowKey) -> bool {
+    all() || addresses(flow)
 }
 
 /// Whether either address of `flow` is followed.
@@ -281,16 +287,23 @@ fn passes(headers: &Headers) -> bool {
     if tests == 0 {
         return true;
     }
-    let clauses = config!(filter_clauses);
+    evaluate(headers, &headers.flow, false)
+        || evaluate(headers, &headers.flow, true)
+        || (headers.inner.family != 0 && evaluate(headers, &headers.inner, false))
+}
+
+/// The user's filter, as it is written: of a packet with these headers, as if its flow were `flow`.
+#[inline(always)]
+pub(crate) fn passes_as(headers: &Headers, flow: &FlowKey) -> bool {
+    config!(filter_tests) == 0 || evaluate(headers, flow, false)
+}
+
+#[inline(always)]
+fn evaluate(headers: &Headers, flow: &FlowKey, reversed: bool) -> bool {
+    let (tests, clauses) = (config!(filter_tests), config!(filter_clauses));
     // Without this the compiler takes the zeros it sees for the filter, and reads none of it.
     let filter = core::hint::black_box(&raw const CONFIG.filter);
     // SAFETY: `CONFIG` is a live static, frozen before the program was loaded.
     let filter: &Filter = unsafe { &*filter };
-    let traits = headers.traits();
-    let fits = |flow: &FlowKey, reversed| {
-        filter::passes(filter, (tests, clauses), flow, reversed, traits, |bits| headers.forget(bits))
-    };
-    fits(&headers.flow, false)
-        || fits(&headers.flow, true)
-        || (headers.inner.family != 0 && fits(&headers.inner, false))
+    filter::passes(filter, (tests, clauses), flow, reversed, headers.traits(), |bits| headers.forget(bits))
 }

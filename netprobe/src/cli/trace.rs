@@ -62,7 +62,7 @@ pub struct TraceArgs {
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
     if super::filter::compile_words(&args.filter)?.is_arp_only() {
-        anyhow::bail!("filter: trace shows connections, and ARP has none; `netprobe drops` counts ARP that is lost");
+        anyhow::bail!("filter: trace shows connections, and ARP has none; `netprobe capture` keeps the frames");
     }
     let request = super::live::Request {
         command: "trace",
