@@ -112,6 +112,8 @@ pub const MODE_TC: u32 = 4;
 
 /// TC classifiers count flows.
 pub const TC_FLOWS: u32 = 1;
+/// TC classifiers send the packets themselves, and `kfree_skb` what becomes of them.
+pub const TC_CAPTURE: u32 = 2;
 /// Look-ups and sockets of port 53 only: packets are held to it by the filter, these have none.
 pub const MODE_DNS: u32 = 8;
 
@@ -135,6 +137,10 @@ crate::wire! {
         pub filter_clauses: u32,
         /// What the TC classifiers do: `TC_*` bits.
         pub tc: u32,
+        /// Most bytes of a packet that a capture sends.
+        pub snap: u32,
+        /// Zero.
+        pub _pad: u32,
         /// Byte offsets of this kernel.
         pub offsets: Offsets,
         /// The user's filter.
@@ -158,17 +164,23 @@ crate::wire! {
         pub deny: u32,
     }
 
-    /// One test of a filter. It holds if family, protocol, flags and ICMP type fit, and the
-    /// address and the port range fit on one and the same of the sides named.
+    /// One test of a filter. It holds if EtherType, family, protocol, length, flags, ICMP type and code fit, and
+    /// the address and the port range fit on one and the same of the sides named.
     pub struct FilterTest {
         /// Address compared under `mask`; all-zero mask fits every address.
         pub address: [u8; 16],
         /// Mask, as bits of the v4-mapped address.
         pub mask: [u8; 16],
+        /// Least length, bytes: of the IP packet and an Ethernet header before it.
+        pub len_low: u32,
+        /// Greatest length; 0..=`u32::MAX` fits every packet.
+        pub len_high: u32,
         /// First port, host order.
         pub port_low: u16,
         /// Last port, host order; 0..=65535 fits every packet, also one without ports.
         pub port_high: u16,
+        /// EtherType, host order, or 0 for any.
+        pub ether_type: u16,
         /// Sides looked at: 1 source, 2 destination, 3 either.
         pub sides: u8,
         /// IP protocol, or 0 for any.
@@ -185,6 +197,10 @@ crate::wire! {
         pub has_icmp_type: u8,
         /// ICMP or ICMPv6 type.
         pub icmp_type: u8,
+        /// 1 if `icmp_code` must be compared.
+        pub has_icmp_code: u8,
+        /// ICMP or ICMPv6 code.
+        pub icmp_code: u8,
     }
 
     /// A slot of the namespace table.
@@ -245,6 +261,18 @@ crate::wire! {
         pub credit: u32,
         /// Records sent.
         pub sent: u32,
+    }
+
+    /// A device at which packets are captured, and what was counted there on one CPU.
+    pub struct CapturePlace {
+        /// 1 for a way out of the node, which carries others' packets too.
+        pub shared: u32,
+        /// Zero.
+        pub _pad: u32,
+        /// Packets that were to be sent.
+        pub packets: u64,
+        /// Of those, packets that found no room in the ring.
+        pub lost: u64,
     }
 
     /// Key of the drop table.

@@ -11,10 +11,28 @@ const SOURCE: u8 = 1;
 /// See [`SOURCE`].
 const DESTINATION: u8 = 2;
 
-/// Whether `test` holds for a packet of `flow` (turned round where `reversed`) with these TCP flags and this ICMP type.
+/// What tests look at beside the flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Bytes of the IP packet and an Ethernet header: the same at every hook, and what tcpdump calls `len` on Ethernet.
+    /// 0 where it is not IP.
+    pub len: u32,
+    /// TCP flags.
+    pub flags: u8,
+    /// ICMP or ICMPv6 type.
+    pub icmp_type: u8,
+    /// ICMP or ICMPv6 code.
+    pub icmp_code: u8,
+}
+
+/// Whether `test` holds for a packet of `flow` (turned round where `reversed`) with these traits.
 #[inline(always)]
 #[must_use]
-pub fn holds(test: &FilterTest, flow: &FlowKey, reversed: bool, flags: u8, icmp_type: u8) -> bool {
+pub fn holds(test: &FilterTest, flow: &FlowKey, reversed: bool, traits: Traits) -> bool {
+    let Traits { len, flags, icmp_type, icmp_code } = traits;
+    if test.ether_type != 0 && test.ether_type != flow.ether_type {
+        return false;
+    }
     if test.family != 0 && test.family != flow.family {
         return false;
     }
@@ -22,6 +40,12 @@ pub fn holds(test: &FilterTest, flow: &FlowKey, reversed: bool, flags: u8, icmp_
         return false;
     }
     if test.has_icmp_type != 0 && test.icmp_type != icmp_type {
+        return false;
+    }
+    if test.has_icmp_code != 0 && test.icmp_code != icmp_code {
+        return false;
+    }
+    if len < test.len_low || len > test.len_high {
         return false;
     }
     let masked = flags & test.flags_mask;
@@ -63,7 +87,7 @@ pub fn passes(
     (tests, clauses): (u32, u32),
     flow: &FlowKey,
     reversed: bool,
-    (flags, icmp_type): (u8, u8),
+    traits: Traits,
     forget: impl Fn(u32) -> u32,
 ) -> bool {
     let mut bits = 0u32;
@@ -71,7 +95,7 @@ pub fn passes(
         if index as u32 >= tests {
             break;
         }
-        bits = forget(bits | u32::from(holds(&filter.tests[index], flow, reversed, flags, icmp_type)) << index);
+        bits = forget(bits | u32::from(holds(&filter.tests[index], flow, reversed, traits)) << index);
     }
     for index in 0..FILTER_CLAUSES {
         if index as u32 >= clauses {
@@ -109,7 +133,7 @@ mod tests {
 
     /// Fits everything.
     fn any() -> FilterTest {
-        FilterTest { port_high: u16::MAX, sides: EITHER, ..zeroed() }
+        FilterTest { port_high: u16::MAX, len_high: u32::MAX, sides: EITHER, ..zeroed() }
     }
 
     fn host(address: [u8; 16], sides: u8) -> FilterTest {
@@ -121,7 +145,7 @@ mod tests {
     }
 
     fn fits(test: &FilterTest, flow: &FlowKey) -> bool {
-        holds(test, flow, false, 0, 0)
+        holds(test, flow, false, Traits::default())
     }
 
     #[test]
@@ -144,8 +168,8 @@ mod tests {
     fn a_packet_of_the_answer_is_turned_round_before_it_is_tested() {
         let answer = flow(TCP).reversed();
         for (test, name) in [(host(CLIENT, SOURCE), "source"), (port(3306, DESTINATION), "destination port")] {
-            assert!(holds(&test, &answer, true, 0, 0), "{name}");
-            assert!(!holds(&test, &answer, false, 0, 0), "{name}");
+            assert!(holds(&test, &answer, true, Traits::default()), "{name}");
+            assert!(!holds(&test, &answer, false, Traits::default()), "{name}");
         }
     }
 
@@ -216,7 +240,9 @@ mod tests {
     #[test]
     fn flags_are_compared_all_or_any() {
         let (syn, syn_ack, ack) = (2, 18, 16);
-        let of = |test: FilterTest| [syn, syn_ack, ack, 0].map(|flags| holds(&test, &flow(TCP), false, flags, 0));
+        let of = |test: FilterTest| {
+            [syn, syn_ack, ack, 0].map(|flags| holds(&test, &flow(TCP), false, Traits { flags, ..Traits::default() }))
+        };
         let all = FilterTest { flags_mask: syn_ack, flags_value: syn, ..any() };
         assert_eq!(of(all), [true, false, false, false], "SYN without ACK");
         let both = FilterTest { flags_mask: syn_ack, flags_value: syn_ack, ..any() };
@@ -230,10 +256,33 @@ mod tests {
     #[test]
     fn an_icmp_type_is_compared_only_where_it_is_asked_for() {
         let reply = FilterTest { has_icmp_type: 1, icmp_type: 0, proto: ICMP, ..any() };
-        assert!(holds(&reply, &flow(ICMP), false, 0, 0));
-        assert!(!holds(&reply, &flow(ICMP), false, 0, 8));
+        let with = |icmp_type, icmp_code| Traits { icmp_type, icmp_code, ..Traits::default() };
+        assert!(holds(&reply, &flow(ICMP), false, with(0, 0)));
+        assert!(!holds(&reply, &flow(ICMP), false, with(8, 0)));
         let any_type = FilterTest { proto: ICMP, ..any() };
-        assert!(holds(&any_type, &flow(ICMP), false, 0, 8));
+        assert!(holds(&any_type, &flow(ICMP), false, with(8, 0)));
+        let too_big = FilterTest { has_icmp_type: 1, icmp_type: 3, has_icmp_code: 1, icmp_code: 4, ..any_type };
+        let of = [(3, 4), (3, 1), (11, 4)].map(|(kind, code)| holds(&too_big, &flow(ICMP), false, with(kind, code)));
+        assert_eq!(of, [true, false, false]);
+    }
+
+    #[test]
+    fn a_length_has_both_its_ends() {
+        let of = |len_low, len_high| {
+            let test = FilterTest { len_low, len_high, ..any() };
+            [0, 99, 100, 101].map(|len| holds(&test, &flow(TCP), false, Traits { len, ..Traits::default() }))
+        };
+        assert_eq!(of(0, 100), [true, true, true, false]);
+        assert_eq!(of(100, u32::MAX), [false, false, true, true]);
+        assert_eq!(of(100, 100), [false, false, true, false]);
+    }
+
+    #[test]
+    fn a_frame_that_is_not_ip_has_its_ether_type() {
+        let arp = FilterTest { ether_type: 0x806, ..any() };
+        assert!(fits(&arp, &FlowKey { ether_type: 0x806, ..FlowKey::EMPTY }));
+        assert!(!fits(&arp, &FlowKey::EMPTY));
+        assert!(!fits(&arp, &flow(TCP)));
     }
 
     /// A filter of these tests and clauses (need, deny).
@@ -247,7 +296,7 @@ mod tests {
     }
 
     fn passing(filter: &(Filter, u32, u32), flow: &FlowKey) -> bool {
-        passes(&filter.0, (filter.1, filter.2), flow, false, (0, 0), |bits| bits)
+        passes(&filter.0, (filter.1, filter.2), flow, false, Traits::default(), |bits| bits)
     }
 
     #[test]

@@ -32,6 +32,19 @@ pub const RING_BYTES: u32 = 4 << 20;
 /// Pending ring bytes at which a program wakes user space; below, its timer collects them. A
 /// wake-up per record costs 1 to 3 us, one per 128 KiB about 0.25 us (measured).
 pub const WAKE_BYTES: u64 = 128 << 10;
+/// Ring bytes of a capture: 100 ms of 100,000 packets a second with 100 bytes of payload; of packets of 1,500 bytes,
+/// 100,000 a second for as long as user space needs to be woken.
+pub const CAPTURE_RING_BYTES: u32 = 32 << 20;
+/// Pending ring bytes at which a capture wakes user space. Its records are larger.
+pub const CAPTURE_WAKE_BYTES: u64 = 1 << 20;
+/// Devices at which packets are captured: 250 pods with two ends each, and the node's.
+pub const CAPTURE_PLACES_MAX: u32 = 1_024;
+/// Forms of translated flows that a capture remembers: four of each connection.
+pub const CAPTURE_FORMS_MAX: u32 = 32_768;
+/// Bytes of a packet that each kind of record has room for: the length of a reservation must be known to the verifier. Short
+/// packets and headers; the first of them with options; a message; an Ethernet frame; a jumbo frame and small segmentation
+/// offload; the largest `sk_buff` but those of BIG TCP.
+pub const CAPTURE_ROOMS: [usize; 6] = [96, 192, 512, 1_600, 16_384, 66_048];
 /// Return addresses kept of a drop: `nf_hook_slow` to `__netif_receive_skb_core` takes 12.
 pub const DROP_STACK: usize = 20;
 /// Return addresses kept of a route look-up: enough to reach `ip_route_input_slow` or

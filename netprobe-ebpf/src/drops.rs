@@ -4,11 +4,12 @@ use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_get_stack, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use netprobe_common::{
-    config::DropKey,
+    config::{DropKey, TC_CAPTURE},
     event::{IcmpSend, SkbDrop},
 };
 
 use crate::{
+    capture::{self, Dropped},
     emit::{count_drop, emit, now},
     follow,
     kernel::{config, device::Device, header::Slot, skb::Skb},
@@ -29,7 +30,13 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
     }
     let headers = skb.headers(Slot::Drop, skb.network())?;
     let ifindex = skb.device().map_or(0, Device::ifindex);
-    let ours = follow::packet(role, skb, headers) || (headers.flow.family == 0 && follow::port(netns, ifindex));
+    if config!(tc) & TC_CAPTURE != 0 {
+        let at = Dropped { skb: skb.address(), location: ctx.arg(1), netns, ifindex, reason };
+        capture::dropped(role, headers, &at);
+        return None;
+    }
+    let ours =
+        follow::packet(role, skb, headers) || (headers.flow.family == 0 && follow::port(netns, ifindex, headers));
     follow::received(skb);
     if !ours {
         return None;

@@ -1,14 +1,17 @@
 //! The only writer of the ring, and of the tables of what was not written there.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_skb_load_bytes},
     macros::map,
     maps::{PerCpuArray, PerCpuHashMap, RingBuf},
+    programs::TcContext,
 };
 use netprobe_common::{
     config::{Count, DropKey, PlaceKey, loss},
-    event::{Payload, Record},
-    limits::{BURST, DROP_BURST, DROP_REFILL_NS, DROPS_MAX, PLACES_MAX, REFILL_NS, RING_BYTES, WAKE_BYTES},
+    event::{Captured, Header, Payload, Record},
+    limits::{
+        BURST, CAPTURE_WAKE_BYTES, DROP_BURST, DROP_REFILL_NS, DROPS_MAX, PLACES_MAX, REFILL_NS, RING_BYTES, WAKE_BYTES,
+    },
 };
 
 #[map]
@@ -48,6 +51,46 @@ pub(crate) fn emit<P: Payload>(now_ns: u64, fill: impl FnOnce(&mut P)) {
     }
     let wake = if RING.query(AVAILABLE) >= WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP };
     entry.submit(wake);
+}
+
+/// A record with room for `N` bytes of a packet.
+#[repr(C)]
+struct PacketRecord<const N: usize> {
+    header: Header,
+    captured: Captured,
+    data: [u8; N],
+}
+
+/// Writes a packet, of which `N` bytes or less are to be kept. Says whether there was room.
+#[inline(always)]
+pub(crate) fn emit_packet<const N: usize>(
+    ctx: &TcContext,
+    keep: u32,
+    now_ns: u64,
+    fill: impl FnOnce(&mut Captured),
+) -> bool {
+    let Some(mut entry) = RING.reserve::<PacketRecord<N>>(0) else {
+        lost(loss::RING_FULL);
+        return false;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the reservation is as long as the record, in which every bit pattern is valid; the helper writes `keep`
+    // bytes, which the verifier holds against the length of `data`. The context is valid for the program's run.
+    unsafe {
+        let header = &mut (*record).header;
+        header.kind = Captured::KIND;
+        header.cpu = bpf_get_smp_processor_id();
+        header.mono_ns = now_ns;
+        header.pid = 0;
+        header._pad = 0;
+        fill(&mut (*record).captured);
+        let data = (&raw mut (*record).data).cast();
+        let read = bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, data, keep);
+        (*record).captured.kept = if read == 0 { keep } else { 0 };
+    }
+    let wake = if RING.query(AVAILABLE) >= CAPTURE_WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP };
+    entry.submit(wake);
+    true
 }
 
 /// Counts one loss.

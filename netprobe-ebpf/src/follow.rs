@@ -91,6 +91,12 @@ fn set_in_flight() {
     }
 }
 
+/// Whether either address of `flow` is followed, or all are.
+#[inline(always)]
+pub(crate) fn has_followed_address(flow: &FlowKey) -> bool {
+    all() || addresses(flow)
+}
+
 /// Whether either address of `flow` is followed.
 #[inline(always)]
 fn addresses(flow: &FlowKey) -> bool {
@@ -234,12 +240,12 @@ pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
     followed
 }
 
-/// Whether a frame without IP addresses is a followed pod's: by the device it is on. No filter knows such frames.
+/// Whether a frame without IP addresses is a followed pod's: by the device it is on; and passes the user's filter.
 #[inline(always)]
-pub(crate) fn port(netns: u32, ifindex: u32) -> bool {
+pub(crate) fn port(netns: u32, ifindex: u32, headers: &Headers) -> bool {
     let key = u64::from(netns) << 32 | u64::from(ifindex);
     // SAFETY: the value is not looked at.
-    config!(filter_tests) == 0 && unsafe { PORTS.get(key) }.is_some()
+    passes(headers) && unsafe { PORTS.get(key) }.is_some()
 }
 
 /// Whether look-ups and sockets of `flow` are asked for at all.
@@ -281,16 +287,23 @@ fn passes(headers: &Headers) -> bool {
     if tests == 0 {
         return true;
     }
-    let clauses = config!(filter_clauses);
+    evaluate(headers, &headers.flow, false)
+        || evaluate(headers, &headers.flow, true)
+        || (headers.inner.family != 0 && evaluate(headers, &headers.inner, false))
+}
+
+/// The user's filter, as it is written: of a packet with these headers, as if its flow were `flow`.
+#[inline(always)]
+pub(crate) fn passes_as(headers: &Headers, flow: &FlowKey) -> bool {
+    config!(filter_tests) == 0 || evaluate(headers, flow, false)
+}
+
+#[inline(always)]
+fn evaluate(headers: &Headers, flow: &FlowKey, reversed: bool) -> bool {
+    let (tests, clauses) = (config!(filter_tests), config!(filter_clauses));
     // Without this the compiler takes the zeros it sees for the filter, and reads none of it.
     let filter = core::hint::black_box(&raw const CONFIG.filter);
     // SAFETY: `CONFIG` is a live static, frozen before the program was loaded.
     let filter: &Filter = unsafe { &*filter };
-    let kind = (headers.flags, headers.icmp_type);
-    let fits = |flow: &FlowKey, reversed| {
-        filter::passes(filter, (tests, clauses), flow, reversed, kind, |bits| headers.forget(bits))
-    };
-    fits(&headers.flow, false)
-        || fits(&headers.flow, true)
-        || (headers.inner.family != 0 && fits(&headers.inner, false))
+    filter::passes(filter, (tests, clauses), flow, reversed, headers.traits(), |bits| headers.forget(bits))
 }

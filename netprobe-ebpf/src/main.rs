@@ -6,6 +6,7 @@
 // The atomic addition of `flows`.
 #![feature(asm_experimental_arch)]
 
+mod capture;
 mod dns;
 mod drops;
 mod emit;

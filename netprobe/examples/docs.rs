@@ -37,8 +37,8 @@ fn hooks() -> String {
         page += &format!("| `{}` | {} | `{arguments}` | {} | {needed_by} |\n", probe.program, probe.shows, probe.since);
     }
     page += "\n## TC classifiers\n\n\
-             Attached by `flows` and `nat` alone, to the node's ends of the pods' links and to the node's ways out. They end \
-             with `TC_ACT_UNSPEC`, so that they decide nothing, and are held by TCX links (Linux 6.6), which go with the \
+             Attached by `flows`, `nat` and `capture` alone, to the node's ends of the pods' links and to the node's ways \
+             out, by `capture` also to the pods' own devices. They end with `TC_ACT_UNSPEC`, so that they decide nothing, and are held by TCX links (Linux 6.6), which go with the \
              process. At ingress ours comes first, so that it sees what arrives, also what another program redirects or \
              drops; at egress last, so that what it sees leaves.\n\n\
              | program | at | shows |\n|---|---|---|\n";

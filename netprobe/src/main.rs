@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Some(Command::Drops(args)) => cli::drops::run(&args),
         Some(Command::Flows(args)) => cli::flows::run(&args),
         Some(Command::Nat(args)) => cli::nat::run(&args),
+        Some(Command::Capture(args)) => cli::capture::run(&args),
         Some(Command::Dns(args)) => cli::dns::run(&args),
         Some(Command::Check(args)) => cli::check::run(&args),
         Some(Command::Replay(args)) => cli::replay::run(&args),

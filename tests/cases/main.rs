@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod broken_pipe;
+mod capture;
 mod dns;
 mod expected;
 mod flows;

@@ -32,6 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("sysctl", "procps"),
     ("tcpdump", "tcpdump"),
+    ("tshark", "tshark"),
 ];
 
 /// A compiler with a prebuilt core for BPF: no nightly and no rust-src.

@@ -1,5 +1,6 @@
 //! What the programs tell user space: a [`Header`], then the payload its number names.
 
+mod capture;
 mod dns;
 mod drop;
 mod neighbour;
@@ -7,6 +8,7 @@ mod path;
 mod route;
 mod tcp;
 
+pub use capture::{CAPTURED_AFTER_NAT, CAPTURED_BEFORE_NAT, CAPTURED_EGRESS, Captured, CapturedDrop};
 pub use dns::DnsHead;
 pub use drop::{IcmpSend, SkbDrop};
 pub use neighbour::{NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, NEIGH_UPDATE, Neighbour};

@@ -119,6 +119,25 @@ impl<'a> Classified<'a> {
         if length > 64 { 0 } else { length as u32 }
     }
 
+    /// The VLAN tag that the kernel keeps beside the packet, as `Captured::vlan` has it.
+    #[inline(always)]
+    pub(crate) fn vlan(&self) -> u32 {
+        // SAFETY: the context is valid for the program's run; the verifier rewrites the loads.
+        unsafe {
+            let skb = self.ctx.skb.skb;
+            if (*skb).vlan_present == 0 {
+                return 0;
+            }
+            u32::from(u16::from_be((*skb).vlan_proto as u16)) << 16 | ((*skb).vlan_tci & 0xffff)
+        }
+    }
+
+    /// The program's context.
+    #[inline(always)]
+    pub(crate) const fn context(&self) -> &'a TcContext {
+        self.ctx
+    }
+
     /// Its headers.
     #[inline(always)]
     pub(crate) fn headers(&self) -> Option<&'static Headers> {

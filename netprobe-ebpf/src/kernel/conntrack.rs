@@ -121,7 +121,13 @@ fn tuple(address: u64, to: &mut Tuple) {
 /// The entry translates addresses or ports.
 #[inline(always)]
 pub(crate) fn translates(ct: &Conntrack) -> bool {
-    ct.status & NAT_BITS != 0
+    is_nat(ct.status)
+}
+
+/// The entry with this status translates addresses or ports.
+#[inline(always)]
+pub(crate) const fn is_nat(status: u32) -> bool {
+    status & NAT_BITS != 0
 }
 
 /// A tuple as a flow.

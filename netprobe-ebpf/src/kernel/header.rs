@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicU64;
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use netprobe_common::{
     event::PacketHead,
+    filter::Traits,
     flow::{FlowKey, mapped},
 };
 use network_types::{ip::Ipv4Hdr, ip::Ipv6Hdr, tcp::TcpHdr};
@@ -15,6 +16,8 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+/// Bytes of an Ethernet header.
+const ETHERNET: u32 = 14;
 /// Extension headers looked through: a fourth one is not seen in the field, and each doubles
 /// what the verifier has to visit.
 const EXTENSIONS: usize = 3;
@@ -249,6 +252,13 @@ impl Headers {
     fn identifier(&mut self, b: &[u8; TcpHdr::LEN]) {
         self.flow.sport = u16::from_be_bytes([b[4], b[5]]);
         self.flow.dport = self.flow.sport;
+    }
+
+    /// What the user's filter looks at beside the flow.
+    #[inline(always)]
+    pub(crate) fn traits(&self) -> Traits {
+        let len = if self.ip_len == 0 { 0 } else { self.ip_len + ETHERNET };
+        Traits { len, flags: self.flags, icmp_type: self.icmp_type, icmp_code: self.icmp_code }
     }
 
     /// Writes them into a record.

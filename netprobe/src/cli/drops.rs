@@ -23,8 +23,8 @@ pub struct DropsArgs {
     /// Which packets, in tcpdump's language; evaluated in the kernel
     ///
     /// host A, net A/B, port N, portrange N-M, proto N, each after src or dst or neither; tcp, udp, icmp, icmp6, ip,
-    /// ip6, also before port; tcp[tcpflags] & (tcp-syn|tcp-ack) != 0; icmp[icmptype] == icmp-echo; joined by and, or,
-    /// not and ( ). Quote what the shell would take for itself.
+    /// ip6, also before port; arp; len <= N; tcp[tcpflags] & (tcp-syn|tcp-ack) != 0; icmp[icmptype] == icmp-echo;
+    /// joined by and, or, not and ( ). Quote what the shell would take for itself.
     #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub filter: Vec<String>,
 

@@ -7,6 +7,7 @@ use clap::{
     error::{ContextKind, ErrorKind},
 };
 
+pub mod capture;
 pub mod check;
 pub mod completions;
 pub mod demo;
@@ -69,6 +70,8 @@ pub enum Command {
     Drops(drops::DropsArgs),
     /// Show who talks to whom by which device, and how much
     Flows(flows::FlowsArgs),
+    /// Write a pod's packets to a pcapng file, at all the node's devices they pass
+    Capture(capture::CaptureArgs),
     /// Show what NAT makes of connections, and which device's address it takes
     Nat(nat::NatArgs),
     /// Show what pods ask DNS for, and what they get

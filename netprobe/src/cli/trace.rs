@@ -25,8 +25,8 @@ pub struct TraceArgs {
     /// Which packets, in tcpdump's language; evaluated in the kernel
     ///
     /// host A, net A/B, port N, portrange N-M, proto N, each after src or dst or neither; tcp, udp, icmp, icmp6, ip,
-    /// ip6, also before port; tcp[tcpflags] & (tcp-syn|tcp-ack) != 0; icmp[icmptype] == icmp-echo; joined by and, or,
-    /// not and ( ). Quote what the shell would take for itself.
+    /// ip6, also before port; arp; len <= N; tcp[tcpflags] & (tcp-syn|tcp-ack) != 0; icmp[icmptype] == icmp-echo;
+    /// joined by and, or, not and ( ). Quote what the shell would take for itself.
     #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub filter: Vec<String>,
 
@@ -61,6 +61,9 @@ pub struct TraceArgs {
 ///
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
+    if super::filter::compile_words(&args.filter)?.is_arp_only() {
+        anyhow::bail!("filter: trace shows connections, and ARP has none; `netprobe capture` keeps the frames");
+    }
     let request = super::live::Request {
         command: "trace",
         watch: super::live::Watch::Packets,

@@ -9,7 +9,10 @@ mod role;
 
 use std::sync::Arc;
 
-use netprobe_common::event::{self, Event, Malformed, NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, Neighbour};
+use netprobe_common::{
+    event::{self, Event, Malformed, NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, Neighbour},
+    flow::FlowKey,
+};
 
 use crate::model::{
     facts::HostFacts,
@@ -20,6 +23,12 @@ use crate::model::{
 
 /// `NUD_FAILED` (`include/uapi/linux/neighbour.h`).
 const NUD_FAILED: u32 = 0x20;
+
+/// A five-tuple, `None` where the packet is no IP.
+#[must_use]
+pub fn flow(key: &FlowKey) -> Option<Flow> {
+    head::flow(key)
+}
 
 /// Turns records into packets.
 pub struct Decoder {

@@ -188,6 +188,11 @@ impl Pipeline {
         &mut self.decoder
     }
 
+    /// The same, and the names: both at once.
+    pub const fn decoder_and_names(&mut self) -> (&mut Decoder, &Names) {
+        (&mut self.decoder, &self.names)
+    }
+
     /// Takes one input. Errors are none: what cannot be read is counted.
     pub fn take(&mut self, input: Input) {
         match input {

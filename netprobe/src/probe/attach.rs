@@ -11,11 +11,10 @@ use aya::{
     maps::{Array, HashMap, MapData, RingBuf},
     programs::BtfTracePoint,
 };
-use bytes::Bytes;
 use netprobe_common::{
-    config::{Config, MODE_DROPS, MODE_TC, NS_SHARED, NetnsSlot, Owner},
+    config::{Config, MODE_DROPS, MODE_TC, NS_SHARED, NetnsSlot, Owner, TC_CAPTURE},
     flow::{mapped, spread},
-    limits::{ADDRESS_BITS_WORDS, NETNS_SLOTS},
+    limits::{ADDRESS_BITS_WORDS, CAPTURE_RING_BYTES, NETNS_SLOTS},
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
@@ -122,10 +121,10 @@ impl Attached {
     }
 
     /// Takes up to `most` records out of the ring.
-    pub fn drain(&mut self, most: usize, mut take: impl FnMut(Bytes)) -> usize {
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
         for taken in 0..most {
             let Some(item) = self.ring.next() else { return taken };
-            take(Bytes::copy_from_slice(&item));
+            take(&item);
         }
         most
     }
@@ -254,6 +253,13 @@ fn load(config: &Config, loader: EbpfLoader<'static>) -> Result<Ebpf> {
     loader.btf(None).override_global("CONFIG", &config, true);
     if config.0.mode & (MODE_DROPS | MODE_TC) != 0 {
         for map in ["PLACES", "FLOWS", "FLOW_MARKS"] {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    if config.0.tc & TC_CAPTURE != 0 {
+        loader.map_max_entries("RING", CAPTURE_RING_BYTES);
+    } else {
+        for map in ["CAPTURE_PLACES", "FORMS"] {
             loader.map_max_entries(map, 1);
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod btf;
+pub mod captured;
 pub mod catalog;
 pub mod classifiers;
 pub mod counted;

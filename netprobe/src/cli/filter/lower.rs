@@ -96,9 +96,9 @@ fn add(clauses: &mut Vec<FilterClause>, new: FilterClause) -> Result<(), FilterE
     if clauses.len() > BETWEEN_MAX { Err(too_many(clauses.len())) } else { Ok(()) }
 }
 
-/// Whether any packet can pass: no test needed and denied, no two protocols or families at once.
+/// Whether any packet can pass: no test needed and denied, no two protocols, families or EtherTypes at once.
 fn possible(clause: FilterClause, tests: &[FilterTest]) -> bool {
-    let needed = |part: fn(&FilterTest) -> u8| {
+    let needed = |part: fn(&FilterTest) -> u16| {
         let mut values = tests
             .iter()
             .enumerate()
@@ -107,5 +107,17 @@ fn possible(clause: FilterClause, tests: &[FilterTest]) -> bool {
             .filter(|v| *v != 0);
         values.next().is_none_or(|first| values.all(|other| other == first))
     };
-    clause.need & clause.deny == 0 && needed(|test| test.proto) && needed(|test| test.family)
+    clause.need & clause.deny == 0
+        && needed(|test| test.proto.into())
+        && needed(|test| test.family.into())
+        && needed(ether_type)
+}
+
+/// The EtherType that a test asks for: also by what only a packet of one family can be.
+fn ether_type(test: &FilterTest) -> u16 {
+    match (test.ether_type, test.family, test.proto) {
+        (0, 4, _) => 0x0800,
+        (0, 6, _) => 0x86dd,
+        (named, ..) => named,
+    }
 }

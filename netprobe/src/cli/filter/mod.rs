@@ -1,9 +1,11 @@
 //! Which packets: tcpdump's language (pcap-filter(7)), as far as it is about addresses, ports,
-//! protocols, TCP flags and ICMP types, for IPv4 and IPv6.
+//! protocols, lengths, TCP flags, ICMP types and codes, for IPv4 and IPv6, and ARP as a whole.
 //!
 //! As in tcpdump, `and` and `or` bind equally strong, from left to right, and `not` binds
-//! stronger; `port 80 or 443` repeats `port`. Other than in tcpdump, `tcp[tcpflags]` is for IPv6
-//! too, names of hosts and services are not looked up, and what cannot be tested is an error.
+//! stronger; `port 80 or 443` repeats `port`, and `port domain` is port 53. Other than in tcpdump,
+//! `tcp[tcpflags]` is for IPv6 too, `and` may be left out before a word that begins a test, `host`
+//! and `net` are not about ARP, names of hosts are not looked up, `len` is the length on Ethernet,
+//! and what cannot be tested is an error.
 
 use std::fmt;
 
@@ -12,9 +14,13 @@ use netprobe_common::{
     wire,
 };
 
+mod header;
 mod lower;
 mod parse;
 mod primitive;
+mod services;
+#[cfg(test)]
+mod table;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -36,6 +42,14 @@ impl Compiled {
         config.filter = self.filter;
         config.filter_tests = self.tests;
         config.filter_clauses = self.clauses;
+    }
+
+    /// Whether nothing but ARP can pass: frames that no connection has.
+    #[must_use]
+    pub fn is_arp_only(&self) -> bool {
+        let tests = &self.filter.tests;
+        let asks = |need: u32| tests.iter().enumerate().any(|(i, test)| need >> i & 1 != 0 && test.ether_type != 0);
+        self.clauses > 0 && self.filter.clauses[..self.clauses as usize].iter().all(|clause| asks(clause.need))
     }
 }
 

@@ -4,7 +4,7 @@ use netprobe_common::config::FilterTest;
 
 use super::{
     FilterError,
-    primitive::{self, Ends, Family, Kind, Qualifiers, anything, constant},
+    primitive::{self, Ends, Family, Kind, Qualifiers, anything},
     words::Word,
 };
 
@@ -18,10 +18,10 @@ pub(super) enum Expr {
 }
 
 impl Expr {
-    fn not(self) -> Self {
+    pub(super) fn not(self) -> Self {
         Self::Not(Box::new(self))
     }
-    fn and(self, other: Self) -> Self {
+    pub(super) fn and(self, other: Self) -> Self {
         Self::And(Box::new(self), Box::new(other))
     }
     fn or(self, other: Self) -> Self {
@@ -40,20 +40,20 @@ pub(super) fn parse(words: &[Word<'_>]) -> Result<Expr, FilterError> {
     }
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     /// What is left.
-    words: &'a [Word<'a>],
+    pub(super) words: &'a [Word<'a>],
     /// Qualifiers of the id before, for one that has none: `port 80 or 443`.
-    last: Option<Qualifiers>,
+    pub(super) last: Option<Qualifiers>,
 }
 
 impl<'a> Parser<'a> {
-    fn peek(&self) -> Option<&'a str> {
+    pub(super) fn peek(&self) -> Option<&'a str> {
         self.words.first().map(|word| word.text)
     }
 
     /// The next word; `expected` is said where there is none.
-    fn next(&mut self, expected: &str) -> Result<&'a Word<'a>, FilterError> {
+    pub(super) fn next(&mut self, expected: &str) -> Result<&'a Word<'a>, FilterError> {
         let (word, rest) = self
             .words
             .split_first()
@@ -63,7 +63,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Goes on if the next word is one of `words`.
-    fn eat(&mut self, words: &[&str]) -> bool {
+    pub(super) fn eat(&mut self, words: &[&str]) -> bool {
         let fits = self.peek().is_some_and(|word| words.contains(&word));
         if fits {
             self.words = &self.words[1..];
@@ -71,12 +71,12 @@ impl<'a> Parser<'a> {
         fits
     }
 
-    fn close(&mut self, sign: &str) -> Result<(), FilterError> {
+    pub(super) fn close(&mut self, sign: &str) -> Result<(), FilterError> {
         let word = self.next(&format!("`{sign}`"))?;
         if word.text == sign { Ok(()) } else { Err(word.wrong(format!("stands where `{sign}` is expected"))) }
     }
 
-    /// `and` and `or` bind equally strong, from left to right.
+    /// `and` and `or` bind equally strong, from left to right. A word that begins a test needs none before it.
     fn expr(&mut self) -> Result<Expr, FilterError> {
         let mut expr = self.term()?;
         loop {
@@ -84,6 +84,8 @@ impl<'a> Parser<'a> {
                 expr = expr.and(self.term()?);
             } else if self.eat(&["or", "||"]) {
                 expr = expr.or(self.term()?);
+            } else if self.peek().is_some_and(begins) {
+                expr = expr.and(self.term()?);
             } else {
                 return Ok(expr);
             }
@@ -93,6 +95,16 @@ impl<'a> Parser<'a> {
     fn term(&mut self) -> Result<Expr, FilterError> {
         if self.eat(&["not", "!"]) {
             return Ok(self.term()?.not());
+        }
+        if let [bracket, header, field, ..] = self.words
+            && (bracket.text, field.text) == ("(", "[")
+        {
+            let before = self.words;
+            self.words = &self.words[2..];
+            if let Ok(expr) = self.header_test(header, true) {
+                return Ok(expr);
+            }
+            self.words = before;
         }
         if self.eat(&["("]) {
             let expr = self.expr()?;
@@ -104,12 +116,16 @@ impl<'a> Parser<'a> {
 
     fn primitive(&mut self) -> Result<Expr, FilterError> {
         let begin = self.words;
+        if self.eat(&["len", "less", "greater"]) {
+            self.last = None;
+            return self.length_test(begin[0].text);
+        }
         let family = self.peek().and_then(primitive::family);
         if family.is_some() {
             self.words = &self.words[1..];
             if self.peek() == Some("[") {
                 self.last = None;
-                return self.header_test(&begin[0]);
+                return self.header_test(&begin[0], false);
             }
         }
         let ends = self.ends();
@@ -119,11 +135,13 @@ impl<'a> Parser<'a> {
         }
         if let (Some(family), None, None) = (family, ends, kind) {
             self.last = None;
-            let Family { family, proto } = family;
-            return Ok(Expr::Test(FilterTest { family, proto, ..anything() }));
+            return self.alone(family);
         }
         let bare = begin.len() == self.words.len();
         let qualifiers = Qualifiers { family: family.unwrap_or_default(), ends: ends.unwrap_or_default(), kind };
+        if qualifiers.family.ether_type != 0 {
+            return Err(begin[1].wrong("cannot be tested behind arp: netprobe does not read the addresses in ARP"));
+        }
         if !bare && self.eat(&["("]) {
             self.last = Some(qualifiers);
             let expr = self.expr()?;
@@ -131,7 +149,19 @@ impl<'a> Parser<'a> {
             return Ok(expr);
         }
         let id = self.next(expected(kind))?;
+        if let Some(why) = primitive::obstacle(id.text) {
+            return Err(id.wrong(format!("cannot be tested: {why}")));
+        }
         if bare { self.bare(id) } else { self.id(qualifiers, id) }
+    }
+
+    /// `tcp`, `ip6`, `arp` with nothing behind it.
+    fn alone(&self, family: Family) -> Result<Expr, FilterError> {
+        let Family { family, proto, ether_type } = family;
+        match self.words.first().map(|word| (word, primitive::obstacle(word.text))) {
+            Some((word, Some(why))) => Err(word.wrong(format!("cannot be tested: {why}"))),
+            _ => Ok(Expr::Test(FilterTest { family, proto, ether_type, ..anything() })),
+        }
     }
 
     /// `src`, `dst`, `src or dst`, `src and dst`
@@ -153,9 +183,6 @@ impl<'a> Parser<'a> {
         if matches!(id.text, "and" | "or" | "&&" | "||" | ")" | "]" | "[") {
             return Err(id.wrong("stands where an address, a protocol or `port` is expected"));
         }
-        if primitive::not_ours(id.text) {
-            return Err(id.wrong("cannot be tested: netprobe tests addresses, ports, protocols, flags and ICMP types"));
-        }
         let plain = Qualifiers::default();
         let is_address = primitive::tests(plain, id).is_ok();
         match self.last {
@@ -166,7 +193,7 @@ impl<'a> Parser<'a> {
             }
             _ => Err(id.wrong(
                 "is no word of the filter language: write an address, host, net, port, portrange, proto, src, dst, \
-                 tcp, udp, icmp, icmp6, ip or ip6",
+                 tcp, udp, icmp, icmp6, ip, ip6, arp or len",
             )),
         }
     }
@@ -191,88 +218,13 @@ impl<'a> Parser<'a> {
             Ends::Both => Ok(any(1)?.and(any(2)?)),
         }
     }
+}
 
-    /// `tcp[tcpflags] & (tcp-syn|tcp-ack) != 0`, `icmp[icmptype] == icmp-echo`
-    fn header_test(&mut self, header: &'a Word<'a>) -> Result<Expr, FilterError> {
-        self.close("[")?;
-        let field = self.next("a field")?;
-        match (header.text, field.text.strip_suffix(":1").unwrap_or(field.text)) {
-            ("tcp", "tcpflags" | "13") => {
-                self.close("]")?;
-                self.flags_test()
-            }
-            ("icmp", "icmptype" | "0") | ("icmp6" | "icmpv6", "icmp6type" | "0") => {
-                self.close("]")?;
-                self.type_test(if header.text == "icmp" { "icmp" } else { "icmp6" })
-            }
-            _ => Err(field.wrong("cannot be tested: only tcp[tcpflags], icmp[icmptype] and icmp6[icmp6type] can")),
-        }
-    }
-
-    fn flags_test(&mut self) -> Result<Expr, FilterError> {
-        let tcp = FilterTest { proto: 6, ..anything() };
-        let mask = if self.eat(&["&"]) {
-            let (at, mask) = (self.words.first(), self.flags(false)?);
-            match at {
-                Some(word) if mask == 0 => return Err(word.wrong("leaves no flag to test")),
-                _ => mask,
-            }
-        } else {
-            u8::MAX
-        };
-        let equal = self.relation()?;
-        let (at, value) = (self.words.first(), self.flags(true)?);
-        if let Some(word) = at.filter(|_| value & !mask != 0) {
-            return Err(word.wrong("can never be: it has flags that were masked out"));
-        }
-        let exact = Expr::Test(FilterTest { flags_mask: mask, flags_value: value, ..tcp });
-        Ok(match (equal, value) {
-            (true, _) => exact,
-            (false, 0) => Expr::Test(FilterTest { flags_mask: mask, flags_any: 1, ..tcp }),
-            (false, _) => Expr::Test(tcp).and(exact.not()),
-        })
-    }
-
-    /// Flags joined by `|`. In tcpdump `a & b|c` is `(a & b)|c`: there, more than one flag needs
-    /// parentheses.
-    fn flags(&mut self, may_join: bool) -> Result<u8, FilterError> {
-        let mut flags = if self.eat(&["("]) {
-            let inner = self.flags(true)?;
-            self.close(")")?;
-            inner
-        } else {
-            let word = self.next("a TCP flag")?;
-            let wrong = "is no TCP flag: write tcp-syn, tcp-ack, tcp-fin, tcp-rst, tcp-push, tcp-urg, or a number";
-            constant("tcp", word.text).ok_or_else(|| word.wrong(wrong))?
-        };
-        if self.peek() == Some("|") && !may_join {
-            return Err(self.words[0].wrong("needs parentheses around the flags: tcp[tcpflags] & (A|B) != 0"));
-        }
-        while may_join && self.eat(&["|"]) {
-            flags |= self.flags(false)?;
-        }
-        Ok(flags)
-    }
-
-    fn type_test(&mut self, header: &str) -> Result<Expr, FilterError> {
-        let proto = FilterTest { proto: if header == "icmp" { 1 } else { 58 }, ..anything() };
-        let equal = self.relation()?;
-        let word = self.next("an ICMP type")?;
-        let icmp_type = constant(header, word.text)
-            .ok_or_else(|| word.wrong(format!("is no type of {header}: write its number, or {header}-echo")))?;
-        let exact = Expr::Test(FilterTest { has_icmp_type: 1, icmp_type, ..proto });
-        Ok(if equal { exact } else { Expr::Test(proto).and(exact.not()) })
-    }
-
-    /// `==` (`true`) or `!=`
-    fn relation(&mut self) -> Result<bool, FilterError> {
-        let word = self.next("`==` or `!=`")?;
-        match word.text {
-            "==" | "=" => Ok(true),
-            "!=" => Ok(false),
-            _ => Err(word.wrong("stands where `==` or `!=` is expected")),
-        }
-    }
+/// Whether a word can only begin a test.
+fn begins(word: &str) -> bool {
+    primitive::family(word).is_some()
+        || primitive::kind(word).is_some()
+        || matches!(word, "src" | "dst" | "len" | "less" | "greater" | "not" | "!" | "(")
 }
 
 /// What an id must be.

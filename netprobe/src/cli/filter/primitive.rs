@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netprobe_common::{config::FilterTest, flow::mapped, wire};
 
-use super::{FilterError, words::Word};
+use super::{FilterError, services, words::Word};
 
 /// Protocols that have a word of their own.
 const PROTOCOLS: [(&str, u8); 10] = [
@@ -20,16 +20,20 @@ const PROTOCOLS: [(&str, u8); 10] = [
     ("icmpv6", 58),
     ("sctp", 132),
 ];
+/// EtherType of ARP (`ETH_P_ARP`).
+const ARP: u16 = 0x806;
 /// Those that have ports where the programs look for them.
 pub(super) const WITH_PORTS: [u8; 3] = [6, 17, 132];
 
-/// `ip`, `ip6` or a protocol, in front of other words or alone.
+/// `ip`, `ip6`, `arp` or a protocol, in front of other words or alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Family {
     /// 4, 6, or 0.
     pub family: u8,
     /// Protocol, or 0.
     pub proto: u8,
+    /// EtherType of what is no IP, or 0.
+    pub ether_type: u16,
 }
 
 /// Which end.
@@ -62,15 +66,16 @@ pub(super) struct Qualifiers {
 
 /// A test that every packet passes.
 pub(super) fn anything() -> FilterTest {
-    FilterTest { port_high: u16::MAX, sides: 3, ..wire::zeroed() }
+    FilterTest { port_high: u16::MAX, len_high: u32::MAX, sides: 3, ..wire::zeroed() }
 }
 
 /// `ip`, `ip6`, `tcp`, ...
 pub(super) fn family(word: &str) -> Option<Family> {
     match word {
-        "ip" => Some(Family { family: 4, proto: 0 }),
-        "ip6" => Some(Family { family: 6, proto: 0 }),
-        name => protocol_name(name).map(|proto| Family { family: 0, proto }),
+        "ip" => Some(Family { family: 4, ..Family::default() }),
+        "ip6" => Some(Family { family: 6, ..Family::default() }),
+        "arp" => Some(Family { ether_type: ARP, ..Family::default() }),
+        name => protocol_name(name).map(|proto| Family { proto, ..Family::default() }),
     }
 }
 
@@ -89,35 +94,23 @@ fn protocol_name(word: &str) -> Option<u8> {
     PROTOCOLS.iter().find(|(name, _)| *name == word).map(|(_, number)| *number)
 }
 
-/// Words of tcpdump's that netprobe cannot test.
-pub(super) fn not_ours(word: &str) -> bool {
-    const WORDS: [&str; 24] = [
-        "arp",
-        "rarp",
-        "ether",
-        "link",
-        "fddi",
-        "wlan",
-        "vlan",
-        "mpls",
-        "pppoed",
-        "pppoes",
-        "geneve",
-        "vxlan",
-        "decnet",
-        "gateway",
-        "broadcast",
-        "multicast",
-        "less",
-        "greater",
-        "len",
-        "inbound",
-        "outbound",
-        "ifname",
-        "protochain",
-        "stp",
-    ];
-    WORDS.contains(&word)
+/// Why a word of tcpdump's cannot be tested; `None` for the others.
+pub(super) fn obstacle(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "ether" | "link" | "fddi" | "tr" | "wlan" => "netprobe does not read link-layer addresses",
+        "broadcast" | "multicast" => {
+            "netprobe does not read link-layer addresses; by IP it is dst host 255.255.255.255, dst net 224.0.0.0/4 or \
+             dst net ff00::/8"
+        }
+        "vlan" | "mpls" | "pppoed" | "pppoes" => "netprobe reads packets from the IP header on, not what is before it",
+        "geneve" | "vxlan" => "netprobe does not look into tunnels; the packets around have udp port 6081 or 4789",
+        "gateway" => "netprobe does not read link-layer addresses; write host or net",
+        "inbound" | "outbound" => "every device has its own inbound; write src host or dst host",
+        "ifname" | "on" => "a pod's packets are seen at all their devices",
+        "protochain" => "only the last header counts; write proto",
+        "rarp" | "decnet" | "atalk" | "aarp" | "iso" | "stp" | "ipx" | "netbeui" | "lat" => "it is not IP or ARP",
+        _ => return None,
+    })
 }
 
 /// The address or prefix of a `host` or `net`.
@@ -166,17 +159,13 @@ pub(super) fn tests(qualifiers: Qualifiers, id: &Word<'_>) -> Result<Vec<FilterT
         Some(Kind::Net) => net_test(qualifiers, id),
         None if id.text.contains('/') => net_test(qualifiers, id),
         None => host(qualifiers, id),
-        Some(Kind::Port) => {
-            let port = port(id.text).ok_or_else(|| id.wrong(port_wrong(id.text)))?;
-            ports(qualifiers, id, port, port)
-        }
+        Some(Kind::Port) => match port(id.text) {
+            Some(port) => ports(qualifiers, id, port, port),
+            None => service(qualifiers, id),
+        },
         Some(Kind::PortRange) => {
-            let wrong = || id.wrong("is no range of ports: write LOW-HIGH, each 0 to 65535");
-            let (low, high) = id.text.split_once('-').unwrap_or((id.text, id.text));
-            let (low, high) = (port(low).ok_or_else(wrong)?, port(high).ok_or_else(wrong)?);
-            if low > high {
-                return Err(wrong());
-            }
+            let wrong = "is no range of ports: write LOW-HIGH, each 0 to 65535";
+            let (low, high) = range(id.text).filter(|(low, high)| low <= high).ok_or_else(|| id.wrong(wrong))?;
             ports(qualifiers, id, low, high)
         }
         Some(Kind::Proto) => proto(qualifiers, id),
@@ -199,9 +188,9 @@ fn net_test(qualifiers: Qualifiers, id: &Word<'_>) -> Result<Vec<FilterTest>, Fi
 
 /// `net A mask M`
 pub(super) fn masked(qualifiers: Qualifiers, id: &Word<'_>, mask: &Word<'_>) -> Result<Vec<FilterTest>, FilterError> {
-    let v4 = |word: &Word<'_>| word.text.parse::<std::net::Ipv4Addr>();
-    let address = v4(id).map_err(|_| id.wrong("is no IPv4 net: `mask` is for those only"))?;
-    let mask = v4(mask).map_err(|_| mask.wrong("is no mask: write 255.255.0.0"))?;
+    let net = net(id.text).filter(|_| !id.text.contains('/')).map(|net| net.addr());
+    let Some(IpAddr::V4(address)) = net else { return Err(id.wrong("is no IPv4 net: `mask` is for those only")) };
+    let mask: std::net::Ipv4Addr = mask.text.parse().map_err(|_| mask.wrong("is no mask: write 255.255.0.0"))?;
     let mut bits = [0xff; 16];
     bits[12..].copy_from_slice(&mask.octets());
     let address = mapped((address & mask).octets());
@@ -209,7 +198,7 @@ pub(super) fn masked(qualifiers: Qualifiers, id: &Word<'_>, mask: &Word<'_>) -> 
 }
 
 fn ranged(qualifiers: Qualifiers, id: &Word<'_>, range: Range) -> Result<Vec<FilterTest>, FilterError> {
-    let Family { family, proto } = qualifiers.family;
+    let Family { family, proto, .. } = qualifiers.family;
     if family != 0 && family != range.family {
         return Err(id.wrong(format!("is no address of {}", if family == 4 { "ip" } else { "ip6" })));
     }
@@ -226,15 +215,49 @@ fn port_wrong(text: &str) -> &'static str {
             "is a range of ports: write `portrange` before it"
         }
         _ if text.bytes().all(|byte| byte.is_ascii_digit()) => "is no port: they end at 65535",
-        _ => "is no port: names are not looked up, write its number",
+        _ => "is no port that /etc/services names: write its number",
     }
 }
 
+/// `LOW-HIGH`; names of ports may have a hyphen too.
+fn range(text: &str) -> Option<(u16, u16)> {
+    let number = |text: &str| port(text).or_else(|| services::find(text).first().map(|(port, _)| *port));
+    let hyphens = text.match_indices('-').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let mut ranges = hyphens.filter_map(|(low, high)| Some((number(low)?, number(high)?)));
+    ranges.next().or_else(|| number(text).map(|port| (port, port)))
+}
+
+/// The ports of that name, each of its protocol.
+fn service(qualifiers: Qualifiers, id: &Word<'_>) -> Result<Vec<FilterTest>, FilterError> {
+    let proto = qualifiers.family.proto;
+    let all = services::find(id.text);
+    let fitting: Vec<_> = all.iter().copied().filter(|(_, of)| proto == 0 || *of == proto).collect();
+    match fitting.as_slice() {
+        [] => Err(match all.first() {
+            Some((_, other)) => id.wrong(format!("is a port of {}", protocol_word(*other))),
+            None => id.wrong(port_wrong(id.text)),
+        }),
+        [(port, _), others @ ..] if !others.is_empty() && others.iter().all(|(other, _)| other == port) => {
+            ports(qualifiers, id, *port, *port)
+        }
+        each => {
+            let of = |(port, proto): &(u16, u8)| {
+                let family = Family { proto: *proto, ..qualifiers.family };
+                ports(Qualifiers { family, ..qualifiers }, id, *port, *port)
+            };
+            Ok(each.iter().map(of).collect::<Result<Vec<_>, _>>()?.concat())
+        }
+    }
+}
+
+fn protocol_word(number: u8) -> &'static str {
+    PROTOCOLS.iter().find(|(_, known)| *known == number).map_or("this protocol", |(name, _)| name)
+}
+
 fn ports(qualifiers: Qualifiers, id: &Word<'_>, low: u16, high: u16) -> Result<Vec<FilterTest>, FilterError> {
-    let Family { family, proto } = qualifiers.family;
+    let Family { family, proto, .. } = qualifiers.family;
     if proto != 0 && !WITH_PORTS.contains(&proto) {
-        let name = PROTOCOLS.iter().find(|(_, number)| *number == proto).map_or("this protocol", |(name, _)| name);
-        return Err(id.wrong(format!("is a port, and {name} has none")));
+        return Err(id.wrong(format!("is a port, and {} has none", protocol_word(proto))));
     }
     let test = FilterTest { port_low: low, port_high: high, family, proto, ..anything() };
     // To the programs, all ports are no test of ports: then the protocols must be named.
@@ -254,54 +277,4 @@ fn proto(qualifiers: Qualifiers, id: &Word<'_>) -> Result<Vec<FilterTest>, Filte
         Some(proto) => Ok(vec![FilterTest { proto, family: qualifiers.family.family, ..anything() }]),
         None => Err(id.wrong("is no protocol: write its number, or tcp, udp, icmp, icmp6, sctp, gre, esp, ah, igmp")),
     }
-}
-
-/// The number of a TCP flag or ICMP type, by its name or as a number.
-pub(super) fn constant(header: &str, word: &str) -> Option<u8> {
-    const TCP: [(&str, u8); 8] = [
-        ("tcp-fin", 1),
-        ("tcp-syn", 2),
-        ("tcp-rst", 4),
-        ("tcp-push", 8),
-        ("tcp-ack", 16),
-        ("tcp-urg", 32),
-        ("tcp-ece", 64),
-        ("tcp-cwr", 128),
-    ];
-    const ICMP: [(&str, u8); 11] = [
-        ("icmp-echoreply", 0),
-        ("icmp-unreach", 3),
-        ("icmp-sourcequench", 4),
-        ("icmp-redirect", 5),
-        ("icmp-echo", 8),
-        ("icmp-routeradvert", 9),
-        ("icmp-routersolicit", 10),
-        ("icmp-timxceed", 11),
-        ("icmp-paramprob", 12),
-        ("icmp-tstamp", 13),
-        ("icmp-tstampreply", 14),
-    ];
-    const ICMP6: [(&str, u8); 11] = [
-        ("icmp6-destinationunreach", 1),
-        ("icmp6-packettoobig", 2),
-        ("icmp6-timeexceeded", 3),
-        ("icmp6-parameterproblem", 4),
-        ("icmp6-echo", 128),
-        ("icmp6-echoreply", 129),
-        ("icmp6-routersolicit", 133),
-        ("icmp6-routeradvert", 134),
-        ("icmp6-neighborsolicit", 135),
-        ("icmp6-neighboradvert", 136),
-        ("icmp6-redirect", 137),
-    ];
-    let names: &[(&str, u8)] = match header {
-        "tcp" => &TCP,
-        "icmp" => &ICMP,
-        _ => &ICMP6,
-    };
-    let named = names.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
-    named.or_else(|| match word.strip_prefix("0x") {
-        Some(hex) => u8::from_str_radix(hex, 16).ok(),
-        None => word.parse().ok(),
-    })
 }

@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netprobe_common::{
-    filter,
+    filter::{self, Traits},
     flow::{FlowKey, mapped},
 };
 use proptest::prelude::*;
@@ -12,8 +12,7 @@ use super::{Compiled, compile};
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     flow: FlowKey,
-    flags: u8,
-    icmp_type: u8,
+    traits: Traits,
 }
 
 fn bytes(ip: IpAddr) -> [u8; 16] {
@@ -34,13 +33,13 @@ fn seen(proto: u8, src: (&str, u16), dst: (&str, u16)) -> Seen {
         family: if ip(src.0).is_ipv4() { 4 } else { 6 },
         ether_type: 0,
     };
-    Seen { flow, flags: 0, icmp_type: 0 }
+    Seen { flow, traits: Traits { len: 60, ..Traits::default() } }
 }
 
 /// As the programs decide it.
 fn passes(compiled: &Compiled, packet: &Seen) -> bool {
     let Compiled { filter, tests, clauses, .. } = compiled;
-    filter::passes(filter, (*tests, *clauses), &packet.flow, false, (packet.flags, packet.icmp_type), |bits| bits)
+    filter::passes(filter, (*tests, *clauses), &packet.flow, false, packet.traits, |bits| bits)
 }
 
 fn pass(text: &str, packet: &Seen) -> bool {
@@ -134,7 +133,7 @@ fn ipv6_is_as_good_as_ipv4() {
 
 #[test]
 fn flags_and_types_are_tested() {
-    let with = |flags| Seen { flags, ..seen(6, WEB, DB) };
+    let with = |flags| Seen { traits: Traits { flags, ..Traits::default() }, ..seen(6, WEB, DB) };
     let (syn, syn_ack, ack, rst) = (with(2), with(18), with(16), with(4));
     let passing = |text: &str| [syn, syn_ack, ack, rst].map(|packet| pass(text, &packet));
     assert_eq!(passing("tcp[tcpflags] & (tcp-syn|tcp-ack) != 0"), [true, true, true, false]);
@@ -147,7 +146,8 @@ fn flags_and_types_are_tested() {
     assert_eq!(passing("not tcp[tcpflags] & tcp-rst != 0"), [true, true, true, false]);
     assert!(!pass("tcp[tcpflags] != tcp-syn", &seen(17, WEB, DB)), "it is about TCP only");
 
-    let ping = Seen { icmp_type: 8, ..seen(1, ("10.0.0.1", 7), ("10.0.1.2", 7)) };
+    let traits = Traits { icmp_type: 8, ..Traits::default() };
+    let ping = Seen { traits, ..seen(1, ("10.0.0.1", 7), ("10.0.1.2", 7)) };
     assert!(pass("icmp[icmptype] == icmp-echo", &ping) && pass("icmp[0] = 8", &ping));
     assert!(pass("icmp[icmptype] != icmp-echoreply", &ping) && !pass("icmp[icmptype] != 8", &ping));
     assert!(!pass("icmp6[icmp6type] == icmp6-echo", &ping));
@@ -168,7 +168,8 @@ fn an_error_names_the_word_and_where_it_is() {
             "host web-0",
             "filter: `web-0` (character 6) is no address: names are not looked up, write 10.0.0.1 or fd00::1",
         ),
-        ("port http", "filter: `http` (character 6) is no port: names are not looked up, write its number"),
+        ("port htpp", "filter: `htpp` (character 6) is no port that /etc/services names: write its number"),
+        ("udp port http", "filter: `http` (character 10) is a port of tcp"),
         ("port 70000", "filter: `70000` (character 6) is no port: they end at 65535"),
         ("port 1-1023", "filter: `1-1023` (character 6) is a range of ports: write `portrange` before it"),
         ("portrange 9-3", "filter: `9-3` (character 11) is no range of ports: write LOW-HIGH, each 0 to 65535"),
@@ -179,15 +180,12 @@ fn an_error_names_the_word_and_where_it_is() {
         ("(tcp or udp", "filter: it ends where `)` is expected"),
         ("tcp)", "filter: `)` (character 4) has no `(` before it"),
         ("80", "filter: `80` (character 1) is only a number: write `port` or `proto` before it"),
-        (
-            "vlan 5",
-            "filter: `vlan` (character 1) cannot be tested: netprobe tests addresses, ports, protocols, flags and \
-             ICMP types",
-        ),
-        (
-            "tcp[4] == 0",
-            "filter: `4` (character 5) cannot be tested: only tcp[tcpflags], icmp[icmptype] and icmp6[icmp6type] can",
-        ),
+        ("port 80 443", "filter: `443` (character 9) does not belong here: write `and` or `or` before it"),
+        ("len ~ 5", "filter: `5` (character 7) needs `<=`, `>=`, `<`, `>`, `==` or `!=` between `len` and it"),
+        ("len < 0", "filter: `0` (character 7) leaves no length that a packet can have"),
+        ("less big", "filter: `big` (character 6) is no number of bytes"),
+        ("icmp[icmpcode] == icmp-echo", "filter: `icmp-echo` (character 19) is no ICMP code: write its number"),
+        ("ip and arp", "filter: no packet can pass it: it asks for two things that exclude each other"),
         (
             "tcp[tcpflags] & tcp-syn|tcp-ack != 0",
             "filter: `|` (character 24) needs parentheses around the flags: tcp[tcpflags] & (A|B) != 0",
@@ -197,9 +195,46 @@ fn an_error_names_the_word_and_where_it_is() {
         (
             "größe",
             "filter: `größe` (character 1) is no word of the filter language: write an address, host, net, port, \
-             portrange, proto, src, dst, tcp, udp, icmp, icmp6, ip or ip6",
+             portrange, proto, src, dst, tcp, udp, icmp, icmp6, ip, ip6, arp or len",
         ),
         ("tcp and udp", "filter: no packet can pass it: it asks for two things that exclude each other"),
+    ];
+    for (text, message) in cases {
+        assert_eq!(wrong(text), message);
+    }
+}
+
+#[test]
+fn what_cannot_be_tested_says_why() {
+    let cases = [
+        (
+            "vlan 5",
+            "filter: `vlan` (character 1) cannot be tested: netprobe reads packets from the IP header on, not what is \
+             before it",
+        ),
+        (
+            "tcp and inbound",
+            "filter: `inbound` (character 9) cannot be tested: every device has its own inbound; write src host or \
+             dst host",
+        ),
+        (
+            "ip broadcast",
+            "filter: `broadcast` (character 4) cannot be tested: netprobe does not read link-layer addresses; by IP it \
+             is dst host 255.255.255.255, dst net 224.0.0.0/4 or dst net ff00::/8",
+        ),
+        (
+            "arp host 10.0.0.1",
+            "filter: `host` (character 5) cannot be tested behind arp: netprobe does not read the addresses in ARP",
+        ),
+        (
+            "arp src host (10.0.0.1 or 10.0.0.2)",
+            "filter: `src` (character 5) cannot be tested behind arp: netprobe does not read the addresses in ARP",
+        ),
+        (
+            "tcp[4] == 0",
+            "filter: `4` (character 5) cannot be tested: only tcp[tcpflags], icmp[icmptype], icmp[icmpcode], \
+             icmp6[icmp6type] and icmp6[icmp6code] can, no other bytes of a packet",
+        ),
     ];
     for (text, message) in cases {
         assert_eq!(wrong(text), message);
@@ -231,6 +266,9 @@ enum Said {
     AnyFlag(u8),
     Flags(u8, u8),
     Type(u8),
+    Code(u8),
+    Length(u32),
+    Arp,
     Not(Box<Self>),
     And(Box<Self>, Box<Self>),
     Or(Box<Self>, Box<Self>),
@@ -258,6 +296,9 @@ impl Said {
             Self::AnyFlag(mask) => format!("tcp[tcpflags] & {mask} != 0"),
             Self::Flags(mask, value) => format!("tcp[13]&{mask}=={}", value & mask),
             Self::Type(number) => format!("icmp[icmptype] != {number}"),
+            Self::Code(number) => format!("(icmp[1]) = {number}"),
+            Self::Length(bytes) => format!("len > {bytes}"),
+            Self::Arp => "arp".to_owned(),
             Self::Not(inner) => format!("not ({})", inner.text()),
             Self::And(a, b) => format!("({}) && ({})", a.text(), b.text()),
             Self::Or(a, b) => format!("({}) or ({})", a.text(), b.text()),
@@ -282,9 +323,12 @@ impl Said {
             }
             Self::Proto(number) => flow.proto == *number,
             Self::Family(family) => flow.family == *family,
-            Self::AnyFlag(mask) => flow.proto == 6 && packet.flags & mask != 0,
-            Self::Flags(mask, value) => flow.proto == 6 && packet.flags & mask == value & mask,
-            Self::Type(number) => flow.proto == 1 && packet.icmp_type != *number,
+            Self::AnyFlag(mask) => flow.proto == 6 && packet.traits.flags & mask != 0,
+            Self::Flags(mask, value) => flow.proto == 6 && packet.traits.flags & mask == value & mask,
+            Self::Type(number) => flow.proto == 1 && packet.traits.icmp_type != *number,
+            Self::Code(number) => flow.proto == 1 && packet.traits.icmp_code == *number,
+            Self::Length(bytes) => packet.traits.len > *bytes,
+            Self::Arp => flow.ether_type == 0x806,
             Self::Not(inner) => !inner.holds(packet),
             Self::And(a, b) => a.holds(packet) && b.holds(packet),
             Self::Or(a, b) => a.holds(packet) || b.holds(packet),
@@ -312,13 +356,21 @@ fn packet() -> impl Strategy<Value = Seen> {
         (0u8..6, 0u8..6).prop_map(move |(a, b)| (v4(a), v4(b))),
         (0u16..3, 0u16..3).prop_map(move |(a, b)| (v6(a), v6(b))),
     ];
-    (ends, port(), port(), proto, any::<u8>(), 0u8..10).prop_map(
-        |((src, dst), sport, dport, proto, flags, icmp_type)| {
-            let family = if src.is_ipv4() { 4 } else { 6 };
-            let flow = FlowKey { src: bytes(src), dst: bytes(dst), sport, dport, proto, family, ether_type: 0 };
-            Seen { flow, flags, icmp_type }
-        },
-    )
+    let traits = (any::<u8>(), 0u8..10, 0u8..3, 40u32..50).prop_map(|(flags, icmp_type, icmp_code, len)| Traits {
+        len,
+        flags,
+        icmp_type,
+        icmp_code,
+    });
+    (ends, port(), port(), proto, traits, any::<bool>()).prop_map(|((src, dst), sport, dport, proto, traits, arp)| {
+        if arp {
+            let traits = Traits::default();
+            return Seen { flow: FlowKey { ether_type: 0x806, ..FlowKey::EMPTY }, traits };
+        }
+        let (family, ether_type) = if src.is_ipv4() { (4, 0x800) } else { (6, 0x86dd) };
+        let flow = FlowKey { src: bytes(src), dst: bytes(dst), sport, dport, proto, family, ether_type };
+        Seen { flow, traits }
+    })
 }
 
 fn said() -> impl Strategy<Value = Said> {
@@ -331,6 +383,9 @@ fn said() -> impl Strategy<Value = Said> {
         (1u8..32).prop_map(Said::AnyFlag),
         (1u8..32, 0u8..32).prop_map(|(mask, value)| Said::Flags(mask, value)),
         (0u8..10).prop_map(Said::Type),
+        (0u8..3).prop_map(Said::Code),
+        (39u32..50).prop_map(Said::Length),
+        Just(Said::Arp),
     ];
     leaf.prop_recursive(5, 12, 2, |inner| {
         prop_oneof![
@@ -369,7 +424,7 @@ proptest! {
         words in prop::collection::vec(prop::sample::select(vec![
             "tcp", "udp", "icmp", "ip", "ip6", "host", "net", "port", "portrange", "proto", "src", "dst", "and", "or",
             "not", "(", ")", "[", "]", "&", "|", "==", "!=", "10.0.0.1", "fd00::1", "10.0.0.0/8", "80", "1-9",
-            "tcpflags", "tcp-syn", "icmptype", "mask", "255.0.0.0", "0", "/", "-", ":", "\\",
+            "tcpflags", "tcp-syn", "icmptype", "arp", "len", "less", "<=", ">", "http", "domain", "mask", "255.0.0.0", "0", "/", "-", ":", "\\",
         ]), 0..24),
     ) {
         let _ = compile(&words.join(" "));

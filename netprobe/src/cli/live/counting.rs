@@ -19,23 +19,24 @@ impl Live {
     /// Has the classifiers at the devices where they belong now. A device that cannot be had is told, and costs its own
     /// packets only.
     pub(super) fn classify(&mut self) {
-        if self.watch != Watch::Flows {
-            return;
-        }
         let namespaces = self.namespaces();
-        let wanted = wanted(self.pipeline.facts(), namespaces.as_ref());
+        let wanted = match self.watch {
+            Watch::Packets | Watch::Drops => return,
+            Watch::Flows => wanted(self.pipeline.facts(), namespaces.as_ref()),
+            Watch::Capture(_) => self.capture_places(namespaces.as_ref()),
+        };
         let facts = &self.facts;
         let refused = self.attached.classify(&wanted, |netns| {
             let place = facts.place(netns)?;
             Ok(move || place.enter())
         });
         for (device, why) in refused {
-            log::warn!("packets at {} are not counted: {why}", device.name);
+            log::warn!("packets at {} are not seen: {why}", device.name);
         }
     }
 
     /// The followed namespaces; none means all.
-    fn namespaces(&self) -> Option<BTreeSet<u32>> {
+    pub(super) fn namespaces(&self) -> Option<BTreeSet<u32>> {
         if self.target == Target::All {
             return None;
         }

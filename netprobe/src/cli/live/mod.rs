@@ -4,10 +4,12 @@
 use std::{collections::BTreeSet, fs, io::Write, net::IpAddr, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
 use netprobe_common::config::{Config, NS_FOLLOWED, NS_NODE, NS_POD};
 use tokio::io::unix::AsyncFd;
 
 mod asking;
+mod capturing;
 mod counting;
 mod devices;
 mod parts;
@@ -57,6 +59,8 @@ pub enum Watch {
     Drops,
     /// Flows counted by TC classifiers.
     Flows,
+    /// The packets themselves, so many bytes of each, and what becomes of them.
+    Capture(u32),
 }
 
 /// What a live run is asked.
@@ -215,7 +219,7 @@ impl Live {
     /// Has read what is asked, and hands the pipeline what was read.
     fn take_answers(&mut self, now_ns: u64) -> Result<()> {
         let events = self.asking.turn(&mut self.facts, now_ns);
-        self.take_events(events)
+        self.take_events(events).map(drop)
     }
 
     /// The run ends: what the rules still want to know is read first, for as long as a verdict may wait.
@@ -246,6 +250,11 @@ impl Live {
     #[must_use]
     pub const fn pipeline(&self) -> &Pipeline {
         &self.pipeline
+    }
+
+    /// What names the kernel's functions and reasons.
+    pub const fn pipeline_mut(&mut self) -> &mut Pipeline {
+        &mut self.pipeline
     }
 
     /// The one namespace that is followed, opened.
@@ -296,6 +305,7 @@ impl Live {
     fn take_records(&mut self) -> usize {
         let (pipeline, recorder) = (&mut self.pipeline, &mut self.recorder);
         self.attached.drain(BATCH, |bytes| {
+            let bytes = Bytes::copy_from_slice(bytes);
             let kept = recorder.is_some().then(|| bytes.clone());
             pipeline.take(Input::Record(bytes));
             for (address, name) in pipeline.decoder().symbols().take_fresh() {
@@ -307,13 +317,15 @@ impl Live {
         })
     }
 
-    fn take_facts(&mut self, now_ns: u64) -> Result<()> {
+    /// Takes in changes of the node. Says whether there were any.
+    fn take_facts(&mut self, now_ns: u64) -> Result<bool> {
         let mut events = Vec::new();
         self.facts.read_ready(now_ns, &mut events)?;
         self.take_events(events)
     }
 
-    fn take_events(&mut self, events: Vec<FactsEvent>) -> Result<()> {
+    /// The same of these changes.
+    fn take_events(&mut self, events: Vec<FactsEvent>) -> Result<bool> {
         let mut renamed = false;
         let changed = !events.is_empty();
         for event in events {
@@ -330,7 +342,7 @@ impl Live {
         if changed {
             self.classify();
         }
-        Ok(())
+        Ok(changed)
     }
 
     fn take_losses(&mut self, now_ns: u64, out: &mut dyn Render) -> Result<()> {

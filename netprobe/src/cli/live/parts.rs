@@ -3,7 +3,7 @@
 use std::{fs, net::IpAddr};
 
 use anyhow::{Context, Result, anyhow, bail};
-use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS, MODE_TC, TC_FLOWS};
+use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS, MODE_TC, TC_CAPTURE, TC_FLOWS};
 
 use super::{Request, Watch, whom::whom};
 use crate::{
@@ -58,7 +58,12 @@ impl Parts {
                 Watch::Packets => (0, 0),
                 Watch::Drops => (MODE_DROPS, 0),
                 Watch::Flows => (MODE_TC, TC_FLOWS),
+                // Of the tracepoints `kfree_skb` alone, as for drops.
+                Watch::Capture(_) => (MODE_DROPS, TC_CAPTURE),
             };
+            if let Watch::Capture(snap) = watch {
+                config.snap = snap;
+            }
             config.mode = if followed.all { MODE_ALL } else { 0 } | mode;
             config.tc = tc;
             let prepared = prepared.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))??;

@@ -1,0 +1,260 @@
+//! The packets themselves, as they cross devices, for a capture.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{LruHashMap, PerCpuArray, PerCpuHashMap},
+};
+use netprobe_common::{
+    config::{CapturePlace, NS_FOLLOWED},
+    event::{CAPTURED_AFTER_NAT, CAPTURED_BEFORE_NAT, CAPTURED_EGRESS, Captured, CapturedDrop},
+    flow::FlowKey,
+    limits::{CAPTURE_FORMS_MAX, CAPTURE_PLACES_MAX, CAPTURE_ROOMS},
+};
+
+use crate::{
+    emit::{emit, emit_packet, now},
+    follow,
+    kernel::{
+        classified::Classified,
+        config,
+        conntrack::{self, TupleCopy},
+        header::Headers,
+    },
+};
+
+/// The devices, `namespace << 32 | index`. User space puts them in and reads what was counted.
+#[map]
+static CAPTURE_PLACES: PerCpuHashMap<u64, CapturePlace> = PerCpuHashMap::with_max_entries(CAPTURE_PLACES_MAX, 0);
+
+/// What NAT makes of a flow, or made it of.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Form {
+    other: FlowKey,
+    /// `CAPTURED_BEFORE_NAT`, `CAPTURED_AFTER_NAT`, or 0 for a flow that is not followed.
+    how: u32,
+    _pad: u32,
+}
+
+/// Each form of a translated flow, in either direction, with the other form: where a packet comes in, conntrack has not
+/// seen it yet. A flow that is not followed is remembered as such, so that its entry is read once.
+#[map]
+static FORMS: LruHashMap<FlowKey, Form> = LruHashMap::with_max_entries(CAPTURE_FORMS_MAX, 0);
+
+/// Where flows are put together: too large for the stack. One per CPU and direction, and one for drops.
+struct Room {
+    key: FlowKey,
+    original: FlowKey,
+    reply: FlowKey,
+    other: FlowKey,
+    form: Form,
+    tuple: TupleCopy,
+}
+
+#[map]
+static FORM_ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(3, 0);
+
+/// The room of `kfree_skb`.
+const OF_DROPS: u32 = 2;
+
+/// Sends the packet if it is followed and passes the user's filter. A function of its own, for its stack.
+#[inline(never)]
+pub(crate) fn take(packet: &Classified<'_>, headers: &Headers) -> Option<()> {
+    let (netns, ifindex) = (packet.netns(), packet.ifindex());
+    let place = CAPTURE_PLACES.get_ptr_mut(u64::from(netns) << 32 | u64::from(ifindex))?;
+    // SAFETY: a per-CPU value; only this CPU writes the counters, and no classifier interrupts another.
+    let place = unsafe { &mut *place };
+    let room = FORM_ROOM.get_ptr_mut(u32::from(packet.egress))?;
+    // SAFETY: a per-CPU entry of this direction's program, which does not run twice at once.
+    let room = unsafe { &mut *room };
+    let how = translation(packet, headers, room, place.shared != 0);
+    if place.shared != 0 && !is_followed(headers, room, how) {
+        return None;
+    }
+    if !follow::passes_as(headers, &headers.flow) && !(how != 0 && follow::passes_as(headers, &room.other)) {
+        return None;
+    }
+    place.packets += 1;
+    let how = if packet.egress { how | CAPTURED_EGRESS } else { how };
+    if !send(packet, headers, room, &At { netns, ifindex, how }) {
+        place.lost += 1;
+    }
+    Some(())
+}
+
+/// Where a packet is, and how.
+struct At {
+    netns: u32,
+    ifindex: u32,
+    how: u32,
+}
+
+/// Writes the packet into the smallest record that has room for it.
+#[inline(always)]
+fn send(packet: &Classified<'_>, headers: &Headers, room: &Room, at: &At) -> bool {
+    const MOST: u32 = CAPTURE_ROOMS[5] as u32;
+    let (len, now_ns) = (packet.len(), now());
+    let fill = |captured: &mut Captured| {
+        captured.flow = headers.flow;
+        captured.other =
+            if at.how & (CAPTURED_BEFORE_NAT | CAPTURED_AFTER_NAT) == 0 { FlowKey::EMPTY } else { room.other };
+        captured.skb = packet.address();
+        captured.netns = at.netns;
+        captured.ifindex = at.ifindex;
+        captured.len = len;
+        captured.how = at.how;
+        captured.vlan = packet.vlan();
+    };
+    let snap = config!(snap);
+    let keep = if len > snap { snap } else { len };
+    if keep == 0 {
+        return true;
+    }
+    let ctx = packet.context();
+    if keep <= CAPTURE_ROOMS[0] as u32 {
+        emit_packet::<{ CAPTURE_ROOMS[0] }>(ctx, keep, now_ns, fill)
+    } else if keep <= CAPTURE_ROOMS[1] as u32 {
+        emit_packet::<{ CAPTURE_ROOMS[1] }>(ctx, keep, now_ns, fill)
+    } else if keep <= CAPTURE_ROOMS[2] as u32 {
+        emit_packet::<{ CAPTURE_ROOMS[2] }>(ctx, keep, now_ns, fill)
+    } else if keep <= CAPTURE_ROOMS[3] as u32 {
+        emit_packet::<{ CAPTURE_ROOMS[3] }>(ctx, keep, now_ns, fill)
+    } else if keep <= CAPTURE_ROOMS[4] as u32 {
+        emit_packet::<{ CAPTURE_ROOMS[4] }>(ctx, keep, now_ns, fill)
+    } else {
+        emit_packet::<{ CAPTURE_ROOMS[5] }>(ctx, if keep > MOST { MOST } else { keep }, now_ns, fill)
+    }
+}
+
+/// Whether the packet is the followed pod's: by an address, in one of its forms; or it is an error about such a packet.
+#[inline(always)]
+fn is_followed(headers: &Headers, room: &mut Room, how: u32) -> bool {
+    if follow::has_followed_address(&headers.flow) || how != 0 {
+        return true;
+    }
+    if headers.inner.family == 0 {
+        return false;
+    }
+    follow::has_followed_address(&headers.inner) || {
+        room.key = FlowKey { ether_type: 0, ..headers.inner };
+        known(room) != 0
+    }
+}
+
+/// How NAT changes the packet, with the other form in `room.other`; 0 where it does not, or that is not known.
+#[inline(always)]
+fn translation(packet: &Classified<'_>, headers: &Headers, room: &mut Room, shared: bool) -> u32 {
+    match packet.conntrack() {
+        Some((entry, _)) if conntrack::is_nat(conntrack::status(entry)) => {
+            room.key = FlowKey { ether_type: 0, ..headers.flow };
+            let how = match remembered(room) {
+                Some(how) => how,
+                None => {
+                    remember(entry, room);
+                    known(room)
+                }
+            };
+            room.other.ether_type = headers.flow.ether_type;
+            how
+        }
+        None if shared && !packet.egress => {
+            room.key = FlowKey { ether_type: 0, ..headers.flow };
+            let how = known(room);
+            room.other.ether_type = headers.flow.ether_type;
+            how
+        }
+        _ => 0,
+    }
+}
+
+/// Looks `room.key` up, and puts the other form into `room.other`. None where it was never looked at.
+#[inline(always)]
+fn remembered(room: &mut Room) -> Option<u32> {
+    // SAFETY: a row that is being replaced may be read half old, half new; both halves are of the same key.
+    let form = unsafe { FORMS.get(&room.key) }?;
+    room.other = form.other;
+    Some(form.how)
+}
+
+#[inline(always)]
+fn known(room: &mut Room) -> u32 {
+    remembered(room).unwrap_or(0)
+}
+
+/// Remembers all forms of the entry's flow, or that `room.key` is none of ours.
+#[inline(always)]
+fn remember(entry: u64, room: &mut Room) {
+    conntrack::original(entry, &mut room.tuple, &mut room.original);
+    conntrack::reply(entry, &mut room.tuple, &mut room.reply);
+    if !has_followed_end(room) {
+        (room.form.how, room.form._pad) = (0, 0);
+        let _ = FORMS.insert(&room.key, &room.form, 0);
+        return;
+    }
+    let Room { original, reply, form, .. } = room;
+    form._pad = 0;
+    // `original` is translated to the opposite of `reply`, and `reply` to the opposite of `original`.
+    form.how = CAPTURED_BEFORE_NAT;
+    turn(reply, &mut form.other);
+    let _ = FORMS.insert(&*original, &*form, 0);
+    turn(original, &mut form.other);
+    let _ = FORMS.insert(&*reply, &*form, 0);
+    form.how = CAPTURED_AFTER_NAT;
+    room.other = form.other;
+    form.other = *reply;
+    let _ = FORMS.insert(&room.other, &*form, 0);
+    turn(reply, &mut room.other);
+    form.other = *original;
+    let _ = FORMS.insert(&room.other, &*form, 0);
+}
+
+/// A function of its own, for its stack.
+#[inline(never)]
+fn has_followed_end(room: &Room) -> bool {
+    follow::has_followed_address(&room.original) || follow::has_followed_address(&room.reply)
+}
+
+/// Writes the flow as the answer carries it, without a copy on the stack.
+#[inline(always)]
+fn turn(from: &FlowKey, to: &mut FlowKey) {
+    to.src = from.dst;
+    to.dst = from.src;
+    to.sport = from.dport;
+    to.dport = from.sport;
+    to.proto = from.proto;
+    to.family = from.family;
+    to.ether_type = from.ether_type;
+}
+
+/// A dropped packet.
+pub(crate) struct Dropped {
+    pub(crate) skb: u64,
+    pub(crate) location: u64,
+    pub(crate) netns: u32,
+    pub(crate) ifindex: u32,
+    pub(crate) reason: u32,
+}
+
+/// Sends what became of a followed packet.
+#[inline(always)]
+pub(crate) fn dropped(role: u32, headers: &Headers, at: &Dropped) -> Option<()> {
+    let room = FORM_ROOM.get_ptr_mut(OF_DROPS)?;
+    // SAFETY: a per-CPU entry that only `kfree_skb` uses, which does not run twice at once.
+    let room = unsafe { &mut *room };
+    room.key = FlowKey { ether_type: 0, ..headers.flow };
+    let how = known(room);
+    let ours = role & NS_FOLLOWED != 0 || how != 0 || follow::has_followed_address(&headers.flow);
+    if !ours || !(follow::passes_as(headers, &headers.flow) || (how != 0 && follow::passes_as(headers, &room.other))) {
+        return None;
+    }
+    emit::<CapturedDrop>(now(), |drop| {
+        drop.flow = headers.flow;
+        drop.skb = at.skb;
+        drop.location = at.location;
+        drop.netns = at.netns;
+        drop.ifindex = at.ifindex;
+        drop.reason = at.reason;
+        drop._pad = 0;
+    });
+    Some(())
+}

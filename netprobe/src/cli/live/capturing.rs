@@ -1,0 +1,72 @@
+//! Packets captured by TC classifiers: attached where they belong, and handed over as they are.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use netprobe_common::config::loss;
+
+use super::{BATCH, Live, devices::wanted_inside};
+use crate::probe::{
+    captured::{CaptureCount, PlaceId},
+    classifiers::Device,
+    host,
+    tables::Lost,
+};
+
+/// What a turn of a capture brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CaptureTurn {
+    /// Records taken.
+    pub records: usize,
+    /// The node has changed: names and devices may be others now.
+    pub changed: bool,
+}
+
+impl Live {
+    /// The devices where packets are captured now. Tells the programs of those that are new.
+    pub(super) fn capture_places(&mut self, namespaces: Option<&BTreeSet<u32>>) -> BTreeSet<Device> {
+        let wanted = wanted_inside(self.pipeline.facts(), namespaces);
+        let places = wanted.iter().map(|(device, shared)| ((device.netns, device.ifindex), *shared));
+        if let Err(error) = self.attached.capture_at(places) {
+            log::warn!("packets at some devices are not seen: {error:#}");
+        }
+        wanted.into_iter().map(|(device, _)| device).collect()
+    }
+
+    /// Takes in what there is: changes of the node, and the records, each handed to `take`.
+    ///
+    /// # Errors
+    ///
+    /// When the node's network cannot be read.
+    pub fn capture_turn(&mut self, mut take: impl FnMut(&[u8])) -> Result<CaptureTurn> {
+        let changed = self.take_facts(host::mono_ns())?;
+        Ok(CaptureTurn { records: self.attached.drain(BATCH, &mut take), changed })
+    }
+
+    /// What was counted at each device.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn captured(&self) -> Result<Vec<(PlaceId, CaptureCount)>> {
+        self.attached.captured()
+    }
+
+    /// The devices where packets are captured.
+    pub fn captured_devices(&self) -> impl Iterator<Item = &Device> {
+        self.attached.classifiers().devices()
+    }
+
+    /// Records that found no room since this was asked last, of packets or of what became of them.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn fresh_losses(&mut self) -> Result<u64> {
+        let lost = self.attached.lost()?;
+        let of = |lost: &Lost| lost.counters[loss::RING_FULL as usize];
+        let fresh = of(&lost).saturating_sub(of(&self.lost));
+        self.lost = lost;
+        Ok(fresh)
+    }
+}
