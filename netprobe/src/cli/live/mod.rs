@@ -101,6 +101,8 @@ pub struct Live {
     resting: bool,
     housekeeping_ns: u64,
     watch: Watch,
+    /// DNS is what the run is about.
+    dns: bool,
 }
 
 impl Live {
@@ -159,6 +161,7 @@ impl Live {
             resting: false,
             housekeeping_ns: now_ns,
             watch,
+            dns: dns.is_some(),
         };
         live.follow(&followed)?;
         live.classify();
