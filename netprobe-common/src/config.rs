@@ -110,6 +110,8 @@ pub const MODE_DROPS: u32 = 2;
 /// No tracepoints at all: the run lives on TC classifiers.
 pub const MODE_TC: u32 = 4;
 
+/// TC classifiers send the beginning of DNS messages over TCP: there they may lie in pages, where no tracepoint can read.
+pub const TC_DNS: u32 = 4;
 /// TC classifiers count flows.
 pub const TC_FLOWS: u32 = 1;
 /// TC classifiers send the packets themselves, and `kfree_skb` what becomes of them.

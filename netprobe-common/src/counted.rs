@@ -42,11 +42,17 @@ crate::wire! {
         pub status: u32,
         /// TCP: the sequence number after the last byte sent.
         pub next_seq: u32,
-        /// TCP segments that carried bytes sent before.
+        /// TCP segments that were sent again: they carried bytes that had passed before, or that were missing for long.
         pub retransmits: u32,
         /// TCP flags seen, all together.
         pub flags: u32,
         /// Conntrack zone.
         pub zone: u32,
+        /// TCP: what was missing when what comes after it had passed, from this sequence number on.
+        pub hole_from: u32,
+        /// TCP: up to this one; equal where nothing is missing.
+        pub hole_to: u32,
+        /// Since when, `CLOCK_MONOTONIC` nanoseconds.
+        pub hole_ns: u64,
     }
 }

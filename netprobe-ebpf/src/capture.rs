@@ -92,7 +92,8 @@ fn judge(packet: &Classified<'_>, headers: &Headers, entry: u64, shared: bool) -
     if shared && !is_followed(headers, room, how) {
         return None;
     }
-    if !follow::passes_as(headers, &headers.flow) && !(how != 0 && follow::passes_as(headers, &room.other)) {
+    let passes = follow::passes_as(headers, &headers.flow) || (how != 0 && follow::passes_as(headers, &room.other));
+    if !passes {
         return None;
     }
     Some(if shared || how != 0 { how | CAPTURED_FORMS } else { 0 })
@@ -200,8 +201,9 @@ fn translation(entry: u64, headers: &Headers, room: &mut Room, arriving: bool) -
 /// Looks `room.key` up, and puts the other form into `room.other`. None where it was never looked at.
 #[inline(always)]
 fn remembered(room: &mut Room) -> Option<u32> {
+    let key: &FlowKey = &room.key;
     // SAFETY: a row that is being replaced may be read half old, half new; both halves are of the same key.
-    let form = unsafe { FORMS.get(&room.key) }?;
+    let form = unsafe { FORMS.get(key) }?;
     room.other = form.other;
     Some(form.how)
 }
@@ -218,7 +220,7 @@ fn remember(entry: u64, room: &mut Room) {
     conntrack::reply(entry, &mut room.tuple, &mut room.reply);
     if !has_followed_end(room) {
         (room.form.how, room.form._pad) = (0, 0);
-        let _ = FORMS.insert(&room.key, &room.form, 0);
+        keep(&room.key, &room.form);
         return;
     }
     let Room { original, reply, form, .. } = room;
@@ -226,16 +228,22 @@ fn remember(entry: u64, room: &mut Room) {
     // `original` is translated to the opposite of `reply`, and `reply` to the opposite of `original`.
     form.how = CAPTURED_BEFORE_NAT;
     turn(reply, &mut form.other);
-    let _ = FORMS.insert(&*original, &*form, 0);
+    keep(original, form);
     turn(original, &mut form.other);
-    let _ = FORMS.insert(&*reply, &*form, 0);
+    keep(reply, form);
     form.how = CAPTURED_AFTER_NAT;
     room.other = form.other;
     form.other = *reply;
-    let _ = FORMS.insert(&room.other, &*form, 0);
+    keep(&room.other, form);
     turn(reply, &mut room.other);
     form.other = *original;
-    let _ = FORMS.insert(&room.other, &*form, 0);
+    keep(&room.other, form);
+}
+
+/// By reference: the stack has no room for copies. A form that finds no room is not known where it comes in.
+#[inline(always)]
+fn keep(key: &FlowKey, form: &Form) {
+    let _ = FORMS.insert(key, form, 0);
 }
 
 /// A function of its own, for its stack.

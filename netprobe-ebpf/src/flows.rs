@@ -42,8 +42,8 @@ struct Room {
 #[map]
 static ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(2, 0);
 
-/// Counts a packet in the row of its flow.
-#[inline(always)]
+/// Counts a packet in the row of its flow. A function of its own, for its stack.
+#[inline(never)]
 pub(crate) fn count(packet: &Classified<'_>, headers: &Headers) {
     let Some(room) = ROOM.get_ptr_mut(u32::from(packet.egress)) else { return };
     // SAFETY: a per-CPU entry of this direction's program, which does not run twice at once.
@@ -93,6 +93,7 @@ fn insert(room: &mut Room, packet: &Classified<'_>, headers: &Headers, entry: Op
     row.netns = packet.netns();
     row.next_seq = end_of(headers);
     row.retransmits = 0;
+    (row.hole_from, row.hole_to, row.hole_ns) = (0, 0, 0);
     row.flags = u32::from(headers.flags);
     row.reply = FlowKey::EMPTY;
     (row.status, row.zone) = (0, 0);
@@ -144,6 +145,22 @@ unsafe fn raise(counter: *mut u64, by: u64) {
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) by) }
 }
 
+/// How late a segment may come and still count as overtaken and not as sent again, nanoseconds: a sender that moves to
+/// another CPU overtakes itself by less than a millisecond, and Linux waits for a quarter of the round trip at least.
+const OVERTAKEN_NS: u64 = 2_000_000;
+
+/// Whether a sequence number lies behind another: they wrap.
+#[inline(always)]
+const fn after(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) as i32 > 0
+}
+
+/// Whether a segment that comes late was only overtaken: its bytes never passed before, and were missed a moment ago.
+#[inline(always)]
+const fn is_reordered(row: &FlowCount, start: u32, end: u32, now_ns: u64) -> bool {
+    !after(row.hole_from, start) && !after(end, row.hole_to) && now_ns.wrapping_sub(row.hole_ns) < OVERTAKEN_NS
+}
+
 /// What a TCP segment tells.
 ///
 /// # Safety
@@ -167,9 +184,16 @@ unsafe fn segment(row: *mut FlowCount, headers: &Headers, seen: &Seen) {
         if headers.flags & RST != 0 || (headers.payload_len <= 1 && headers.flags & (SYN | FIN) == 0) {
             return;
         }
-        let end = end_of(headers);
-        if (end.wrapping_sub((*row).next_seq) as i32) > 0 || (*row).next_seq == 0 {
+        let (start, end, next) = (headers.seq, end_of(headers), (*row).next_seq);
+        if next == 0 || after(end, next) {
+            if next != 0 && after(start, next) {
+                ((*row).hole_from, (*row).hole_to, (*row).hole_ns) = (next, start, seen.now_ns);
+            }
             (*row).next_seq = end;
+        } else if is_reordered(&*row, start, end, seen.now_ns) {
+            if start == (*row).hole_from {
+                (*row).hole_from = end;
+            }
         } else {
             (*row).retransmits = (*row).retransmits.wrapping_add(seen.packets as u32);
         }

@@ -3,10 +3,10 @@
 //! They return [`TC_ACT_UNSPEC`] and nothing else: every other verdict would end the chain, or overrule a filter beside us.
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
-use netprobe_common::config::{TC_CAPTURE, TC_FLOWS};
+use netprobe_common::config::{TC_CAPTURE, TC_DNS, TC_FLOWS};
 
 use crate::{
-    capture, flows,
+    capture, dns, flows,
     kernel::{classified::Classified, config},
 };
 
@@ -29,6 +29,9 @@ fn look(ctx: &TcContext, egress: bool) -> Option<()> {
     let packet = Classified::new(ctx, egress)?;
     if config!(tc) & TC_FLOWS != 0 {
         flows::count(&packet, packet.headers()?);
+    }
+    if config!(tc) & TC_DNS != 0 {
+        dns::classified(&packet, packet.headers()?);
     }
     if config!(tc) & TC_CAPTURE != 0 {
         capture::take(&packet);

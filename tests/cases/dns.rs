@@ -1,7 +1,8 @@
 //! What pods ask DNS for, seen whole: a service's address that leads to a pod's port, answers of every kind, and none.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -186,6 +187,43 @@ fn a_socket_that_asks_all_the_time_is_counted_to_the_last_query() {
     let table = run.objects.iter().rev().find(|object| object["kind"] == "dns-table").expect("a table ends the run");
     assert_eq!((&table["rows"][0]["queries"], &table["sampled"]), (&json!(400), &json!(false)), "{table:#}");
     assert!(run.objects.iter().all(|object| object["kind"] != "dns"), "a table is watched");
+    run.silent();
+}
+
+/// Asks over TCP, as clients do when an answer does not fit in a datagram; the server in `web-1` answers once.
+fn ask_over_tcp(lab: &Lab, message: &[u8]) -> bool {
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, BEHIND));
+    let listener = lab.on("web-1").enter(|| TcpListener::bind(any)).expect("listen in the pod");
+    let framed = |message: &[u8]| [&(message.len() as u16).to_be_bytes()[..], message].concat();
+    let take = |stream: &mut TcpStream| {
+        let mut len = [0; 2];
+        stream.read_exact(&mut len).expect("a length");
+        let mut message = vec![0; u16::from_be_bytes(len).into()];
+        stream.read_exact(&mut message).expect("a message");
+        message
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let question = take(&mut stream);
+            stream.write_all(&framed(&answer(&question).expect("it answers"))).expect("send the answer");
+        });
+        let mut stream = lab.on("web-0").enter(|| TcpStream::connect(SERVICE)).expect("connect");
+        stream.write_all(&framed(message)).expect("send the question");
+        take(&mut stream).len() > message.len()
+    })
+}
+
+#[test]
+fn a_query_over_tcp_is_told_too() {
+    let Some(lab) = Lab::start("a_query_over_tcp_is_told_too") else { return };
+    lab.on("node").nft(NAT);
+    let probe = lab.netprobe(&["dns", "--pod", "shop/web-0"]);
+    assert!(ask_over_tcp(&lab, &question(9, "api.shop.test", A)));
+    let run = probe.settled();
+    let found = query(&run, "api.shop.test", "A");
+    assert_eq!((&found["result"], &found["transport"]), (&json!("NOERROR"), &json!("tcp")), "{found:#}");
+    assert_eq!(found["addresses"], json!(["192.0.2.7"]));
     run.silent();
 }
 

@@ -65,10 +65,10 @@ fn all_gone(all: &[(&str, BTreeSet<u64>)]) {
     }
 }
 
-/// Kills netprobe after `delay` and looks for what it left.
-fn story(lab: &Lab, delay: Duration) {
+/// Kills netprobe with these words after `delay` and looks for what it left.
+fn story(lab: &Lab, args: &[&str], delay: Duration) {
     let before = network(lab);
-    let probe = lab.trace("web-0");
+    let probe = lab.netprobe(args);
     let pid = probe.pid();
     let held = all_held(pid);
     for (kind, ids) in &held {
@@ -85,8 +85,10 @@ fn story(lab: &Lab, delay: Duration) {
 #[test]
 fn nothing_is_left_after_kill_nine() {
     let Some(lab) = Lab::start("nothing_is_left_after_kill_nine") else { return };
-    for delay_ms in [0, 50, 300] {
-        story(&lab, Duration::from_millis(delay_ms));
+    for args in [&["trace", "--pod", "shop/web-0"][..], &["flows"]] {
+        for delay_ms in [0, 50, 300] {
+            story(&lab, args, Duration::from_millis(delay_ms));
+        }
     }
     lab.on("web-0").connects(SERVER);
 }

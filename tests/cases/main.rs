@@ -6,6 +6,7 @@ mod broken_pipe;
 mod capture;
 mod dns;
 mod expected;
+mod flows;
 mod forwarding_off;
 mod healthy;
 mod kill_nine;

@@ -113,7 +113,7 @@ impl<'a> Classified<'a> {
 
     /// Bytes of the link-layer header; 0 for devices that have none.
     #[inline(always)]
-    fn link_header(&self) -> u32 {
+    pub(crate) fn link_header(&self) -> u32 {
         let data: u64 = self.field(offset!(skb_data));
         let length = self.network().wrapping_sub(data);
         if length > 64 { 0 } else { length as u32 }

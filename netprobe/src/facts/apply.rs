@@ -18,6 +18,12 @@ impl NodeFacts {
                 if let Some(namespace) = self.namespaces.get_mut(&change.netns) {
                     namespace.change(&change.what);
                 }
+                // The pod may have told of its end before the node's link told of its peer.
+                if change.netns == self.node
+                    && let What::LinkAdded(near) | What::LinkChanged(_, near) = &change.what
+                {
+                    self.join_near(near);
+                }
             }
             FactsEvent::Neighbour { netns, entry, gone } => {
                 if let Some(namespace) = self.namespaces.get_mut(netns) {
@@ -39,6 +45,16 @@ impl NodeFacts {
             }
             FactsEvent::Answer(answer) => self.readings.keep(answer),
             FactsEvent::Lost { .. } => {}
+        }
+    }
+
+    /// Tells one of the node's links in which namespace its other end is, where that end has told.
+    fn join_near(&mut self, near: &Link) {
+        let ours = |far: &&Link| far.index == near.peer && far.peer == near.index && far.peer_netns == Some(self.node);
+        let pods = self.namespaces.values().filter(|pod| pod.inum != self.node);
+        let far = pods.filter_map(|pod| Some((pod.inum, pod.links.values().find(ours)?.clone()))).next();
+        if let Some((netns, far)) = far {
+            self.join(netns, [&far]);
         }
     }
 

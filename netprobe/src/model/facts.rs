@@ -48,6 +48,22 @@ impl NodeFacts {
     pub fn node(&self) -> Option<&NamespaceFacts> {
         self.namespaces.get(&self.node)
     }
+
+    /// Namespace and interface index of the other end of the node's link `ifindex`, where that end is a pod's. Both ends
+    /// are asked: the kernel does not tell the one when the other moves.
+    #[must_use]
+    pub fn behind(&self, ifindex: u32) -> Option<(u32, u32)> {
+        let link = self.node()?.links.get(&ifindex)?;
+        let told = link.peer_netns.filter(|inum| *inum != self.node && self.namespaces.contains_key(inum));
+        if let Some(inum) = told {
+            return Some((inum, link.peer));
+        }
+        let mut pods = self.namespaces.values().filter(|pod| pod.inum != self.node);
+        pods.find_map(|pod| {
+            let ours = |l: &&Link| l.peer == ifindex && l.peer_netns == Some(self.node) && l.kind == "veth";
+            pod.links.values().find(ours).map(|end| (pod.inum, end.index))
+        })
+    }
 }
 
 /// What a namespace is to us.

@@ -11,7 +11,7 @@ use crate::{
     enrich::names::Names,
     model::{
         counted::{Counted, CountedRows},
-        facts::{Link, NodeFacts},
+        facts::NodeFacts,
         flow::Proto,
         flows::{Amount, Amounts, DeviceRow, FlowLine, FlowTable, State, Translation},
         identity::Pod,
@@ -371,9 +371,8 @@ fn whose(row: &Counted, client: Party, server: Party, facts: &NodeFacts) -> (Par
     if row.netns != facts.node {
         return (Some(row.netns), row.egress, false);
     }
-    let link: Option<&Link> = facts.node().and_then(|node| node.links.get(&row.ifindex));
-    match link.and_then(|link| link.peer_netns).filter(|inum| facts.namespaces.contains_key(inum)) {
-        Some(inum) => (Some(inum), !row.egress, false),
+    match facts.behind(row.ifindex) {
+        Some((inum, _)) => (Some(inum), !row.egress, false),
         None => (client.or(server), row.egress, true),
     }
 }

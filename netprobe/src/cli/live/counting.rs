@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
 
-use super::{Live, Watch, devices::wanted, whom};
+use super::{
+    Live, Watch,
+    devices::{own, wanted},
+    whom,
+};
 use crate::{
     cli::select::Target,
     decode::counted::counted,
@@ -21,6 +25,7 @@ impl Live {
     pub(super) fn classify(&mut self) {
         let namespaces = self.namespaces();
         let wanted = match self.watch {
+            Watch::Packets if self.dns => own(self.pipeline.facts(), namespaces.as_ref()),
             Watch::Packets | Watch::Drops => return,
             Watch::Flows => wanted(self.pipeline.facts(), namespaces.as_ref()),
             Watch::Capture(_) => self.capture_places(namespaces.as_ref()),

@@ -15,9 +15,8 @@ pub(super) fn wanted(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> B
     let mut linked = BTreeSet::new();
     let Some(node) = facts.node() else { return devices };
     for link in node.links.values().filter(|link| link.name != "lo" && !PASSED_TWICE.contains(&link.kind.as_str())) {
-        let pod = link.peer_netns.filter(|inum| facts.namespaces.contains_key(inum));
-        if let Some(inum) = pod {
-            linked.insert((inum, link.peer));
+        if let Some((inum, end)) = facts.behind(link.index) {
+            linked.insert((inum, end));
             if !follows(inum) {
                 continue;
             }
@@ -36,15 +35,21 @@ pub(super) fn wanted(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> B
     devices
 }
 
+/// The followed pods' own devices: where the pod itself sees its packets.
+pub(super) fn own(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> BTreeSet<Device> {
+    let follows = |inum: u32| inum != facts.node && namespaces.is_none_or(|wanted| wanted.contains(&inum));
+    let pods = facts.namespaces.values().filter(|ns| follows(ns.inum));
+    let links = pods.flat_map(|pod| pod.links.values().map(|link| (pod.inum, link)));
+    let links = links.filter(|(_, link)| link.name != "lo");
+    links.map(|(netns, link)| Device { netns, ifindex: link.index, name: link.name.clone() }).collect()
+}
+
 /// The same, and the followed pods' own devices: where the pod itself sees its packets. With each whether others' packets
 /// cross it too.
 pub(super) fn wanted_inside(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> Vec<(Device, bool)> {
     let mut devices = wanted(facts, namespaces);
     let follows = |inum: u32| inum != facts.node && namespaces.is_none_or(|wanted| wanted.contains(&inum));
-    for pod in facts.namespaces.values().filter(|ns| follows(ns.inum)) {
-        let own = pod.links.values().filter(|link| link.name != "lo");
-        devices.extend(own.map(|link| Device { netns: pod.inum, ifindex: link.index, name: link.name.clone() }));
-    }
+    devices.extend(own(facts, namespaces));
     let is_shared = |device: &Device| {
         let link =
             facts.node().filter(|node| node.inum == device.netns).and_then(|node| node.links.get(&device.ifindex));

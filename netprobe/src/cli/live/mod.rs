@@ -101,6 +101,8 @@ pub struct Live {
     resting: bool,
     housekeeping_ns: u64,
     watch: Watch,
+    /// DNS is what the run is about.
+    dns: bool,
 }
 
 impl Live {
@@ -159,18 +161,25 @@ impl Live {
             resting: false,
             housekeeping_ns: now_ns,
             watch,
+            dns: dns.is_some(),
         };
-        live.follow(&followed)?;
-        live.classify();
-        if watch == Watch::Packets {
-            live.asking.read_bases(live.pipeline.facts(), &followed);
-            live.take_answers(now_ns)?;
-        }
+        live.begin(&followed, now_ns)?;
         give_memory_back();
         if let Some(path) = &request.ready.ready_file {
             fs::write(path, b"").with_context(|| format!("create the ready file {}", path.display()))?;
         }
         Ok((live, renderer))
+    }
+
+    /// Tells the programs whom to follow, has the classifiers where they belong, and reads what changes are held against.
+    fn begin(&mut self, followed: &Followed, now_ns: u64) -> Result<()> {
+        self.follow(followed)?;
+        self.classify();
+        if self.watch == Watch::Packets {
+            self.asking.read_bases(self.pipeline.facts(), followed);
+            self.take_answers(now_ns)?;
+        }
+        Ok(())
     }
 
     /// Becomes readable when the programs, and when the node's network, have news.

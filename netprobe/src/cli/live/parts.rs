@@ -3,7 +3,7 @@
 use std::{fs, net::IpAddr};
 
 use anyhow::{Context, Result, anyhow, bail};
-use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS, MODE_TC, TC_CAPTURE, TC_FLOWS};
+use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS, MODE_TC, TC_CAPTURE, TC_DNS, TC_FLOWS};
 
 use super::{Request, Watch, whom::whom};
 use crate::{
@@ -54,7 +54,7 @@ impl Parts {
             (config.filter, config.filter_tests, config.filter_clauses) =
                 (filter.filter, filter.filter_tests, filter.filter_clauses);
             let (mode, tc) = match watch {
-                Watch::Packets if request.dns.is_some() => (MODE_DNS, 0),
+                Watch::Packets if request.dns.is_some() => (MODE_DNS, TC_DNS),
                 Watch::Packets => (0, 0),
                 Watch::Drops => (MODE_DROPS, 0),
                 Watch::Flows => (MODE_TC, TC_FLOWS),
