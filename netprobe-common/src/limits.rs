@@ -44,7 +44,7 @@ pub const CAPTURE_FORMS_MAX: u32 = 32_768;
 /// Bytes of a packet that each kind of record has room for: the length of a reservation must be known to the verifier. Short
 /// packets and headers; the first of them with options; a message; an Ethernet frame; a jumbo frame and small segmentation
 /// offload; the largest `sk_buff` but those of BIG TCP.
-pub const CAPTURE_ROOMS: [usize; 6] = [96, 192, 512, 1_600, 16_384, 66_048];
+pub const CAPTURE_ROOMS: [usize; 6] = [128, 256, 640, 1_600, 16_384, 66_048];
 /// Return addresses kept of a drop: `nf_hook_slow` to `__netif_receive_skb_core` takes 12.
 pub const DROP_STACK: usize = 20;
 /// Return addresses kept of a route look-up: enough to reach `ip_route_input_slow` or

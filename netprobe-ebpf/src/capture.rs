@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use netprobe_common::{
     config::{CapturePlace, NS_FOLLOWED},
-    event::{CAPTURED_AFTER_NAT, CAPTURED_BEFORE_NAT, CAPTURED_EGRESS, Captured, CapturedDrop},
+    event::{CAPTURED_AFTER_NAT, CAPTURED_BEFORE_NAT, CAPTURED_EGRESS, CAPTURED_FORMS, Captured, CapturedDrop, Forms},
     flow::FlowKey,
     limits::{CAPTURE_FORMS_MAX, CAPTURE_PLACES_MAX, CAPTURE_ROOMS},
 };
@@ -57,30 +57,46 @@ static FORM_ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(3, 0);
 /// The room of `kfree_skb`.
 const OF_DROPS: u32 = 2;
 
-/// Sends the packet if it is followed and passes the user's filter. A function of its own, for its stack.
-#[inline(never)]
-pub(crate) fn take(packet: &Classified<'_>, headers: &Headers) -> Option<()> {
+/// Sends the packet if it is followed and passes the user's filter. Headers are read only where something depends on them,
+/// and by the program itself: reading them takes half of the stack there is.
+#[inline(always)]
+pub(crate) fn take(packet: &Classified<'_>) -> Option<()> {
     let (netns, ifindex) = (packet.netns(), packet.ifindex());
     let place = CAPTURE_PLACES.get_ptr_mut(u64::from(netns) << 32 | u64::from(ifindex))?;
     // SAFETY: a per-CPU value; only this CPU writes the counters, and no classifier interrupts another.
     let place = unsafe { &mut *place };
+    let shared = place.shared != 0;
+    let entry = translating(packet);
+    let mut at = At { netns, ifindex, how: if packet.egress { CAPTURED_EGRESS } else { 0 } };
+    let mut headers = None;
+    if shared || entry != 0 || config!(filter_tests) != 0 {
+        let read = packet.headers()?;
+        at.how |= judge(packet, read, entry, shared)?;
+        headers = Some(read).filter(|_| at.how & CAPTURED_FORMS != 0);
+    }
+    place.packets += 1;
+    if !send(packet, headers, &at) {
+        place.lost += 1;
+    }
+    Some(())
+}
+
+/// Whether the packet is followed and passes the user's filter: then how NAT changes it, with the other form in the room of
+/// its direction.
+#[inline(never)]
+fn judge(packet: &Classified<'_>, headers: &Headers, entry: u64, shared: bool) -> Option<u32> {
     let room = FORM_ROOM.get_ptr_mut(u32::from(packet.egress))?;
     // SAFETY: a per-CPU entry of this direction's program, which does not run twice at once.
     let room = unsafe { &mut *room };
-    let how = translation(packet, headers, room, place.shared != 0);
-    if place.shared != 0 && !is_followed(headers, room, how) {
+    let how = translation(entry, headers, room, shared && !packet.egress);
+    if shared && !is_followed(headers, room, how) {
         return None;
     }
     let passes = follow::passes_as(headers, &headers.flow) || (how != 0 && follow::passes_as(headers, &room.other));
     if !passes {
         return None;
     }
-    place.packets += 1;
-    let how = if packet.egress { how | CAPTURED_EGRESS } else { how };
-    if !send(packet, headers, room, &At { netns, ifindex, how }) {
-        place.lost += 1;
-    }
-    Some(())
+    Some(if shared || how != 0 { how | CAPTURED_FORMS } else { 0 })
 }
 
 /// Where a packet is, and how.
@@ -90,21 +106,31 @@ struct At {
     how: u32,
 }
 
-/// Writes the packet into the smallest record that has room for it.
+/// Address of its conntrack entry, where that translates; else 0.
 #[inline(always)]
-fn send(packet: &Classified<'_>, headers: &Headers, room: &Room, at: &At) -> bool {
+fn translating(packet: &Classified<'_>) -> u64 {
+    match packet.conntrack() {
+        Some((entry, _)) if conntrack::is_nat(conntrack::status(entry)) => entry,
+        _ => 0,
+    }
+}
+
+/// Writes the packet into the smallest record that has room for it; with its forms where there are headers.
+#[inline(never)]
+fn send(packet: &Classified<'_>, headers: Option<&Headers>, at: &At) -> bool {
     const MOST: u32 = CAPTURE_ROOMS[5] as u32;
     let (len, now_ns) = (packet.len(), now());
-    let fill = |captured: &mut Captured| {
-        captured.flow = headers.flow;
-        captured.other =
-            if at.how & (CAPTURED_BEFORE_NAT | CAPTURED_AFTER_NAT) == 0 { FlowKey::EMPTY } else { room.other };
+    let fill = |captured: &mut Captured, end: &mut Forms| {
         captured.skb = packet.address();
         captured.netns = at.netns;
         captured.ifindex = at.ifindex;
         captured.len = len;
         captured.how = at.how;
         captured.vlan = packet.vlan();
+        if let Some(headers) = headers {
+            end.flow = headers.flow;
+            end.other = other(packet, at);
+        }
     };
     let snap = config!(snap);
     let keep = if len > snap { snap } else { len };
@@ -127,6 +153,16 @@ fn send(packet: &Classified<'_>, headers: &Headers, room: &Room, at: &At) -> boo
     }
 }
 
+/// The other form of a translated packet, from the room of its direction.
+#[inline(always)]
+fn other(packet: &Classified<'_>, at: &At) -> FlowKey {
+    match FORM_ROOM.get_ptr_mut(u32::from(packet.egress)) {
+        // SAFETY: a per-CPU entry of this direction's program, which does not run twice at once.
+        Some(room) if at.how & (CAPTURED_BEFORE_NAT | CAPTURED_AFTER_NAT) != 0 => unsafe { (*room).other },
+        _ => FlowKey::EMPTY,
+    }
+}
+
 /// Whether the packet is the followed pod's: by an address, in one of its forms; or it is an error about such a packet.
 #[inline(always)]
 fn is_followed(headers: &Headers, room: &mut Room, how: u32) -> bool {
@@ -142,30 +178,24 @@ fn is_followed(headers: &Headers, room: &mut Room, how: u32) -> bool {
     }
 }
 
-/// How NAT changes the packet, with the other form in `room.other`; 0 where it does not, or that is not known.
+/// How NAT changes the packet, with the other form in `room.other`; 0 where it does not, or that is not known. `entry` is
+/// its translating conntrack entry, or 0; `arriving` that conntrack will see it later.
 #[inline(always)]
-fn translation(packet: &Classified<'_>, headers: &Headers, room: &mut Room, shared: bool) -> u32 {
-    match packet.conntrack() {
-        Some((entry, _)) if conntrack::is_nat(conntrack::status(entry)) => {
-            room.key = FlowKey { ether_type: 0, ..headers.flow };
-            let how = match remembered(room) {
-                Some(how) => how,
-                None => {
-                    remember(entry, room);
-                    known(room)
-                }
-            };
-            room.other.ether_type = headers.flow.ether_type;
-            how
-        }
-        None if shared && !packet.egress => {
-            room.key = FlowKey { ether_type: 0, ..headers.flow };
-            let how = known(room);
-            room.other.ether_type = headers.flow.ether_type;
-            how
-        }
-        _ => 0,
+fn translation(entry: u64, headers: &Headers, room: &mut Room, arriving: bool) -> u32 {
+    if entry == 0 && !arriving {
+        return 0;
     }
+    room.key = FlowKey { ether_type: 0, ..headers.flow };
+    let how = match remembered(room) {
+        Some(how) => how,
+        None if entry == 0 => 0,
+        None => {
+            remember(entry, room);
+            known(room)
+        }
+    };
+    room.other.ether_type = headers.flow.ether_type;
+    how
 }
 
 /// Looks `room.key` up, and puts the other form into `room.other`. None where it was never looked at.

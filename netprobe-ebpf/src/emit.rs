@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use netprobe_common::{
     config::{Count, DropKey, PlaceKey, loss},
-    event::{Captured, Header, Payload, Record},
+    event::{Captured, Forms, Header, Payload, Record},
     limits::{
         BURST, CAPTURE_WAKE_BYTES, DROP_BURST, DROP_REFILL_NS, DROPS_MAX, PLACES_MAX, REFILL_NS, RING_BYTES, WAKE_BYTES,
     },
@@ -59,6 +59,8 @@ struct PacketRecord<const N: usize> {
     header: Header,
     captured: Captured,
     data: [u8; N],
+    /// At the end: where they are not written, their memory is not touched.
+    forms: Forms,
 }
 
 /// Writes a packet, of which `N` bytes or less are to be kept. Says whether there was room.
@@ -67,7 +69,7 @@ pub(crate) fn emit_packet<const N: usize>(
     ctx: &TcContext,
     keep: u32,
     now_ns: u64,
-    fill: impl FnOnce(&mut Captured),
+    fill: impl FnOnce(&mut Captured, &mut Forms),
 ) -> bool {
     let Some(mut entry) = RING.reserve::<PacketRecord<N>>(0) else {
         lost(loss::RING_FULL);
@@ -83,7 +85,7 @@ pub(crate) fn emit_packet<const N: usize>(
         header.mono_ns = now_ns;
         header.pid = 0;
         header._pad = 0;
-        fill(&mut (*record).captured);
+        fill(&mut (*record).captured, &mut (*record).forms);
         let data = (&raw mut (*record).data).cast();
         let read = bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, data, keep);
         (*record).captured.kept = if read == 0 { keep } else { 0 };

@@ -27,15 +27,14 @@ pub(crate) fn netprobe_out(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn look(ctx: &TcContext, egress: bool) -> Option<()> {
     let packet = Classified::new(ctx, egress)?;
-    let headers = packet.headers()?;
     if config!(tc) & TC_FLOWS != 0 {
-        flows::count(&packet, headers);
+        flows::count(&packet, packet.headers()?);
     }
     if config!(tc) & TC_DNS != 0 {
-        dns::classified(&packet, headers);
+        dns::classified(&packet, packet.headers()?);
     }
     if config!(tc) & TC_CAPTURE != 0 {
-        capture::take(&packet, headers);
+        capture::take(&packet);
     }
     Some(())
 }

@@ -4,15 +4,10 @@ use super::Payload;
 use crate::flow::FlowKey;
 
 crate::wire! {
-    /// A packet at a TC classifier; [`Captured::kept`] bytes of it follow in the record.
+    /// A packet at a TC classifier; [`Captured::kept`] bytes of it follow in the record, and [`Forms`] are its end.
     ///
     /// Source: `struct __sk_buff` and the `struct sk_buff` behind it.
     pub struct Captured {
-        /// Five-tuple here.
-        pub flow: FlowKey,
-        /// The other form that NAT gives the packet, in the same direction; family 0 where it is not translated, or that
-        /// is not known here yet.
-        pub other: FlowKey,
         /// Address of the `sk_buff`: ties it to a [`CapturedDrop`], for a moment.
         pub skb: u64,
         /// Namespace inode number of the device.
@@ -28,6 +23,15 @@ crate::wire! {
         /// VLAN tag that the kernel keeps beside the packet: protocol and tag control information, as
         /// `protocol << 16 | tci`, host order; 0 where there is none.
         pub vlan: u32,
+    }
+
+    /// What a packet's flow is, and would be with or without NAT.
+    pub struct Forms {
+        /// Five-tuple here.
+        pub flow: FlowKey,
+        /// The other form that NAT gives the packet, in the same direction; family 0 where it is not translated, or that
+        /// is not known here yet.
+        pub other: FlowKey,
     }
 
     /// A followed packet was dropped.
@@ -53,10 +57,12 @@ crate::wire! {
 
 /// The packet leaves by the device; else it comes in.
 pub const CAPTURED_EGRESS: u32 = 1;
-/// `Captured::other` is what NAT makes of it: it is seen before.
+/// [`Forms::other`] is what NAT makes of it: it is seen before.
 pub const CAPTURED_BEFORE_NAT: u32 = 2;
-/// `Captured::other` is what it was: it is seen after NAT.
+/// [`Forms::other`] is what it was: it is seen after NAT.
 pub const CAPTURED_AFTER_NAT: u32 = 4;
+/// The record ends in [`Forms`]; else those bytes mean nothing.
+pub const CAPTURED_FORMS: u32 = 8;
 
 impl Payload for Captured {
     const KIND: u32 = 30;

@@ -8,7 +8,9 @@ mod path;
 mod route;
 mod tcp;
 
-pub use capture::{CAPTURED_AFTER_NAT, CAPTURED_BEFORE_NAT, CAPTURED_EGRESS, Captured, CapturedDrop};
+pub use capture::{
+    CAPTURED_AFTER_NAT, CAPTURED_BEFORE_NAT, CAPTURED_EGRESS, CAPTURED_FORMS, Captured, CapturedDrop, Forms,
+};
 pub use dns::DnsHead;
 pub use drop::{IcmpSend, SkbDrop};
 pub use neighbour::{NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, NEIGH_UPDATE, Neighbour};

@@ -4,6 +4,7 @@
 
 pub mod counted;
 mod dns;
+mod frame;
 mod head;
 mod role;
 
@@ -23,6 +24,8 @@ use crate::model::{
 
 /// `NUD_FAILED` (`include/uapi/linux/neighbour.h`).
 const NUD_FAILED: u32 = 0x20;
+
+pub use frame::is_of_flow;
 
 /// A five-tuple, `None` where the packet is no IP.
 #[must_use]

@@ -19,7 +19,7 @@ use super::{
     open,
     places::{Node, Places, Settings},
     window::{HOLD_NS, Window},
-    words::{Knows, Words},
+    words::{Knows, Said, Words},
 };
 use crate::{
     cli::{
@@ -161,7 +161,8 @@ impl Capture {
             let place = places.of(id, node, settings, files)?;
             let (decoder, names) = pipeline.decoder_and_names();
             let at = (place.interface, &place.at);
-            let comment = words.of(at, captured, released.dropped, Knows { names, decoder });
+            let said = Said { how: captured.how, forms: released.forms, dropped: released.dropped };
+            let comment = words.of(at, said, Knows { names, decoder });
             *written += 1;
             files.packet(&PacketBlock {
                 interface: place.interface,

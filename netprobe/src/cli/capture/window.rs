@@ -3,9 +3,11 @@
 
 use hashbrown::HashMap;
 use netprobe_common::{
-    event::{Captured, CapturedDrop, Header, Payload},
+    event::{CAPTURED_FORMS, Captured, CapturedDrop, Forms, Header, Payload},
     wire,
 };
+
+use crate::decode;
 
 /// How long a packet is held, nanoseconds: twice the time after which the ring is read in any case.
 pub(super) const HOLD_NS: u64 = 100_000_000;
@@ -32,6 +34,8 @@ pub(super) struct Released<'a> {
     pub mono_ns: u64,
     /// What the kernel says of it.
     pub captured: &'a Captured,
+    /// Its flow and what NAT makes of it, where the kernel looked.
+    pub forms: Option<&'a Forms>,
     /// The packet.
     pub data: &'a [u8],
     /// It was dropped right after.
@@ -40,11 +44,38 @@ pub(super) struct Released<'a> {
 
 struct Held {
     mono_ns: u64,
-    skb: u64,
+    captured: Captured,
+    /// Where its bytes are: [`Forms`] where it has them, then the packet.
     buffer: usize,
     at: usize,
-    length: usize,
     dropped: Option<Blame>,
+}
+
+impl Held {
+    const fn has_forms(&self) -> bool {
+        self.captured.how & CAPTURED_FORMS != 0
+    }
+
+    /// Bytes in the buffer.
+    const fn length(&self) -> usize {
+        (if self.has_forms() { size_of::<Forms>() } else { 0 }) + self.captured.kept as usize
+    }
+
+    /// Its forms and the packet.
+    fn parts<'a>(&self, buffers: &'a [Buffer]) -> (Option<Forms>, &'a [u8]) {
+        let bytes = &buffers[self.buffer].bytes[self.at..self.at + self.length()];
+        if !self.has_forms() {
+            return (None, bytes);
+        }
+        (wire::read(bytes), &bytes[size_of::<Forms>()..])
+    }
+
+    /// Whether it is, or NAT makes it, a packet of the drop's flow.
+    fn is_of(&self, drop: &CapturedDrop, buffers: &[Buffer]) -> bool {
+        let (forms, data) = self.parts(buffers);
+        decode::is_of_flow(data, &drop.flow)
+            || forms.is_some_and(|forms| [forms.flow, forms.other].contains(&drop.flow))
+    }
 }
 
 #[derive(Default)]
@@ -62,7 +93,6 @@ pub(super) struct Window {
     buffers: Vec<Buffer>,
     /// The buffer that is being filled.
     filling: usize,
-    bytes: usize,
     /// Where each `sk_buff` was last seen.
     last: HashMap<u64, usize>,
 }
@@ -83,7 +113,9 @@ impl Window {
         }
     }
 
-    fn hold(&mut self, mono_ns: u64, mut captured: Captured, data: &[u8]) {
+    /// `rest` is what follows in the record: the packet, and in the end its forms.
+    fn hold(&mut self, mono_ns: u64, mut captured: Captured, rest: &[u8]) {
+        let Some((data, end)) = rest.len().checked_sub(size_of::<Forms>()).map(|at| rest.split_at(at)) else { return };
         let data = &data[..data.len().min(captured.kept as usize)];
         let (before, tag) = match captured.vlan {
             tag if tag != 0 && data.len() >= MACS => (MACS, tag.to_be_bytes()),
@@ -92,17 +124,18 @@ impl Window {
         let tag = if before == 0 { &[][..] } else { &tag[..] };
         captured.len += tag.len() as u32;
         captured.kept = (data.len() + tag.len()) as u32;
-        let length = size_of::<Captured>() + captured.kept as usize;
-        let buffer = self.buffer(length);
-        let bytes = &mut self.buffers[buffer].bytes;
-        let at = bytes.len();
-        bytes.extend_from_slice(wire::bytes_of(&captured));
-        for part in [&data[..before], tag, &data[before..]] {
-            bytes.extend_from_slice(part);
+        let mut held = Held { mono_ns, captured, buffer: 0, at: 0, dropped: None };
+        held.buffer = self.buffer(held.length());
+        let buffer = &mut self.buffers[held.buffer];
+        held.at = buffer.bytes.len();
+        if held.has_forms() {
+            buffer.bytes.extend_from_slice(end);
         }
-        self.buffers[buffer].live += 1;
-        self.bytes += length;
-        self.held.push(Held { mono_ns, skb: captured.skb, buffer, at, length, dropped: None });
+        for part in [&data[..before], tag, &data[before..]] {
+            buffer.bytes.extend_from_slice(part);
+        }
+        buffer.live += 1;
+        self.held.push(held);
     }
 
     /// A buffer with room for so many bytes.
@@ -134,25 +167,27 @@ impl Window {
         until_ns: u64,
         mut take: impl FnMut(Released<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        // Stable, and almost in order already.
-        self.held.sort_by_key(|held| held.mono_ns);
+        // Stable; with one CPU at work they are in order already.
+        if !self.held.is_sorted_by_key(|held| held.mono_ns) {
+            self.held.sort_by_key(|held| held.mono_ns);
+        }
         self.blame();
         let mut count = self.held.partition_point(|held| held.mono_ns <= until_ns);
-        let mut kept: usize = self.held[count..].iter().map(|held| held.length).sum();
+        let mut kept: usize = self.held[count..].iter().map(Held::length).sum();
         while kept > HELD_MAX {
-            kept -= self.held[count].length;
+            kept -= self.held[count].length();
             count += 1;
         }
         let mut result = Ok(());
         for held in self.held.drain(..count) {
-            let buffer = &mut self.buffers[held.buffer];
-            buffer.live -= 1;
-            let bytes = &buffer.bytes[held.at..held.at + held.length];
-            let (Some(captured), true) = (wire::read::<Captured>(bytes), result.is_ok()) else { continue };
-            let data = &bytes[size_of::<Captured>()..];
-            result = take(Released { mono_ns: held.mono_ns, captured: &captured, data, dropped: held.dropped });
+            self.buffers[held.buffer].live -= 1;
+            if result.is_err() {
+                continue;
+            }
+            let (forms, data) = held.parts(&self.buffers);
+            let Held { mono_ns, captured, dropped, .. } = &held;
+            result = take(Released { mono_ns: *mono_ns, captured, forms: forms.as_ref(), data, dropped: *dropped });
         }
-        self.bytes = kept;
         result
     }
 
@@ -166,16 +201,12 @@ impl Window {
         let mut next = 0;
         for (mono_ns, drop) in self.drops.drain(..) {
             while let Some(held) = self.held.get(next).filter(|held| held.mono_ns <= mono_ns) {
-                self.last.insert(held.skb, next);
+                self.last.insert(held.captured.skb, next);
                 next += 1;
             }
             // Once: the address is given to another packet now.
             let found = self.last.remove(&drop.skb).map(|index| &mut self.held[index]);
-            let found = found.filter(|held| {
-                let bytes = &self.buffers[held.buffer].bytes[held.at..];
-                wire::read::<Captured>(bytes).is_some_and(|seen| [seen.flow, seen.other].contains(&drop.flow))
-            });
-            if let Some(held) = found {
+            if let Some(held) = found.filter(|held| held.is_of(&drop, &self.buffers)) {
                 held.dropped = Some(Blame { location: drop.location, reason: drop.reason });
             }
         }
@@ -184,7 +215,7 @@ impl Window {
     /// Bytes that are held.
     #[cfg(test)]
     fn bytes(&self) -> usize {
-        self.bytes
+        self.held.iter().map(Held::length).sum()
     }
 }
 
@@ -202,10 +233,15 @@ mod tests {
     }
 
     fn packet(mono_ns: u64, skb: u64, data: &[u8]) -> Vec<u8> {
+        translated(mono_ns, skb, data, FlowKey::EMPTY)
+    }
+
+    fn translated(mono_ns: u64, skb: u64, data: &[u8], other: FlowKey) -> Vec<u8> {
         let kept = data.len() as u32;
-        let captured = Captured { flow: FLOW, skb, len: kept, kept, ..wire::zeroed() };
-        // The kernel's records end in bytes that mean nothing.
-        record(mono_ns, captured, &[data, &[0xee; 40]].concat())
+        let captured = Captured { skb, len: kept, kept, how: CAPTURED_FORMS, ..wire::zeroed() };
+        let forms = Forms { flow: FLOW, other };
+        // Between the packet and the end of the record is what was there before.
+        record(mono_ns, captured, &[data, &[0xee; 40], wire::bytes_of(&forms)].concat())
     }
 
     fn drop_of(mono_ns: u64, skb: u64, flow: FlowKey) -> Vec<u8> {
@@ -232,7 +268,7 @@ mod tests {
         }
         let texts: Vec<_> = released(&mut window, 5).into_iter().map(|(ns, data, _)| (ns, data)).collect();
         assert_eq!(texts, [(1, b"a".to_vec()), (2, b"b".to_vec()), (3, b"c".to_vec())]);
-        assert_eq!(window.bytes(), size_of::<Captured>() + 1);
+        assert_eq!(window.bytes(), size_of::<Forms>() + 1);
         assert_eq!(released(&mut window, u64::MAX).len(), 1);
         assert_eq!(window.bytes(), 0);
     }
@@ -261,8 +297,7 @@ mod tests {
     fn a_drop_finds_its_packet_also_by_the_other_form_of_its_flow() {
         let mut window = Window::default();
         let other = FlowKey { sport: 1, ..FLOW };
-        let captured = Captured { flow: FLOW, other, skb: 0xa, len: 1, kept: 1, ..wire::zeroed() };
-        window.take(&record(1, captured, b"1"));
+        window.take(&translated(1, 0xa, b"1", other));
         window.take(&drop_of(2, 0xa, other));
         assert_eq!(released(&mut window, u64::MAX)[0].2, Some(7));
     }
@@ -280,7 +315,7 @@ mod tests {
     fn a_tag_that_the_kernel_keeps_beside_the_packet_is_put_back() {
         let mut window = Window::default();
         let captured = Captured { vlan: 0x8100_0005, len: 100, kept: 16, ..wire::zeroed() };
-        window.take(&record(1, captured, b"ddddddssssss\x08\x00hi"));
+        window.take(&record(1, captured, &[b"ddddddssssss\x08\x00hi".as_slice(), &[0xee; 100]].concat()));
         let mut seen = Vec::new();
         let take = |r: Released<'_>| {
             seen.push((r.captured.len, r.data.to_vec()));
@@ -313,11 +348,12 @@ mod tests {
     fn damaged_records_are_passed_over() {
         let mut window = Window::default();
         let whole = packet(1, 1, b"abc");
-        for length in 0..whole.len() - 40 {
+        for length in 0..whole.len() {
             window.take(&whole[..length]);
         }
-        window.take(&record(1, Captured { kept: u32::MAX, ..wire::zeroed() }, b"abc"));
-        assert!(released(&mut window, u64::MAX).iter().all(|(_, data, _)| data.len() <= 3));
+        let damaged = Captured { kept: u32::MAX, ..wire::zeroed() };
+        window.take(&record(1, damaged, &[0xee; size_of::<Forms>() + 3]));
+        assert!(released(&mut window, u64::MAX).iter().all(|(_, data, _)| data.len() <= 43));
     }
 
     #[test]

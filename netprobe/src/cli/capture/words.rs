@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use netprobe_common::{
-    event::{CAPTURED_AFTER_NAT, CAPTURED_EGRESS, Captured},
+    event::{CAPTURED_AFTER_NAT, CAPTURED_EGRESS, Forms},
     flow::FlowKey,
     wire,
 };
@@ -13,7 +13,12 @@ use super::window::Blame;
 use crate::{
     decode::{self, Decoder},
     enrich::names::Names,
-    model::{flow::address, identity::Pod, known::Known, stack::base},
+    model::{
+        flow::{Flow, address},
+        identity::Pod,
+        known::Known,
+        stack::base,
+    },
     render::escape,
 };
 
@@ -40,9 +45,22 @@ impl Where {
 /// What tells one comment from another: interface, direction and NAT, both forms of the flow, the drop.
 type Key = [u64; 13];
 
+/// A packet, as far as comments are about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Said<'a> {
+    /// `CAPTURED_*` bits.
+    pub how: u32,
+    /// Its flow and what NAT makes of it, where that matters.
+    pub forms: Option<&'a Forms>,
+    /// It was dropped right after.
+    pub dropped: Option<Blame>,
+}
+
 /// The comments made so far.
 #[derive(Default)]
 pub(super) struct Words {
+    /// Those of packets of which only place and direction matter, by these.
+    plain: Vec<Option<Box<str>>>,
     known: HashMap<Key, Box<str>>,
 }
 
@@ -54,58 +72,56 @@ pub(super) struct Knows<'a> {
 
 impl Words {
     /// The comment on a packet at the `interface`-th place.
-    pub(super) fn of(
-        &mut self,
-        (interface, place): (u32, &Where),
-        captured: &Captured,
-        dropped: Option<Blame>,
-        knows: Knows<'_>,
-    ) -> &str {
-        let key = key(interface, captured, dropped);
+    pub(super) fn of(&mut self, (interface, place): (u32, &Where), said: Said<'_>, knows: Knows<'_>) -> &str {
+        if said.forms.is_none() && said.dropped.is_none() {
+            let at = interface as usize * 2 + usize::from(said.how & CAPTURED_EGRESS != 0);
+            if self.plain.len() <= at {
+                self.plain.resize(at + 1, None);
+            }
+            return self.plain[at].get_or_insert_with(|| comment(place, said, knows).into());
+        }
+        let key = key(interface, said);
         if self.known.len() >= KEPT && !self.known.contains_key(&key) {
             self.known.clear();
         }
-        self.known.entry(key).or_insert_with(|| comment(place, captured, dropped, knows).into())
+        self.known.entry(key).or_insert_with(|| comment(place, said, knows).into())
     }
 
     /// Forgets all: names have changed.
     pub(super) fn forget(&mut self) {
+        self.plain.clear();
         self.known.clear();
     }
 }
 
-fn key(interface: u32, captured: &Captured, dropped: Option<Blame>) -> Key {
-    let flow: &[u64; 5] = wire::words_of(&captured.flow);
-    let other: &[u64; 5] = wire::words_of(&captured.other);
-    let (location, reason) = dropped.map_or((0, 0), |blame| (blame.location, blame.reason));
+fn key(interface: u32, said: Said<'_>) -> Key {
     let mut key = [0; 13];
-    key[..5].copy_from_slice(flow);
-    key[5..10].copy_from_slice(other);
-    key[10] = u64::from(interface) << 32 | u64::from(captured.how);
-    key[11] = location;
-    key[12] = u64::from(reason);
+    if let Some(forms) = said.forms {
+        key[..10].copy_from_slice(wire::words_of::<Forms, 10>(forms));
+    }
+    key[10] = u64::from(interface) << 32 | u64::from(said.how);
+    let (location, reason) = said.dropped.map_or((0, 0), |blame| (blame.location, blame.reason));
+    (key[11], key[12]) = (location, u64::from(reason));
     key
 }
 
-fn comment(place: &Where, captured: &Captured, dropped: Option<Blame>, knows: Knows<'_>) -> String {
-    let from = place.is_from_pod(captured.how & CAPTURED_EGRESS != 0);
-    let pod = place.pod.clone().or_else(|| owner(captured, from, knows.names));
+fn comment(place: &Where, said: Said<'_>, knows: Knows<'_>) -> String {
+    let from = place.is_from_pod(said.how & CAPTURED_EGRESS != 0);
+    let pod = place.pod.clone().or_else(|| owner(said.forms?, from, knows.names));
     let mut text = match (pod, from) {
         (Some(pod), true) => format!("from {pod}"),
         (Some(pod), false) => format!("to {pod}"),
         (None, true) => "from the pod".to_owned(),
         (None, false) => "to the pod".to_owned(),
     };
-    let (before, after) = if captured.how & CAPTURED_AFTER_NAT != 0 {
-        (captured.other, captured.flow)
-    } else {
-        (captured.flow, captured.other)
-    };
-    if let (Some(before), Some(after)) = (decode::flow(&before), decode::flow(&after)) {
-        let ends = |flow: &crate::model::flow::Flow| format!("{} -> {}", flow.source(), flow.destination());
-        text += &format!("; {}, after NAT {}", ends(&before), ends(&after));
+    if let Some(Forms { flow, other }) = said.forms {
+        let (before, after) = if said.how & CAPTURED_AFTER_NAT != 0 { (other, flow) } else { (flow, other) };
+        if let (Some(before), Some(after)) = (decode::flow(before), decode::flow(after)) {
+            let ends = |flow: &Flow| format!("{} -> {}", flow.source(), flow.destination());
+            text += &format!("; {}, after NAT {}", ends(&before), ends(&after));
+        }
     }
-    if let Some(Blame { location, reason }) = dropped {
+    if let Some(Blame { location, reason }) = said.dropped {
         let site = knows.decoder.symbols().name(location);
         text += &format!("; dropped: {} in {}", knows.decoder.reason(reason), base(&site));
     }
@@ -113,12 +129,12 @@ fn comment(place: &Where, captured: &Captured, dropped: Option<Blame>, knows: Kn
 }
 
 /// The pod whose address the packet has on the pod's side, in one of its forms.
-fn owner(captured: &Captured, from: bool, names: &Names) -> Option<Arc<Pod>> {
+fn owner(forms: &Forms, from: bool, names: &Names) -> Option<Arc<Pod>> {
     let of = |flow: &FlowKey| match names.address(address(if from { flow.src } else { flow.dst })) {
         Known::Yes(pod) if flow.family != 0 => Some(pod),
         _ => None,
     };
-    of(&captured.flow).or_else(|| of(&captured.other))
+    of(&forms.flow).or_else(|| of(&forms.other))
 }
 
 #[cfg(test)]
@@ -141,7 +157,7 @@ mod tests {
         Arc::new(Pod { namespace: "shop".into(), name: "web-0".into(), uid: None, identity: Source::Netns })
     }
 
-    fn said(place: &Where, captured: &Captured, dropped: Option<Blame>) -> String {
+    fn text(place: &Where, said: Said<'_>) -> String {
         let inventory = Inventory {
             pods: vec![PodEntry {
                 namespace: "shop".into(),
@@ -162,17 +178,16 @@ mod tests {
         let mut decoder = Decoder::new(host, symbols);
         let mut words = Words::default();
         let knows = Knows { names: &names, decoder: &mut decoder };
-        words.of((0, place), captured, dropped, knows).to_owned()
+        words.of((0, place), said, knows).to_owned()
     }
 
     #[test]
     fn a_packet_comes_from_the_pod_or_goes_to_it() {
-        let egress = Captured { how: CAPTURED_EGRESS, ..wire::zeroed() };
-        let ingress: Captured = wire::zeroed();
+        let egress = Said { how: CAPTURED_EGRESS, ..Said::default() };
         let inside = Where { pod: Some(pod()), inside: true };
         let link = Where { pod: Some(pod()), inside: false };
-        assert_eq!([said(&inside, &egress, None), said(&inside, &ingress, None)], ["from shop/web-0", "to shop/web-0"]);
-        assert_eq!([said(&link, &egress, None), said(&link, &ingress, None)], ["to shop/web-0", "from shop/web-0"]);
+        assert_eq!([text(&inside, egress), text(&inside, Said::default())], ["from shop/web-0", "to shop/web-0"]);
+        assert_eq!([text(&link, egress), text(&link, Said::default())], ["to shop/web-0", "from shop/web-0"]);
     }
 
     #[test]
@@ -180,32 +195,32 @@ mod tests {
         let way_out = Where { pod: None, inside: false };
         let before = flow([10, 1, 2, 3], 5555, [10, 96, 0, 1], 80);
         let after = flow([192, 0, 2, 1], 5555, [10, 1, 4, 5], 8080);
-        let how = CAPTURED_EGRESS | CAPTURED_AFTER_NAT;
-        let text = said(&way_out, &Captured { flow: after, other: before, how, ..wire::zeroed() }, None);
-        assert_eq!(text, "from shop/web-0; 10.1.2.3:5555 -> 10.96.0.1:80, after NAT 192.0.2.1:5555 -> 10.1.4.5:8080");
-        let reply =
-            Captured { flow: after.reversed(), other: before.reversed(), how: CAPTURED_BEFORE_NAT, ..wire::zeroed() };
+        let of = |how, flow, other| text(&way_out, Said { how, forms: Some(&Forms { flow, other }), dropped: None });
         assert_eq!(
-            said(&way_out, &reply, None),
+            of(CAPTURED_EGRESS | CAPTURED_AFTER_NAT, after, before),
+            "from shop/web-0; 10.1.2.3:5555 -> 10.96.0.1:80, after NAT 192.0.2.1:5555 -> 10.1.4.5:8080"
+        );
+        assert_eq!(
+            of(CAPTURED_BEFORE_NAT, after.reversed(), before.reversed()),
             "to shop/web-0; 10.1.4.5:8080 -> 192.0.2.1:5555, after NAT 10.96.0.1:80 -> 10.1.2.3:5555"
         );
-        let stranger = Captured { flow: after, how: CAPTURED_EGRESS, ..wire::zeroed() };
-        assert_eq!(said(&way_out, &stranger, None), "from the pod");
+        assert_eq!(of(CAPTURED_EGRESS, before, FlowKey::EMPTY), "from shop/web-0");
+        assert_eq!(of(CAPTURED_EGRESS, after, FlowKey::EMPTY), "from the pod");
     }
 
     #[test]
     fn a_drop_says_its_reason_and_where() {
         let place = Where { pod: Some(pod()), inside: false };
-        let captured = Captured { flow: flow([10, 1, 2, 3], 1, [10, 0, 0, 1], 2), ..wire::zeroed() };
-        let blame = Blame { location: 0xff, reason: 8 };
-        assert_eq!(said(&place, &captured, Some(blame)), "from shop/web-0; dropped: NETFILTER_DROP in nft_do_chain");
+        let dropped = Some(Blame { location: 0xff, reason: 8 });
+        let said = Said { dropped, ..Said::default() };
+        assert_eq!(text(&place, said), "from shop/web-0; dropped: NETFILTER_DROP in nft_do_chain");
     }
 
     #[test]
     fn a_name_from_outside_steers_no_terminal() {
         let pod = Pod { name: "a\u{1b}[2J".into(), ..Pod::clone(&pod()) };
         let place = Where { pod: Some(Arc::new(pod)), inside: true };
-        assert_eq!(said(&place, &wire::zeroed(), None), "to shop/a\\u{1b}[2J");
+        assert_eq!(text(&place, Said::default()), "to shop/a\\u{1b}[2J");
     }
 
     #[test]
@@ -215,12 +230,15 @@ mod tests {
         let names = Names::default();
         let mut decoder = Decoder::new(HostFacts::default(), Symbols::default());
         for port in 0..KEPT as u16 + 10 {
-            let captured = Captured { flow: flow([10, 1, 2, 3], port, [10, 0, 0, 1], 2), ..wire::zeroed() };
+            let forms = Forms { flow: flow([10, 1, 2, 3], port, [10, 0, 0, 1], 2), other: FlowKey::EMPTY };
+            let said = Said { forms: Some(&forms), ..Said::default() };
             let knows = Knows { names: &names, decoder: &mut decoder };
-            assert_eq!(words.of((0, &place), &captured, None, knows), "to shop/web-0");
+            assert_eq!(words.of((0, &place), said, knows), "to shop/web-0");
         }
         assert_eq!(words.known.len(), 10);
+        let knows = Knows { names: &names, decoder: &mut decoder };
+        assert_eq!(words.of((3, &place), Said { how: CAPTURED_EGRESS, ..Said::default() }, knows), "from shop/web-0");
         words.forget();
-        assert!(words.known.is_empty());
+        assert!(words.known.is_empty() && words.plain.is_empty());
     }
 }
