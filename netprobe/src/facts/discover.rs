@@ -134,6 +134,7 @@ impl FactsReader {
             self.outside.insert(inum, Outside { holders, nsid });
             return;
         }
+        let was_heard = nsid.is_some();
         if let (Some(nsid), Some(node)) =
             (nsid.or_else(|| self.number_it(&netns)), self.watched.get_mut(&self.node.inum))
         {
@@ -141,6 +142,10 @@ impl FactsReader {
         }
         let event = self.watch(inum, Watched { nsids, holders }, facts, now_ns);
         events.push(event);
+        if !was_heard {
+            // What happened between the look and the number was told to nobody.
+            self.read_again(inum, now_ns, events);
+        }
         if unread > 0 {
             self.tell(FactsEvent::Lost { netns: inum, mono_ns: now_ns, unread }, events);
         }

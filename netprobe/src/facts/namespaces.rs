@@ -130,7 +130,11 @@ pub(super) fn number_it(requests: &mut Requests, other: &Netns) -> io::Result<Op
     let mut request = NsidMessage::default();
     // -1 leaves the choice to the kernel.
     request.attributes = vec![NsidAttribute::Id(-1), NsidAttribute::Fd(fd)];
-    requests.get(Message::NewNsId(request))?;
+    match requests.get(Message::NewNsId(request)) {
+        // The kernel was faster: a link had to name it meanwhile.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        answer => drop(answer?),
+    }
     nsid(requests, other)
 }
 

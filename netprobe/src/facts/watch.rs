@@ -171,6 +171,11 @@ impl FactsReader {
     /// Notifications were dropped: read the namespace again.
     fn resync(&mut self, netns: u32, now_ns: u64, events: &mut Vec<FactsEvent>) {
         self.tell(FactsEvent::Lost { netns, mono_ns: now_ns, unread: 0 }, events);
+        self.read_again(netns, now_ns, events);
+    }
+
+    /// Reads a namespace again.
+    pub(super) fn read_again(&mut self, netns: u32, now_ns: u64, events: &mut Vec<FactsEvent>) {
         let (Some(watched), Some(old)) = (self.watched.get(&netns), self.mirror.namespaces.get(&netns)) else { return };
         let nsids = &watched.nsids;
         let read = self.inside(netns, || {
