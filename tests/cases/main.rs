@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod broken_pipe;
+mod clsact;
 mod dns;
 mod expected;
 mod flows;
