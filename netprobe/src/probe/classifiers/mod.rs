@@ -179,7 +179,10 @@ impl Attached {
                 Err(error) => {
                     let why = format!("{error:#}");
                     self.classifiers.refused.insert(device.clone(), why.clone());
-                    refused.push((device, why));
+                    // Its going is told by the node in a moment, and costs nothing.
+                    if !is_gone(&error) {
+                        refused.push((device, why));
+                    }
                 }
             }
         }
@@ -236,6 +239,12 @@ impl Attached {
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
     program.try_into().with_context(|| format!("program {name}"))
+}
+
+/// The device went away while we looked.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(gone))
 }
 
 /// Does `work` on a thread that is in the device's namespace.
