@@ -12,7 +12,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::{fs::MetadataExt as _, net::UnixStream},
+        unix::{fs::MetadataExt as _, net::UnixStream, process::CommandExt as _},
     },
     path::PathBuf,
     process::{Child, Command, ExitCode, Stdio},
@@ -85,6 +85,7 @@ impl Guardian {
     pub(super) fn start() -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("make its socket")?;
         let child = Command::new("/proc/self/exe")
+            .arg0("netprobe")
             .args([WORD, &Owner::own().handle(false).to_string()])
             .env_clear()
             .current_dir("/")
