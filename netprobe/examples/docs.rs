@@ -44,7 +44,8 @@ fn hooks() -> String {
              Without TCX they are filters of a clsact qdisc, which netprobe adds where there is none. At ingress ours has \
              preference 47, or the next one before the filters that are there; where nothing is free before them it comes \
              after, and netprobe says so: what they drop, redirect or accept for good is not counted. At egress it has \
-             the last preference. A device with an `ingress` qdisc has no place at egress, and is not counted: that is \
+             the last preference. A filter that somebody adds later without a preference gets the place before ours, and who \
+             removes all filters of a device removes ours: netprobe does not notice either. A device with an `ingress` qdisc has no place at egress, and is not counted: that is \
              said too. `NETPROBE_TC=clsact` has it this way on any kernel.\n\n\
              Filters stay when their process is gone. So netprobe has a guardian: a small process of its own (`netprobe \
              --guardian`, shown as `netprobe-guard`), which removes the filters if netprobe dies, also by `kill -9`, and \
