@@ -37,10 +37,22 @@ fn hooks() -> String {
         page += &format!("| `{}` | {} | `{arguments}` | {} | {needed_by} |\n", probe.program, probe.shows, probe.since);
     }
     page += "\n## TC classifiers\n\n\
-             Attached by `flows`, `nat` and `capture` alone, to the node's ends of the pods' links and to the node's ways \
-             out, by `capture` also to the pods' own devices. They end with `TC_ACT_UNSPEC`, so that they decide nothing, and are held by TCX links (Linux 6.6), which go with the \
-             process. At ingress ours comes first, so that it sees what arrives, also what another program redirects or \
-             drops; at egress last, so that what it sees leaves.\n\n\
+             Attached by `flows`, `nat` and `capture`, to the node's ends of the pods' links and to the node's ways out, by \
+             `capture` and `dns` to the pods' own devices. They end with `TC_ACT_UNSPEC`, so that they decide nothing.\n\n\
+             With TCX (Linux 6.6) links hold them, which go with the process. At ingress ours comes first, so that it sees \
+             what arrives, also what another program redirects or drops; at egress last, so that what it sees leaves.\n\n\
+             Without TCX they are filters of a clsact qdisc, which netprobe adds where there is none. At ingress ours has \
+             preference 47, or the next one before the filters that are there; where nothing is free before them it comes \
+             after, and netprobe says so: what they drop, redirect or accept for good is not counted. At egress it has \
+             the last preference. A filter that somebody adds later without a preference gets the place before ours, and who \
+             removes all filters of a device removes ours: netprobe does not notice either. A device with an `ingress` qdisc has no place at egress, and is not counted: that is \
+             said too. `NETPROBE_TC=clsact` has it this way on any kernel.\n\n\
+             Filters stay when their process is gone. So netprobe has a guardian: a small process of its own (`netprobe \
+             --guardian`, shown as `netprobe-guard`), which removes the filters if netprobe dies, also by `kill -9`, and \
+             then ends. If both are killed, the next `flows` or `nat` removes what is left on the devices it looks at: \
+             each filter is named `netprobe_in` or `netprobe_out` and has its process in its handle, and it is dead if no \
+             process of that id holds its program. What comes from another PID namespace cannot be judged and stays. A \
+             qdisc is only removed where netprobe added it and no filter is left on it.\n\n\
              | program | at | shows |\n|---|---|---|\n";
     for row in CLASSIFIERS {
         let at = if row.egress { "egress" } else { "ingress" };

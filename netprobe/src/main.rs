@@ -2,9 +2,16 @@
 
 use std::{io, process::ExitCode};
 
-use netprobe::cli::{self, Command};
+use netprobe::{
+    cli::{self, Command},
+    probe::classifiers::guardian,
+};
 
 fn main() -> ExitCode {
+    // Before all else: it is to be small.
+    if let Some(code) = guardian::run() {
+        return code;
+    }
     let filter = env_logger::Env::new().filter_or("NETPROBE_LOG", "warn");
     env_logger::Builder::from_env(filter).target(env_logger::Target::Stderr).init();
     let cli = cli::parse();

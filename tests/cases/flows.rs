@@ -14,7 +14,7 @@ use serde_json::Value;
 const DATAGRAMS: u64 = 4_000;
 const PAYLOAD: usize = 100;
 /// Where nobody answers, so that what comes back is not mixed with what goes out.
-const SINK: u16 = 4000;
+pub(crate) const SINK: u16 = 4000;
 
 /// What was told last of a kind.
 fn last<'a>(run: &'a Run, kind: &str) -> &'a Value {
@@ -22,7 +22,7 @@ fn last<'a>(run: &'a Run, kind: &str) -> &'a Value {
 }
 
 /// Packets and bytes of a pod at a device: from it, and to it.
-fn counted(run: &Run, pod: &str, device: &str) -> [(u64, u64); 2] {
+pub(crate) fn counted(run: &Run, pod: &str, device: &str) -> [(u64, u64); 2] {
     let rows = last(run, "flows")["devices"].as_array().expect("a list");
     let row = rows.iter().find(|row| row["pod"]["name"] == pod && row["at"]["device"] == device);
     let row = row.unwrap_or_else(|| panic!("nothing of {pod} at {device}: {rows:#?}"));
@@ -34,14 +34,14 @@ fn number(value: &Value) -> u64 {
 }
 
 /// What the pod has to say about a peer's port.
-fn line<'a>(run: &'a Run, pod: &str, peer: IpAddr, port: u16) -> &'a Value {
+pub(crate) fn line<'a>(run: &'a Run, pod: &str, peer: IpAddr, port: u16) -> &'a Value {
     let lines = last(run, "flows")["flows"].as_array().expect("a list");
     let is = |l: &&Value| l["pod"]["name"] == pod && l["peer"] == peer.to_string() && l["port"] == port;
     lines.iter().find(is).unwrap_or_else(|| panic!("{pod} and {peer}:{port} are not told: {lines:#?}"))
 }
 
 /// Sends datagrams from the pod, while somebody in `receiver` takes them.
-fn send(lab: &Lab, to: SocketAddr, receiver: (&str, SocketAddr)) {
+pub(crate) fn send(lab: &Lab, to: SocketAddr, receiver: (&str, SocketAddr)) {
     let (name, at) = receiver;
     let sink = lab.on(name).enter(|| UdpSocket::bind(at)).expect("receive in the network");
     let (from, payload) = (if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }, [7; PAYLOAD]);
@@ -64,7 +64,7 @@ fn on_the_wire(v6: bool) -> u64 {
 
 /// ARP and neighbour discovery are counted too: a handful of frames beside the datagrams.
 #[track_caller]
-fn is_exact((packets, bytes): (u64, u64), v6: bool) {
+pub(crate) fn is_exact((packets, bytes): (u64, u64), v6: bool) {
     let more = packets.checked_sub(DATAGRAMS).unwrap_or_else(|| panic!("{packets} of {DATAGRAMS} were counted"));
     assert!(more <= 8, "{packets} counted, {DATAGRAMS} sent");
     let more_bytes = bytes - DATAGRAMS * on_the_wire(v6);
@@ -73,7 +73,7 @@ fn is_exact((packets, bytes): (u64, u64), v6: bool) {
 
 /// Of the flow itself, nothing but the datagrams.
 #[track_caller]
-fn is_told_exactly(line: &Value, v6: bool) {
+pub(crate) fn is_told_exactly(line: &Value, v6: bool) {
     assert_eq!(number(&line["out"]["packets"]), DATAGRAMS, "{line:#}");
     assert_eq!(number(&line["out"]["bytes"]), DATAGRAMS * on_the_wire(v6), "{line:#}");
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod broken_pipe;
 mod capture;
+mod clsact;
 mod dns;
 mod expected;
 mod flows;

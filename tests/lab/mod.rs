@@ -109,7 +109,13 @@ impl Lab {
     /// Starts netprobe on the node with these words, JSON and this network's inventory, and returns once it is attached.
     #[must_use]
     pub fn netprobe(&self, args: &[&str]) -> Probe {
-        Probe::start(self, args)
+        self.netprobe_with(&[], args)
+    }
+
+    /// The same, with these variables in its environment.
+    #[must_use]
+    pub fn netprobe_with(&self, environment: &[(&str, &str)], args: &[&str]) -> Probe {
+        Probe::start(self, environment, args)
     }
 
     /// Runs `netprobe why` about a connection of the pod, to its end.

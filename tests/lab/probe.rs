@@ -53,13 +53,19 @@ pub struct Probe {
 }
 
 impl Probe {
-    pub(crate) fn start(lab: &Lab, args: &[&str]) -> Self {
+    pub(crate) fn start(lab: &Lab, environment: &[(&str, &str)], args: &[&str]) -> Self {
         let ready = lab.directory().join("ready");
         // From an earlier probe of the same test.
         let _ = fs::remove_file(&ready);
         let mut command = Command::new(binary());
         command.args(args).args(["-o", "json", "--no-kube", "--inventory"]).arg(lab.inventory());
-        command.arg("--ready-file").arg(&ready).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .envs(environment.iter().copied())
+            .arg("--ready-file")
+            .arg(&ready)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
         let objects = Arc::new(Mutex::new(Vec::new()));
         let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
@@ -148,9 +154,19 @@ impl Probe {
     ///
     /// It does not end in time, or not well.
     #[must_use]
-    pub fn stop(mut self) -> Run {
+    pub fn stop(self) -> Run {
         kill(self.pid(), Signal::SIGTERM).expect("it runs");
-        assert!(wait(END, || self.ended()), "netprobe did not end within {END:?} of SIGTERM");
+        self.wait()
+    }
+
+    /// Waits until netprobe has ended by itself or by a signal that it heeds, and returns all it wrote.
+    ///
+    /// # Panics
+    ///
+    /// It does not end in time, or not well.
+    #[must_use]
+    pub fn wait(mut self) -> Run {
+        assert!(wait(END, || self.ended()), "netprobe did not end within {END:?}");
         let status = self.child.wait().expect("it has ended");
         let (out, err) = self.readers.take().expect("it was not stopped before");
         let stderr = err.join().expect("stderr was read");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::output::Output;
-use crate::probe::{attach, btf::KernelBtf, classifiers::has_tcx, host, offsets};
+use crate::probe::{attach, btf::KernelBtf, classifiers::Way, host, offsets};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -119,11 +119,14 @@ fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
         }
         Err(error) => Item::new("kernel structs", false, format!("{error:#}")),
     });
-    let tcx = has_tcx(btf);
-    let lost =
-        "cannot show flows, NAT and who sends how much by which device: no TCX links; upstream Linux 6.6 has them";
-    let note = if tcx { "packets and bytes by pod and device (flows, nat)" } else { lost };
-    items.push(Item::new("tc classifiers", tcx, note));
+    items.push(match Way::of(btf) {
+        Ok(way) => Item::new(
+            "tc classifiers",
+            true,
+            format!("packets and bytes by pod and device (flows, nat); {}", held(way)),
+        ),
+        Err(error) => Item::new("tc classifiers", false, format!("{error:#}")),
+    });
     let reasons = host.drop_reasons.len();
     items.push(Item::new("drop reasons", reasons > 0, format!("{reasons} known to this kernel")));
     let named = !host::symbols().is_empty();
@@ -134,6 +137,16 @@ fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
     };
     items.push(Item::new("kernel symbols", named, note));
     items
+}
+
+/// What holds classifiers at their devices.
+const fn held(way: Way) -> &'static str {
+    match way {
+        Way::Tcx => "held by TCX links",
+        Way::Clsact => {
+            "filters of a clsact qdisc, with a guardian that removes them if netprobe is killed (TCX links: Linux 6.6)"
+        }
+    }
 }
 
 /// Programs of the node that name netfilter rules.

@@ -12,7 +12,6 @@ mod links;
 mod listen;
 mod namespaces;
 mod neighbours;
-mod netlink;
 mod netns;
 mod notify;
 mod outside;
@@ -28,6 +27,8 @@ pub(crate) use ask::parse_iptables_save;
 pub use ask::{Asker, tools as netfilter_tools};
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options, Place};
+
+use crate::probe::netlink;
 
 #[cfg(test)]
 mod tests;

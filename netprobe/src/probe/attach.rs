@@ -22,7 +22,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     btf::KernelBtf,
     catalog::{Need, PROBES, Probe},
-    classifiers::{Classifiers, load_classifiers},
+    classifiers::{Classifiers, Way, load_classifiers},
     tables::PodOf,
 };
 
@@ -56,7 +56,7 @@ pub fn prepare() -> Result<Prepared> {
     Ok(Prepared { loader: loader.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))?, kernel })
 }
 
-/// The attached programs. Dropping it, or dying, detaches them all: nothing is pinned.
+/// The attached programs. Dropping it, or dying, detaches them all: nothing is pinned, and filters have a guardian.
 pub struct Attached {
     pub(super) ebpf: Ebpf,
     ring: RingBuf<MapData>,
@@ -107,7 +107,7 @@ impl Attached {
             ring: RingBuf::try_from(ring)?,
             status,
             slots: Vec::new(),
-            classifiers: Classifiers::default(),
+            classifiers: Classifiers::new(Way::of(btf)?),
         })
     }
 

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod classifiers;
 pub mod counted;
 pub mod host;
+pub(crate) mod netlink;
 pub mod offsets;
 pub mod query;
 pub mod tables;

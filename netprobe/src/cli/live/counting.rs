@@ -16,7 +16,7 @@ use crate::{
     pipeline::{Input, rows_over},
     probe::host,
     record::Frame,
-    render::Render,
+    render::{Render, escape},
 };
 
 impl Live {
@@ -36,7 +36,14 @@ impl Live {
             Ok(move || place.enter())
         });
         for (device, why) in refused {
-            log::warn!("packets at {} are not seen: {why}", device.name);
+            log::warn!("packets at {} are not seen: {}", escape(&device.name), escape(&why));
+        }
+        let behind: Vec<String> = self.attached.take_behind().into_iter().map(|device| device.name).collect();
+        if !behind.is_empty() {
+            log::warn!(
+                "packets that an earlier TC filter drops, redirects or accepts for good are not seen: {}",
+                escape(&behind.join(", "))
+            );
         }
     }
 

@@ -20,17 +20,17 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const HEADER_BYTES: usize = 16;
 
 /// A socket for requests, bound to the namespace it was opened in.
-pub(super) struct Requests {
+pub(crate) struct Requests {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
     /// Messages of the kernel that we could not read.
-    pub(super) unread: u64,
+    pub(crate) unread: u64,
 }
 
 impl Requests {
     /// Opens one in the calling thread's namespace.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -38,7 +38,7 @@ impl Requests {
     }
 
     /// Every object a dump request yields, as one consistent table where the kernel lets us.
-    pub(super) fn dump(&mut self, request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(crate) fn dump(&mut self, request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut unread = 0;
         let objects = self.dump_as(request, |frame| {
             let message = frame.message();
@@ -50,7 +50,7 @@ impl Requests {
     }
 
     /// What `read` makes of every object of a dump.
-    pub(super) fn dump_as<T>(
+    pub(crate) fn dump_as<T>(
         &mut self,
         request: &RouteNetlinkMessage,
         mut read: impl FnMut(&Notification<'_>) -> Option<T>,
@@ -61,7 +61,7 @@ impl Requests {
     }
 
     /// The same for a request that the library does not know, or not all of the answer to.
-    pub(super) fn dump_raw<T>(
+    pub(crate) fn dump_raw<T>(
         &mut self,
         kind: u16,
         payload: &[u8],
@@ -79,7 +79,7 @@ impl Requests {
     }
 
     /// The answer to a request for one object.
-    pub(super) fn get(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
+    pub(crate) fn get(&mut self, request: RouteNetlinkMessage) -> io::Result<Option<RouteNetlinkMessage>> {
         let mut got = None;
         self.send(&request, NLM_F_REQUEST | NLM_F_ACK)?;
         self.answers(|frame| got = frame.message())?;
@@ -87,7 +87,7 @@ impl Requests {
     }
 
     /// The answer to a request that the library does not know, as `read` understands it.
-    pub(super) fn get_as<T>(
+    pub(crate) fn get_as<T>(
         &mut self,
         kind: u16,
         payload: &[u8],
@@ -97,6 +97,12 @@ impl Requests {
         self.send_bytes(kind, NLM_F_REQUEST | NLM_F_ACK, payload)?;
         self.answers(|frame| got = read(frame))?;
         Ok(got)
+    }
+
+    /// Has the kernel change something, and waits for its word on it. `how` are the flags of the change: `NLM_F_CREATE`.
+    pub(crate) fn change(&mut self, request: &RouteNetlinkMessage, how: u16) -> io::Result<()> {
+        self.send(request, NLM_F_REQUEST | NLM_F_ACK | how)?;
+        self.answers(|_| {}).map(drop)
     }
 
     fn send(&mut self, request: &RouteNetlinkMessage, flags: u16) -> io::Result<()> {
@@ -163,7 +169,7 @@ fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// The messages in a datagram. What follows a damaged length is left out.
-pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*datagram.first_chunk::<4>()?) as usize;
         if length < HEADER_BYTES || length > datagram.len() {
@@ -176,20 +182,20 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// A message of the kernel.
-pub(super) struct Notification<'a> {
+pub(crate) struct Notification<'a> {
     /// Port id of the request that caused it; 0 for the kernel's own doing.
-    pub(super) port_id: u32,
+    pub(crate) port_id: u32,
     /// `RTM_*`.
-    pub(super) kind: u16,
+    pub(crate) kind: u16,
     /// It replaces what was there under the same key.
-    pub(super) replaces: bool,
+    pub(crate) replaces: bool,
     /// What follows the header.
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Notification<'a> {
     /// Reads the header.
-    pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
         NetlinkBuffer::new_checked(bytes).ok().map(|frame| Self::of(&frame))
     }
 
@@ -203,7 +209,7 @@ impl<'a> Notification<'a> {
     }
 
     /// The rest, where the library can read it.
-    pub(super) fn message(&self) -> Option<RouteNetlinkMessage> {
+    pub(crate) fn message(&self) -> Option<RouteNetlinkMessage> {
         let mut header = NetlinkHeader::default();
         header.message_type = self.kind;
         RouteNetlinkMessage::deserialize(&header, self.payload).ok()
