@@ -53,6 +53,18 @@ enum Other {
     None,
 }
 
+/// What must cost less than tcpdump that writes the same packets.
+const FLOWS: &str = "netprobe flows, all pods and the node";
+const DNS: &str = "netprobe dns, all pods";
+const CAPTURE_96: &str = "netprobe capture -w, the sending pod, 96 bytes of each packet";
+const CAPTURE_FULL: &str = "netprobe capture -w, the sending pod, whole packets";
+const TRACE: &str = "netprobe trace, the sending pod";
+
+fn capture(name: &'static str, how: &[&'static str]) -> Tool {
+    let words: Vec<&str> = [&["capture", "--netns", lab::CLIENT, "-w", "FILE"], how].concat();
+    Tool::netprobe(name, &words)
+}
+
 fn subjects() -> Vec<Subject> {
     let subject = |tool, bar, other| Subject { tool, bar, other };
     let trace = |name, pod| Tool::netprobe(name, &["trace", "--netns", pod, "-o", "json"]);
@@ -65,7 +77,11 @@ fn subjects() -> Vec<Subject> {
             Some(Bar::AtLeast(98.0)),
             Other::None,
         ),
-        subject(trace("netprobe trace, the sending pod", lab::CLIENT), None, Other::None),
+        subject(trace(TRACE, lab::CLIENT), None, Other::None),
+        subject(Tool::netprobe(FLOWS, &["flows", "-o", "json"]), None, Other::None),
+        subject(Tool::netprobe(DNS, &["dns", "-o", "json"]), None, Other::None),
+        subject(capture(CAPTURE_96, &["--snap", "96"]), None, Other::None),
+        subject(capture(CAPTURE_FULL, &["--full"]), None, Other::None),
         subject(Tool::tcpdump("tcpdump -i any -w, the same packets", &["-w", "FILE"]), None, Other::None),
         subject(Tool::tcpdump("tcpdump -i any, matching nothing", &["udp port 1"]), None, Other::None),
         subject(Tool::bpftrace("bpftrace, counting net_dev_queue", count), None, Other::None),
@@ -172,7 +188,7 @@ fn figures(subjects: &[Subject], beside: &[Beside], base: &[f64]) -> Vec<Figure>
             let _ = write!(note, "; did not run {} times: {why}", beside.failed.len());
         }
         let mut figure = Figure::median(name, "% of the rate without", &beside.rate).note(note);
-        let following = name == "netprobe trace, the sending pod";
+        let following = [TRACE, FLOWS, DNS, CAPTURE_96, CAPTURE_FULL].contains(&name);
         if let Some(bar) = subject.bar.or(tcpdump.filter(|_| following).map(Bar::AtLeast)) {
             figure = figure.bar(bar);
         }
