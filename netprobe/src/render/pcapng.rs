@@ -3,11 +3,11 @@
 use std::{borrow::Cow, io, time::Duration};
 
 use pcap_file::{
-    DataLink,
+    DataLink, Endianness,
     pcapng::{
-        PcapNgBlock, PcapNgWriter,
+        PcapNgBlock, PcapNgWriter, RawBlock,
         blocks::{
-            enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption},
+            ENHANCED_PACKET_BLOCK,
             interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption, InterfaceTsResolution},
             interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption},
             opt_common::CommonOption,
@@ -20,6 +20,15 @@ use pcap_file::{
 const INBOUND: u32 = 1;
 /// The packet left by the device.
 const OUTBOUND: u32 = 2;
+
+/// Codes of options: the end, `opt_comment`, `epb_flags`.
+const OPTION_END: u16 = 0;
+/// See [`OPTION_END`].
+const OPTION_COMMENT: u16 = 1;
+/// See [`OPTION_END`].
+const OPTION_FLAGS: u16 = 2;
+/// Bytes of a block around its body: type, and its length at both ends.
+const AROUND: usize = 12;
 
 /// What a file says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +85,9 @@ pub struct Statistics {
 /// Blocks, gathered in memory: always whole ones.
 pub struct Blocks {
     writer: PcapNgWriter<Vec<u8>>,
+    interfaces: u32,
+    /// Room for a packet's block.
+    body: Vec<u8>,
 }
 
 impl Blocks {
@@ -90,9 +102,9 @@ impl Blocks {
             SectionHeaderOption::UserApplication(concat!("netprobe ", env!("CARGO_PKG_VERSION")).into()),
             SectionHeaderOption::Common(CommonOption::Comment(section.comment.as_str().into())),
         ];
-        let header = SectionHeaderBlock { options, ..SectionHeaderBlock::default() };
+        let header = SectionHeaderBlock { endianness: Endianness::native(), options, ..SectionHeaderBlock::default() };
         let writer = PcapNgWriter::with_section_header(Vec::new(), header).map_err(io::Error::other)?;
-        Ok(Self { writer })
+        Ok(Self { writer, interfaces: 0, body: Vec::new() })
     }
 
     /// Adds the next interface.
@@ -114,26 +126,39 @@ impl Blocks {
             options.push(IfFilter(filter.into()));
         }
         let linktype = if interface.ethernet { DataLink::ETHERNET } else { DataLink::RAW };
-        self.add(InterfaceDescriptionBlock { linktype, snaplen: interface.snap, options })
+        self.add(InterfaceDescriptionBlock { linktype, snaplen: interface.snap, options })?;
+        self.interfaces += 1;
+        Ok(())
     }
 
-    /// Adds a packet.
+    /// Adds a packet. There are many: the library would make a value of each, and write it twice to know its length.
     ///
     /// # Errors
     ///
-    /// See [`Self::begin`].
+    /// See [`Self::begin`]; and where there is no such interface.
     pub fn packet(&mut self, packet: &PacketBlock<'_>) -> io::Result<()> {
-        let options = vec![
-            EnhancedPacketOption::Flags(if packet.inbound { INBOUND } else { OUTBOUND }),
-            EnhancedPacketOption::Common(CommonOption::Comment(Cow::Borrowed(packet.comment))),
-        ];
-        self.add(EnhancedPacketBlock {
-            interface_id: packet.interface,
-            timestamp: packet.time,
-            original_len: packet.len,
-            data: Cow::Borrowed(packet.data),
-            options,
-        })
+        if packet.interface >= self.interfaces {
+            return Err(io::Error::other("a packet of an interface that the file does not have"));
+        }
+        self.body.clear();
+        let body = &mut self.body;
+        let ns = u64::try_from(packet.time.as_nanos()).map_err(io::Error::other)?;
+        let word = |long: usize| u32::try_from(long).map_err(io::Error::other);
+        let head = [packet.interface, (ns >> 32) as u32, ns as u32, word(packet.data.len())?, packet.len];
+        body.extend(head.into_iter().flat_map(u32::to_ne_bytes));
+        padded(body, packet.data);
+        let comment = packet.comment.as_bytes();
+        let length = u16::try_from(comment.len()).map_err(io::Error::other)?;
+        let flags = if packet.inbound { INBOUND } else { OUTBOUND };
+        option(body, OPTION_FLAGS, 4);
+        body.extend(flags.to_ne_bytes());
+        option(body, OPTION_COMMENT, length);
+        padded(body, comment);
+        option(body, OPTION_END, 0);
+        let length = word(body.len() + AROUND)?;
+        let body = Cow::Borrowed(body.as_slice());
+        let block = RawBlock { type_: ENHANCED_PACKET_BLOCK, initial_len: length, body, trailer_len: length };
+        self.writer.write_raw_block(&block).map(drop).map_err(io::Error::other)
     }
 
     /// Adds what was counted at an interface between `from` and `to`.
@@ -175,9 +200,21 @@ impl Blocks {
     }
 }
 
+/// The head of an option.
+fn option(to: &mut Vec<u8>, code: u16, length: u16) {
+    to.extend(code.to_ne_bytes());
+    to.extend(length.to_ne_bytes());
+}
+
+/// `bytes`, and zeroes up to the next word.
+fn padded(to: &mut Vec<u8>, bytes: &[u8]) {
+    to.extend_from_slice(bytes);
+    to.resize(to.len().next_multiple_of(4), 0);
+}
+
 #[cfg(test)]
 mod tests {
-    use pcap_file::pcapng::{Block, PcapNgReader};
+    use pcap_file::pcapng::{Block, PcapNgReader, blocks::enhanced_packet::EnhancedPacketOption};
 
     use super::*;
 

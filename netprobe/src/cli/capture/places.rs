@@ -1,6 +1,6 @@
 //! The places where packets are captured, as a file names them.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{files::Files, words::Where};
 use crate::{
@@ -46,12 +46,13 @@ impl Places {
         settings: &Settings,
         files: &mut Files,
     ) -> std::io::Result<&Place> {
-        if !self.known.contains_key(&id) {
-            let (at, interface) = describe(id, node, settings);
-            let interface = files.interface(interface)?;
-            self.known.insert(id, Place { interface, at });
-        }
-        Ok(&self.known[&id])
+        Ok(match self.known.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let (at, interface) = describe(id, node, settings);
+                new.insert(Place { interface: files.interface(interface)?, at })
+            }
+        })
     }
 
     /// Its number, where the file has it.

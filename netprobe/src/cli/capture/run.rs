@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     CaptureArgs,
-    files::Files,
+    files::{Files, Rotation},
     open,
     places::{Node, Places, Settings},
     window::{HOLD_NS, Window},
@@ -46,6 +46,7 @@ struct Capture {
     begun_ns: u64,
     housekeeping_ns: u64,
     to_stdout: bool,
+    rotation: Rotation,
     written: u64,
     /// Packets after which it ends.
     most: u64,
@@ -90,6 +91,7 @@ impl Capture {
             begun_ns,
             housekeeping_ns: begun_ns,
             to_stdout: args.is_to_stdout(),
+            rotation: args.rotation(),
             written: 0,
             most: args.until.count.unwrap_or(u64::MAX),
             lost: 0,
@@ -206,7 +208,10 @@ impl Capture {
         let to = match self.files.place() {
             None => "stdout".to_owned(),
             Some((path, 0)) => path.display().to_string(),
-            Some((path, before)) => format!("{} and {before} before it", path.display()),
+            Some((path, before)) => {
+                let kept = self.rotation.files.map_or(before, |files| before.min(files - 1));
+                format!("{} and the {kept} before it", path.display())
+            }
         };
         let seconds = Duration::from_nanos(end_ns.saturating_sub(self.begun_ns)).as_secs_f64();
         tell(&format!("{} packets in {seconds:.2} s to {to}; {} lost", self.written, self.lost));
