@@ -1,16 +1,12 @@
 //! Flows counted by TC classifiers: attached where they belong, read, and shown.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context as _, Result};
 
 use super::{
     Live, Watch,
     devices::{own, wanted},
-    whom,
 };
 use crate::{
-    cli::select::Target,
     decode::counted::counted,
     model::counted::{Counted, CountedRows},
     pipeline::{Input, rows_over},
@@ -23,7 +19,7 @@ impl Live {
     /// Has the classifiers at the devices where they belong now. A device that cannot be had is told, and costs its own
     /// packets only.
     pub(super) fn classify(&mut self) {
-        let namespaces = self.namespaces();
+        let namespaces = self.namespaces.clone();
         let wanted = match self.watch {
             Watch::Packets if self.dns => own(self.pipeline.facts(), namespaces.as_ref()),
             Watch::Packets | Watch::Drops => return,
@@ -45,15 +41,6 @@ impl Live {
                 escape(&behind.join(", "))
             );
         }
-    }
-
-    /// The followed namespaces; none means all.
-    pub(super) fn namespaces(&self) -> Option<BTreeSet<u32>> {
-        if self.target == Target::All {
-            return None;
-        }
-        let followed = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node).ok()?;
-        Some(followed.namespaces.iter().copied().collect())
     }
 
     /// Reads the counted flows, and takes those that are over out of the kernel's table.
@@ -84,7 +71,7 @@ impl Live {
     pub fn show_flows(&mut self, out: &mut dyn Render, live: bool) -> Result<()> {
         let now_ns = host::mono_ns();
         self.take_counted(now_ns, true)?;
-        let table = self.pipeline.flow_table(now_ns, self.namespaces().as_ref());
+        let table = self.pipeline.flow_table(now_ns, self.namespaces.as_ref());
         Ok(out.flows(&table, live)?)
     }
 
@@ -95,8 +82,7 @@ impl Live {
     /// Whatever the renderer returns.
     pub fn tell_translations(&mut self, out: &mut dyn Render) -> Result<u64> {
         self.take_counted(host::mono_ns(), true)?;
-        let namespaces = self.namespaces();
-        let fresh = self.pipeline.fresh_translations(namespaces.as_ref());
+        let fresh = self.pipeline.fresh_translations(self.namespaces.as_ref());
         for translation in &fresh {
             out.translation(translation)?;
         }

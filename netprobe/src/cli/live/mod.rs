@@ -95,6 +95,8 @@ pub struct Live {
     pipeline: Pipeline,
     recorder: Option<Writer>,
     target: Target,
+    /// Namespaces that were followed last; none means all. When the last pod that fits is gone, nobody else takes its place.
+    namespaces: Option<BTreeSet<u32>>,
     node: String,
     lost: Lost,
     last_record_ns: u64,
@@ -155,6 +157,7 @@ impl Live {
             pipeline,
             recorder,
             target,
+            namespaces: None,
             node,
             lost: Lost::default(),
             last_record_ns: now_ns,
@@ -400,6 +403,7 @@ impl Live {
 
     /// Tells the programs whom to follow.
     fn follow(&mut self, followed: &Followed) -> Result<()> {
+        self.namespaces = (!followed.all).then(|| followed.namespaces.iter().copied().collect());
         let facts = self.pipeline.facts();
         let whole = |inum: u32| followed.all || followed.namespaces.contains(&inum);
         let mark = |inum: u32| if whole(inum) { NS_FOLLOWED } else { 0 };
