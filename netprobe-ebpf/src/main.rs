@@ -14,8 +14,10 @@ mod flows;
 mod follow;
 mod kernel;
 mod neighbours;
+mod netfilter;
 mod path;
 mod routes;
+mod rules;
 mod tc;
 mod tcp;
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, env, fs, process::ExitCode};
 
 use netprobe::{
     explain::rules::RULES,
-    probe::catalog::{CLASSIFIERS, Need, PROBES},
+    probe::catalog::{CLASSIFIERS, Hook, Need, PROBES},
 };
 
 fn main() -> ExitCode {

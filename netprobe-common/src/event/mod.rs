@@ -7,6 +7,7 @@ mod neighbour;
 mod path;
 mod route;
 mod tcp;
+mod verdict;
 
 pub use capture::{
     CAPTURED_AFTER_NAT, CAPTURED_BEFORE_NAT, CAPTURED_EGRESS, CAPTURED_FORMS, Captured, CapturedDrop, Forms,
@@ -17,6 +18,7 @@ pub use neighbour::{NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, NEIGH_UPDAT
 pub use path::{Conntrack, Hop, PacketHead, Tuple};
 pub use route::RouteLookup;
 pub use tcp::{SendError, SocketState, SocketView, TcpReset, TcpRetransmit};
+pub use verdict::{VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict};
 
 use crate::wire::{self, Wire};
 
@@ -112,6 +114,8 @@ events! {
     7 => Neighbour,
     /// The kernel sent an ICMP error about a packet.
     8 => IcmpSend,
+    /// A netfilter hook ended a packet's way.
+    10 => Verdict,
     /// A pod sent or received a DNS message.
     20 => DnsHead,
 }

@@ -7,6 +7,7 @@ mod dns;
 mod frame;
 mod head;
 mod role;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -108,6 +109,17 @@ impl Decoder {
                 (e.head.netns, e.head.ifindex, what)
             }
             Event::RouteLookup(e) => self.lookup(e),
+            Event::Verdict(e) => {
+                let judge = verdict::judge(e, |text| self.intern(text));
+                let what = What::Verdict {
+                    flow: head::any_flow(&e.flow),
+                    skb: e.skb,
+                    hook: verdict::hook(e.family, e.hook),
+                    out_ifindex: e.out_ifindex,
+                    judge,
+                };
+                (e.netns, if e.in_ifindex == 0 { e.out_ifindex } else { e.in_ifindex }, what)
+            }
             Event::TcpRetransmit(e) => {
                 let (flow, state) = (head::any_flow(&e.socket.flow), head::tcp_state(e.socket.state));
                 (e.socket.netns, 0, What::Retransmit { flow, state, timeouts: e.timeouts })
@@ -177,6 +189,7 @@ impl Decoder {
             mark: e.mark,
             role: role::role(&stack, e.in_ifindex),
             inferred: e.netns == 0,
+            rule: (e.has_rule != 0).then_some(e.rule),
         };
         (netns, e.out_ifindex, what)
     }
