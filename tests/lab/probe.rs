@@ -16,7 +16,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{Finding, Lab, Run, wait};
+use crate::{Finding, Lab, Run, patiently, wait};
 
 /// How long attaching may take.
 const READY: Duration = Duration::from_secs(15);
@@ -144,7 +144,7 @@ impl Probe {
     /// Listens on for a while, then ends netprobe.
     #[must_use]
     pub fn settled(self) -> Run {
-        thread::sleep(SETTLE);
+        thread::sleep(patiently(SETTLE));
         self.stop()
     }
 

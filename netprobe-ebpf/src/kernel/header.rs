@@ -10,7 +10,7 @@ use netprobe_common::{
 };
 use network_types::{ip::Ipv4Hdr, ip::Ipv6Hdr, tcp::TcpHdr};
 
-use super::probe;
+use super::{probe, probe_into};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -22,12 +22,31 @@ const ETHERNET: u32 = 14;
 /// what the verifier has to visit.
 const EXTENSIONS: usize = 3;
 
-/// An IPv4 header without options and the first 20 bytes behind it: one copy for most packets.
-/// Aligned so that addresses are read by words.
+/// The first bytes of a packet, in one copy: a header without options and what is behind it. Aligned so that addresses are
+/// read by words.
+///
+/// Functions hand it on by reference: kernels before 6.13 allow 512 bytes of stack to all functions of a chain of calls
+/// together.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
-struct Ipv4First {
+union First {
+    four: Four,
+    six: Six,
+}
+
+/// As IPv4 has them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Four {
     ip: Ipv4Hdr,
+    l4: L4,
+}
+
+/// As IPv6 has them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Six {
+    ip: Ipv6Hdr,
     l4: L4,
 }
 
@@ -36,42 +55,71 @@ struct Ipv4First {
 #[derive(Clone, Copy)]
 struct L4([u8; TcpHdr::LEN]);
 
-/// Addresses and ports, and nothing else: what a glance needs.
+impl First {
+    /// Reads what is at `ip`, behind which a kernel's packet always has more memory than this takes.
+    #[inline(always)]
+    fn read(ip: u64) -> Self {
+        probe(ip, 0)
+    }
+
+    /// As IPv4 would have it.
+    #[inline(always)]
+    fn four(&mut self) -> &mut Four {
+        // SAFETY: plain bytes, all of them written by `probe`.
+        unsafe { &mut self.four }
+    }
+
+    /// As IPv6 would have it.
+    #[inline(always)]
+    fn six(&mut self) -> &mut Six {
+        // SAFETY: likewise.
+        unsafe { &mut self.six }
+    }
+
+    /// 4, 6, or what else the first half byte says.
+    #[inline(always)]
+    fn version(&mut self) -> u8 {
+        self.four().ip.vihl >> 4
+    }
+}
+
+/// Addresses as words in memory order, and ports: what a glance needs.
 pub(crate) struct Ends {
-    pub(crate) flow: FlowKey,
+    pub(crate) src: (u64, u64),
+    pub(crate) dst: (u64, u64),
+    pub(crate) sport: u16,
+    pub(crate) dport: u16,
     /// It takes more than a glance: options, extension headers, a packet quoted by an ICMP error.
     pub(crate) all: bool,
 }
 
 impl Ends {
+    /// By words: the compiler would take addresses in bytes apart, and keep each byte on the stack.
     #[inline(always)]
     pub(crate) fn read(ip: u64) -> Self {
-        let first: Ipv4First = probe(ip, 0);
-        let mut ends = Self { flow: FlowKey::EMPTY, all: false };
-        let b: [u8; 4] = match first.ip.vihl {
-            0x45 => {
-                ends.flow.src = mapped(first.ip.src_addr);
-                ends.flow.dst = mapped(first.ip.dst_addr);
-                ends.all = first.ip.proto == ICMP;
-                let l4 = &first.l4.0;
-                [l4[0], l4[1], l4[2], l4[3]]
-            }
-            vihl if vihl >> 4 == 6 => {
-                let six: Ipv6Hdr = probe(ip, 0);
-                ends.flow.src = six.src_addr;
-                ends.flow.dst = six.dst_addr;
-                ends.all = six.next_hdr != TCP && six.next_hdr != UDP;
-                probe(ip, Ipv6Hdr::LEN)
-            }
-            _ => {
-                ends.all = true;
-                [0; 4]
-            }
-        };
-        ends.flow.sport = u16::from_be_bytes([b[0], b[1]]);
-        ends.flow.dport = u16::from_be_bytes([b[2], b[3]]);
-        ends
+        let [a, b, c, d, e, f]: [u64; 6] = probe(ip, 0);
+        if a as u8 == 0x45 {
+            let (src, dst) = (mapped_words((b >> 32) as u32), mapped_words(c as u32));
+            return Self::new(src, dst, (c >> 32) as u32, (b >> 8) as u8 == ICMP);
+        }
+        if a as u8 >> 4 == 6 {
+            let next = (a >> 48) as u8;
+            return Self::new((b, c), (d, e), f as u32, next != TCP && next != UDP);
+        }
+        Self::new((0, 0), (0, 0), 0, true)
     }
+
+    /// `ports` in memory order, as the addresses.
+    #[inline(always)]
+    fn new(src: (u64, u64), dst: (u64, u64), ports: u32, all: bool) -> Self {
+        Self { src, dst, sport: u16::from_be(ports as u16), dport: u16::from_be((ports >> 16) as u16), all }
+    }
+}
+
+/// `flow::mapped` as two words, all in memory order.
+#[inline(always)]
+pub(crate) fn mapped_words(address: u32) -> (u64, u64) {
+    (0, u64::from(address) << 32 | 0xffff_0000)
 }
 
 /// One place for headers per CPU and program. The 512-byte stack is too small for them; and a
@@ -133,10 +181,10 @@ impl Headers {
         let headers = unsafe { &mut *place };
         headers.clear(ether_type);
         if may_be_ip(ether_type) {
-            let first: Ipv4First = probe(ip, 0);
-            match first.ip.vihl >> 4 {
-                4 => headers.ipv4(ip, &first),
-                6 => headers.ipv6(ip),
+            let mut first = First::read(ip);
+            match first.version() {
+                4 => headers.ipv4(ip, &mut first),
+                6 => headers.ipv6(ip, &mut first),
                 _ => {}
             }
         }
@@ -153,8 +201,8 @@ impl Headers {
     }
 
     #[inline(always)]
-    fn ipv4(&mut self, address: u64, first: &Ipv4First) {
-        let ip = &first.ip;
+    fn ipv4(&mut self, address: u64, first: &mut First) {
+        let ip = &first.four().ip;
         let ihl = usize::from(ip.vihl & 15) * 4;
         self.flow.family = 4;
         self.flow.proto = ip.proto;
@@ -167,13 +215,16 @@ impl Headers {
         if self.frag & 0x1fff != 0 {
             return;
         }
-        let l4 = if ihl == Ipv4Hdr::LEN { first.l4 } else { probe(address, ihl) };
-        self.transport(&l4, address + ihl as u64, self.ip_len.wrapping_sub(ihl as u32));
+        if ihl != Ipv4Hdr::LEN {
+            probe_into(&raw mut first.four().l4, address, ihl);
+        }
+        let l4 = first.four().l4;
+        self.transport(&l4, first, address + ihl as u64, self.ip_len.wrapping_sub(ihl as u32));
     }
 
     #[inline(always)]
-    fn ipv6(&mut self, address: u64) {
-        let ip: Ipv6Hdr = probe(address, 0);
+    fn ipv6(&mut self, address: u64, first: &mut First) {
+        let ip = &first.six().ip;
         self.flow.family = 6;
         self.flow.src = ip.src_addr;
         self.flow.dst = ip.dst_addr;
@@ -201,12 +252,16 @@ impl Headers {
         if self.frag & 0x1fff != 0 {
             return;
         }
-        let l4: L4 = probe(at, 0);
-        self.transport(&l4, at, payload.wrapping_sub(skipped));
+        if skipped != 0 {
+            probe_into(&raw mut first.six().l4, at, 0);
+        }
+        let l4 = first.six().l4;
+        self.transport(&l4, first, at, payload.wrapping_sub(skipped));
     }
 
+    /// `first` is room for a packet that this one quotes.
     #[inline(always)]
-    fn transport(&mut self, l4: &L4, address: u64, length: u32) {
+    fn transport(&mut self, l4: &L4, first: &mut First, address: u64, length: u32) {
         let b = &l4.0;
         match self.flow.proto {
             TCP => {
@@ -225,7 +280,7 @@ impl Headers {
                 (self.icmp_type, self.icmp_code) = (b[0], b[1]);
                 match b[0] {
                     0 | 8 => self.identifier(b),
-                    3 | 4 | 5 | 11 | 12 => quoted(address + 8, &mut self.inner),
+                    3 | 4 | 5 | 11 | 12 => quoted(address + 8, first, &mut self.inner),
                     _ => {}
                 }
             }
@@ -233,7 +288,7 @@ impl Headers {
                 (self.icmp_type, self.icmp_code) = (b[0], b[1]);
                 match b[0] {
                     128 | 129 => self.identifier(b),
-                    1..=4 => quoted(address + 8, &mut self.inner),
+                    1..=4 => quoted(address + 8, first, &mut self.inner),
                     _ => {}
                 }
             }
@@ -284,22 +339,22 @@ const fn may_be_ip(ether_type: u16) -> bool {
     matches!(ether_type, 0 | 0x0800 | 0x86dd | 0x8100 | 0x88a8)
 }
 
-/// The quoted packet's five-tuple, to `flow`.
+/// The quoted packet's five-tuple, to `flow`. `first` is the caller's, to save stack.
 #[inline(never)]
-fn quoted(ip: u64, flow: &mut FlowKey) {
-    *flow = FlowKey::EMPTY;
-    let version: u8 = probe(ip, 0);
-    let l4 = match version >> 4 {
+fn quoted(ip: u64, first: &mut First, flow: &mut FlowKey) {
+    flow.family = 0;
+    probe_into(&raw mut *first, ip, 0);
+    let l4 = match first.version() {
         4 => {
-            let four: Ipv4Hdr = probe(ip, 0);
+            let four = &first.four().ip;
             flow.family = 4;
             flow.proto = four.proto;
             flow.src = mapped(four.src_addr);
             flow.dst = mapped(four.dst_addr);
-            usize::from(version & 15) * 4
+            usize::from(four.vihl & 15) * 4
         }
         6 => {
-            let six: Ipv6Hdr = probe(ip, 0);
+            let six = &first.six().ip;
             flow.family = 6;
             flow.proto = six.next_hdr;
             flow.src = six.src_addr;
@@ -308,6 +363,7 @@ fn quoted(ip: u64, flow: &mut FlowKey) {
         }
         _ => return,
     };
+    (flow.sport, flow.dport, flow.ether_type) = (0, 0, 0);
     let b: [u8; 8] = probe(ip, l4);
     match flow.proto {
         TCP | UDP => {
