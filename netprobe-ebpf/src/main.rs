@@ -16,6 +16,7 @@ mod kernel;
 mod neighbours;
 mod netfilter;
 mod path;
+mod requests;
 mod routes;
 mod rules;
 mod tc;

@@ -4,6 +4,7 @@ mod capture;
 mod dns;
 mod drop;
 mod neighbour;
+mod netlink;
 mod path;
 mod route;
 mod tcp;
@@ -15,6 +16,7 @@ pub use capture::{
 pub use dns::DnsHead;
 pub use drop::{IcmpSend, SkbDrop};
 pub use neighbour::{NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, NEIGH_UPDATE, Neighbour};
+pub use netlink::NetlinkRequest;
 pub use path::{Conntrack, Hop, PacketHead, Tuple};
 pub use route::RouteLookup;
 pub use tcp::{SendError, SocketState, SocketView, TcpReset, TcpRetransmit};
@@ -116,6 +118,8 @@ events! {
     8 => IcmpSend,
     /// A netfilter hook ended a packet's way.
     10 => Verdict,
+    /// A process asked for a change of links, addresses, routes, rules or neighbours.
+    11 => NetlinkRequest,
     /// A pod sent or received a DNS message.
     20 => DnsHead,
 }

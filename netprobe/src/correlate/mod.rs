@@ -107,7 +107,7 @@ impl Journeys {
             }
             // The packet itself was seen just before.
             What::Dns { flow, .. } | What::Verdict { flow, .. } => self.beside(&sighting, flow),
-            What::Neighbour { .. } => None,
+            What::Neighbour { .. } | What::Request { .. } => None,
         }
     }
 
@@ -404,7 +404,7 @@ const fn is_telling(what: &What) -> bool {
         What::SendError { .. } | What::IcmpSent { .. } | What::Verdict { .. } => true,
         What::Lookup { err, .. } => *err != 0,
         What::State { .. } | What::Dns { .. } => true,
-        What::Neighbour { .. } => false,
+        What::Neighbour { .. } | What::Request { .. } => false,
     }
 }
 

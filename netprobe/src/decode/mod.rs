@@ -109,6 +109,9 @@ impl Decoder {
                 (e.head.netns, e.head.ifindex, what)
             }
             Event::RouteLookup(e) => self.lookup(e),
+            Event::NetlinkRequest(e) => {
+                (e.netns, 0, What::Request { port_id: e.port_id, comm: self.intern(&head::text(&e.comm)) })
+            }
             Event::Verdict(e) => {
                 let judge = verdict::judge(e, |text| self.intern(text));
                 let what = What::Verdict {

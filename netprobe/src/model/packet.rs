@@ -257,6 +257,13 @@ pub enum What {
         /// Who said so.
         judge: Judge,
     },
+    /// A process asked for a change of links, addresses, routes, rules or neighbours; it is the packet's `pid`.
+    Request {
+        /// Netlink port id, which the notification of the change has too.
+        port_id: u32,
+        /// Its name.
+        comm: Arc<str>,
+    },
     /// TCP sent a segment again.
     Retransmit {
         /// The sender's flow.
@@ -351,7 +358,7 @@ impl What {
             | Self::State { flow, .. }
             | Self::SendError { flow, .. }
             | Self::Dns { flow, .. } => Some(*flow),
-            Self::Neighbour { .. } => None,
+            Self::Neighbour { .. } | Self::Request { .. } => None,
         }
     }
 }

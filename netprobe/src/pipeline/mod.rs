@@ -16,6 +16,7 @@ use bytes::Bytes;
 mod dns;
 mod drops;
 mod flows;
+mod requests;
 
 use dns::Dns;
 pub use dns::{DnsOptions, DnsView};
@@ -23,6 +24,7 @@ pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
 use flows::Flows;
 pub use flows::rows_over;
+use requests::Requests;
 
 use crate::{
     correlate::Journeys,
@@ -119,6 +121,8 @@ pub struct Pipeline {
     told: BTreeMap<String, (Arc<Finding>, u64)>,
     drops: Drops,
     flows: Flows,
+    /// Who asked for changes of the network.
+    requests: Requests,
     /// DNS exchanges, where they are what is shown.
     dns: Option<Dns>,
     summary: Summary,
@@ -146,6 +150,7 @@ impl Pipeline {
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
             flows: Flows::since(now_ns),
+            requests: Requests::default(),
             dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
         };
@@ -199,7 +204,11 @@ impl Pipeline {
             Input::Record(bytes) => match self.decoder.packet(&bytes) {
                 Ok(packet) => {
                     self.summary.records += 1;
-                    self.pending.push(packet);
+                    if self.requests.note(&packet) {
+                        self.requests.sign(&mut self.facts.journal);
+                    } else {
+                        self.pending.push(packet);
+                    }
                 }
                 Err(malformed) => {
                     log::warn!("a record makes no sense: {malformed:?}");
@@ -208,6 +217,9 @@ impl Pipeline {
             },
             Input::Facts(event) => {
                 self.facts.apply(&event);
+                if matches!(&*event, FactsEvent::Change(_)) {
+                    self.requests.sign(&mut self.facts.journal);
+                }
                 if let FactsEvent::Answer(answer) = &*event {
                     self.answered(answer.question);
                 }

@@ -256,6 +256,14 @@ pub const PROBES: &[Probe] = &[
         need: Need::Following,
     },
     Probe {
+        program: "rtnetlink_rcv_msg",
+        hook: Hook::Entry,
+        reads: &["sk_buff*", "nlmsghdr*", "netlink_ext_ack*"],
+        since: "5.5",
+        shows: "which process changed a route, a rule or a link, also where it ended at once",
+        need: Need::Following,
+    },
+    Probe {
         program: "nf_hook_slow",
         hook: Hook::Exit(None),
         reads: &[SKB, "nf_hook_state*", "const nf_hook_entries*", "unsigned int"],

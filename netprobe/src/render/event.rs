@@ -30,6 +30,7 @@ pub(super) fn words(sighting: &Sighting) -> Words {
     let (topic, text) = match &sighting.packet.what {
         What::Hop { place, .. } => (side(sighting.side), hop(sighting.side, device, *place)),
         What::Dropped { reason, site, stack, .. } => ("drop", dropped(sighting, reason, site, stack)),
+        What::Request { comm, .. } => ("config", format!("{comm} asks for a change of the network")),
         What::Verdict { hook, judge, .. } => ("drop", verdict(hook, judge)),
         What::Lookup { table, err, gateway, role, rule, .. } => {
             let back = if *role == LookupRole::ReversePath { ", back to the sender" } else { "" };
@@ -185,6 +186,7 @@ fn label(what: &What) -> String {
         | What::SendError { .. }
         | What::Verdict { .. }
         | What::Dns { .. }
+        | What::Request { .. }
         | What::Neighbour { .. } => String::new(),
     }
 }

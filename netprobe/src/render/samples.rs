@@ -240,6 +240,7 @@ pub(super) fn every_event() -> Vec<Step> {
         verdict(Judge::Xtables { family: "ip", table: "filter".into() }),
         verdict(Judge::Conntrack),
         verdict(Judge::Unknown),
+        What::Request { port_id: 4711, comm: "ipamd".into() },
     ];
     whats.into_iter().zip(1..).map(|(what, index)| step(index * 10, node, "eth1", true, what)).collect()
 }

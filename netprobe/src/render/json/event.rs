@@ -131,6 +131,10 @@ enum Event<'a> {
         rule: Option<u32>,
         flow: FlowRef,
     },
+    Request {
+        port_id: u32,
+        comm: &'a str,
+    },
     Verdict {
         flow: FlowRef,
         skb: String,
@@ -214,6 +218,7 @@ impl<'a> Event<'a> {
                 rule: *rule,
                 flow: flow_of(flow),
             },
+            What::Request { port_id, comm } => Self::Request { port_id: *port_id, comm },
             What::Verdict { flow, skb, hook, out_ifindex: _, judge } => {
                 let (by, family, table, chain) = judged(judge);
                 Self::Verdict { flow: flow_of(flow), skb: format!("{skb:#x}"), hook, by, family, table, chain }

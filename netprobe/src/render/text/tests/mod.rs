@@ -162,6 +162,7 @@ shop/web-0 10.176.98.29:41234 -> 10.176.46.4:3306 tcp SYN
     0.190 ms  drop   dropped in hook forward by conntrack: the connection found
                      no place
     0.200 ms  drop   dropped in hook forward
+    0.210 ms  config ipamd asks for a change of the network
 "
     );
 }
