@@ -112,32 +112,13 @@ impl Decoder {
             Event::NetlinkRequest(e) => {
                 (e.netns, 0, What::Request { port_id: e.port_id, comm: self.intern(&head::text(&e.comm)) })
             }
-            Event::Verdict(e) => {
-                let judge = verdict::judge(e, |text| self.intern(text));
-                let what = What::Verdict {
-                    flow: head::any_flow(&e.flow),
-                    skb: e.skb,
-                    hook: verdict::hook(e.family, e.hook),
-                    out_ifindex: e.out_ifindex,
-                    judge,
-                };
-                (e.netns, if e.in_ifindex == 0 { e.out_ifindex } else { e.in_ifindex }, what)
-            }
+            Event::Verdict(e) => self.verdict(e),
             Event::TcpRetransmit(e) => {
                 let (flow, state) = (head::any_flow(&e.socket.flow), head::tcp_state(e.socket.state));
                 (e.socket.netns, 0, What::Retransmit { flow, state, timeouts: e.timeouts })
             }
             Event::TcpReset(e) => (e.socket.netns, 0, self.reset(e)),
-            Event::SocketState(e) => {
-                let what = What::State {
-                    flow: head::any_flow(&e.socket.flow),
-                    old: head::tcp_state(e.old),
-                    new: head::tcp_state(e.new),
-                    err: e.err,
-                    comm: self.intern(&head::text(&e.comm)),
-                };
-                (e.socket.netns, 0, what)
-            }
+            Event::SocketState(e) => (e.socket.netns, 0, self.state(e)),
             Event::SendError(e) => {
                 let comm = self.intern(&head::text(&e.comm));
                 let what = What::SendError { flow: head::any_flow(&e.socket.flow), err: e.err, comm };
@@ -154,6 +135,27 @@ impl Decoder {
                 };
                 (e.head.netns, e.head.ifindex, what)
             }
+        }
+    }
+
+    fn verdict(&mut self, e: &event::Verdict) -> (u32, u32, What) {
+        let what = What::Verdict {
+            flow: head::any_flow(&e.flow),
+            skb: e.skb,
+            hook: verdict::hook(e.family, e.hook),
+            out_ifindex: e.out_ifindex,
+            judge: verdict::judge(e, |text| self.intern(text)),
+        };
+        (e.netns, if e.in_ifindex == 0 { e.out_ifindex } else { e.in_ifindex }, what)
+    }
+
+    fn state(&mut self, e: &event::SocketState) -> What {
+        What::State {
+            flow: head::any_flow(&e.socket.flow),
+            old: head::tcp_state(e.old),
+            new: head::tcp_state(e.new),
+            err: e.err,
+            comm: self.intern(&head::text(&e.comm)),
         }
     }
 

@@ -73,6 +73,9 @@ mod tests {
 
     #[test]
     fn hooks_of_devices_have_numbers_of_their_own() {
-        assert_eq!((hook(5, 0), hook(5, 1), hook(2, 0), hook(10, 4)), ("ingress", "egress", "prerouting", "postrouting"));
+        assert_eq!(
+            (hook(5, 0), hook(5, 1), hook(2, 0), hook(10, 4)),
+            ("ingress", "egress", "prerouting", "postrouting")
+        );
     }
 }

@@ -62,8 +62,7 @@ impl KernelBtf {
             );
         }
         let (base, copy) = map(&path).with_context(|| format!("read the kernel's BTF from {}", path.display()))?;
-        let mut btf =
-            Self { parts: vec![base], modules: Vec::new(), roots: RefCell::default(), _copies: vec![copy] };
+        let mut btf = Self { parts: vec![base], modules: Vec::new(), roots: RefCell::default(), _copies: vec![copy] };
         for module in MODULES {
             let path = path.with_file_name(module);
             if path.exists() {

@@ -210,8 +210,7 @@ fn kernel_name(btf: &OwnedFd) -> Result<Option<String>> {
     let mut name = [0u8; NAME_BYTES];
     let mut info =
         BtfInfo { name: name.as_mut_ptr() as u64, name_len: u32::try_from(NAME_BYTES)?, ..BtfInfo::default() };
-    let mut attr =
-        Info { fd: number(btf)?, len: u32::try_from(size_of::<BtfInfo>())?, info: (&raw mut info) as u64 };
+    let mut attr = Info { fd: number(btf)?, len: u32::try_from(size_of::<BtfInfo>())?, info: (&raw mut info) as u64 };
     bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
     let text = CStr::from_bytes_until_nul(&name).unwrap_or_default();
     Ok((info.kernel_btf != 0).then(|| text.to_string_lossy().into_owned()))

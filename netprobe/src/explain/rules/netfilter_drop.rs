@@ -110,7 +110,8 @@ COMMIT
         assert_eq!(draft.confidence, Confidence::Stated);
         let netfilter = draft.netfilter.expect("it is netfilter");
         assert_eq!((netfilter.table.as_deref(), netfilter.chain.as_deref()), (Some("site"), Some("guard")));
-        let how = "nf_hook_slow in hook forward (vpod1 to eth1): chain guard in table inet site (nft_do_chain) dropped it";
+        let how =
+            "nf_hook_slow in hook forward (vpod1 to eth1): chain guard in table inet site (nft_do_chain) dropped it";
         assert!(draft.evidence.iter().any(|e| e.text == how), "{:?}", draft.evidence);
     }
 
@@ -130,11 +131,7 @@ COMMIT
         scene.iptables(0, &RULES.replace('N', "4"));
         scene.iptables(2, &RULES.replace('N', "5"));
         let draft = check(&scene.case()).expect("the drop is in the journey");
-        assert!(
-            draft.claim.ends_with("a rule of chain FORWARD in iptables-legacy table security"),
-            "{}",
-            draft.claim
-        );
+        assert!(draft.claim.ends_with("a rule of chain FORWARD in iptables-legacy table security"), "{}", draft.claim);
     }
 
     #[test]

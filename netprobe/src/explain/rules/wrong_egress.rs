@@ -97,10 +97,7 @@ fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     let mut draft = draft(case, exit, &expected, claim).detail(format!("table {}", rule.table));
     if let Some(miss) = misses(case, exit).find(|l| l.table == rule.table) {
         let by = miss.rule.map_or_else(String::new, |preference| format!(" by policy rule {preference}"));
-        draft = draft.proof(
-            miss.step.sighting.packet.mono_ns,
-            format!("route look-up in table {table}{by}: no route"),
-        );
+        draft = draft.proof(miss.step.sighting.packet.mono_ns, format!("route look-up in table {table}{by}: no route"));
     }
     draft.evidence.sort_by_key(|e| e.mono_ns);
     draft.since = expected::device_lost(case, exit.node, &expected.device)
@@ -354,11 +351,19 @@ mod tests {
             rule.opaque = true;
         }
         let draft = check(&scene.case()).expect("the kernel asked table 2");
-        assert!(draft.claim.contains("policy rule 1536 (from 10.9.0.29 lookup 2) sends it to table 2"), "{}", draft.claim);
+        assert!(
+            draft.claim.contains("policy rule 1536 (from 10.9.0.29 lookup 2) sends it to table 2"),
+            "{}",
+            draft.claim
+        );
         assert_eq!(draft.route.as_ref().and_then(|route| route.rule), Some(32766));
         let says = |text: &str| draft.evidence.iter().any(|e| e.text == text);
         assert!(says("route look-up in table 2 by policy rule 1536: no route"), "{:?}", draft.evidence);
-        assert!(says("route look-up in table main by policy rule 32766: via 10.32.0.1 dev eth0"), "{:?}", draft.evidence);
+        assert!(
+            says("route look-up in table main by policy rule 32766: via 10.32.0.1 dev eth0"),
+            "{:?}",
+            draft.evidence
+        );
     }
 
     #[test]
