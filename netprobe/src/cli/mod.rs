@@ -9,6 +9,7 @@ use clap::{
 
 pub mod capture;
 pub mod check;
+pub mod common;
 pub mod completions;
 pub mod demo;
 pub mod dns;
@@ -183,9 +184,9 @@ mod tests {
         let Some(Command::Trace(args)) = Cli::try_parse_from(args).expect("it is right").command else {
             panic!("it is trace")
         };
-        assert_eq!(args.filter, ["tcp", "and", "port", "80"]);
-        assert_eq!(args.until.duration, Some(std::time::Duration::from_secs(120)));
-        assert_eq!(args.output.format, crate::render::Format::Json);
+        assert_eq!(args.filter.words, ["tcp", "and", "port", "80"]);
+        assert_eq!(args.common.until.duration, Some(std::time::Duration::from_secs(120)));
+        assert_eq!(args.common.output.format, crate::render::Format::Json);
     }
 
     #[test]
