@@ -63,6 +63,7 @@ impl Common {
             select,
             default: Some(Target::All),
             dns: None,
+            nat_table: false,
             expect: Expectations::default(),
             output: &self.output,
             record: &self.record,

@@ -3,7 +3,7 @@
 use super::{
     common::{Common, Filter, Table},
     expect::Expect,
-    live::{Request, Watch},
+    live::{Kind, Request, Watch},
     run::{Show, run as run_live},
     select::Select,
 };
@@ -54,6 +54,5 @@ pub fn run(args: &DropsArgs) -> anyhow::Result<()> {
         expect: args.expect.read()?,
         ..common.request("drops", Watch::Drops, &args.select)
     };
-    let show = if args.table.watch { Show::DropsLive(common.is_in_place()) } else { Show::Drops };
-    run_live(&request, &common.until, show)
+    run_live(&request, &common.until, Show::table(Kind::Drops, args.table.watch, common))
 }

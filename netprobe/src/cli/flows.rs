@@ -2,7 +2,7 @@
 
 use super::{
     common::{Common, Table},
-    live::Watch,
+    live::{Kind, Watch},
     run::{Show, run as run_live},
     select::Select,
 };
@@ -43,6 +43,5 @@ pub struct FlowsArgs {
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &FlowsArgs) -> anyhow::Result<()> {
     let request = args.common.request("flows", Watch::Flows, &args.select);
-    let show = if args.table.watch { Show::FlowsLive(args.common.is_in_place()) } else { Show::Flows };
-    run_live(&request, &args.common.until, show)
+    run_live(&request, &args.common.until, Show::table(Kind::Flows, args.table.watch, &args.common))
 }

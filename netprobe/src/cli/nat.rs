@@ -2,7 +2,7 @@
 
 use super::{
     common::{Common, Table},
-    live::Watch,
+    live::{Kind, Request, Watch},
     run::{Show, run as run_live},
     select::Select,
 };
@@ -13,6 +13,8 @@ Examples:
       each translation once, as it is seen: before, after, hook, device
   netprobe nat --pod shop/web-0 --for 30s
       one pod's
+  netprobe nat --watch
+      connections that are translated alike in one row, kept current until Ctrl-C
 
 Seen at TC classifiers: the conntrack entry that each packet carries.";
 
@@ -39,6 +41,8 @@ pub struct NatArgs {
 ///
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &NatArgs) -> anyhow::Result<()> {
-    let request = args.common.request("nat", Watch::Flows, &args.select);
-    run_live(&request, &args.common.until, Show::Translations)
+    let watch = args.table.watch;
+    let request = Request { nat_table: watch, ..args.common.request("nat", Watch::Flows, &args.select) };
+    let show = if watch { Show::table(Kind::Nat, true, &args.common) } else { Show::Translations };
+    run_live(&request, &args.common.until, show)
 }

@@ -152,6 +152,7 @@ pub fn run(args: &CaptureArgs) -> Result<()> {
         record: &record,
         ready: &args.ready,
         dns: None,
+        nat_table: false,
     };
     run::run(&request, args)
 }

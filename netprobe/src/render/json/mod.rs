@@ -12,7 +12,7 @@ use crate::model::{
     drops::{DropTable, Loss, Summary},
     exchange::{DnsTable, Exchange},
     finding::Finding,
-    flows::{FlowTable, Translation},
+    flows::{FlowTable, NatTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
@@ -20,6 +20,7 @@ use crate::model::{
 mod dns;
 mod event;
 mod flows;
+mod nat;
 mod object;
 #[cfg(test)]
 mod tests;
@@ -77,6 +78,11 @@ impl Render for Json {
 
     fn translation(&mut self, translation: &Translation) -> io::Result<()> {
         self.object("nat", translation.first_ns, flows::TranslationBody::new(translation))?;
+        self.flush()
+    }
+
+    fn nat(&mut self, table: &NatTable, _live: bool) -> io::Result<()> {
+        self.object("nat-table", table.mono_ns, nat::TableBody::new(table, &self.clock))?;
         self.flush()
     }
 

@@ -54,6 +54,7 @@ fn everything() -> Vec<Value> {
         json.drops(&samples::drop_table(), true)?;
         json.flows(&samples::flow_table(), true)?;
         json.translation(&samples::translation())?;
+        json.nat(&samples::nat_table(), true)?;
         samples::exchanges().iter().try_for_each(|exchange| json.exchange(exchange))?;
         json.dns(&samples::dns_table(), true)?;
         json.loss(&Loss { mono_ns: 1, lost: 12, what: "records that found no room" })?;
@@ -70,7 +71,9 @@ fn every_object_is_as_the_schema_says() {
         let errors: Vec<_> = validator.iter_errors(object).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{object}\n{errors:?}");
     }
-    for kind in ["packet", "journey", "finding", "drops", "flows", "nat", "dns", "dns-table", "loss", "summary"] {
+    for kind in
+        ["packet", "journey", "finding", "drops", "flows", "nat", "nat-table", "dns", "dns-table", "loss", "summary"]
+    {
         assert!(objects.iter().any(|object| object["kind"] == kind), "no {kind}");
     }
 }
