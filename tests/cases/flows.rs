@@ -276,6 +276,8 @@ fn a_pod_that_ended_keeps_its_counts_and_its_heir_has_only_its_own() {
         thread::sleep(Duration::from_millis(1_500));
         let run = probe.stop();
         lab.remove_pod(LATE_POD.name);
+        // The kernel takes its link away after it.
+        thread::sleep(Duration::from_millis(300));
         let [first] = told_of(&run, true, LATE_POD.device)[..] else { panic!("{args:?}: {run:#?}") };
         is_exact(first, false);
         let [(second, _)] = told_of(&run, true, heir.device)[..] else { panic!("{args:?}: {run:#?}") };

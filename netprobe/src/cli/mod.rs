@@ -56,8 +56,8 @@ Examples:
   netprobe demo
       see it on a small broken network; needs no cluster
 
-Needs root, or CAP_BPF + CAP_PERFMON + CAP_NET_ADMIN. `netprobe check` says what
-this kernel can show. NETPROBE_LOG=debug says more on stderr.
+Needs root, or the capabilities that docs/privileges.md lists. `netprobe check` says
+what this kernel can show. NETPROBE_LOG=debug says more on stderr.
 Exit codes: 0 fine, 1 a finding (why), 2 error or usage.";
 
 /// What to do.

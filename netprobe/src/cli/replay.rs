@@ -9,7 +9,7 @@ use crate::{
     decode::Decoder,
     model::{counted::CountedRows, drops::Loss, symbols::Symbols},
     pipeline::{DnsOptions, DnsView, DropCounts, Input, Pipeline},
-    probe::tables::LOSS_NAMES,
+    probe::tables::{HOLE, LOSS_NAMES},
     record::{Frame, Reader},
     render::{FindingsOnly, Render},
 };
@@ -127,8 +127,9 @@ fn feed(pipeline: &mut Pipeline, reader: Reader, last_ns: &mut u64, shown: &mut 
                 }
             }
             Frame::Lost(lost) => {
-                let what = LOSS_NAMES.iter().find(|name| **name == lost.what).copied().unwrap_or("records");
-                let loss = Loss { mono_ns: lost.mono_ns, lost: lost.lost, what };
+                let what =
+                    LOSS_NAMES.iter().chain([&HOLE]).find(|name| **name == lost.what).copied().unwrap_or("records");
+                let loss = Loss { mono_ns: lost.mono_ns, lost: lost.lost, what, hole: lost.hole };
                 out.loss(&loss)?;
                 pipeline.take(Input::Lost(loss));
             }

@@ -13,7 +13,7 @@ use super::{
     live::{Draw, Kind, Live, Request, TURN},
     until::Until,
 };
-use crate::render::Render;
+use crate::render::{FindingsLast, Render};
 
 /// How a command shows what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,9 @@ pub fn run(request: &Request<'_>, until: &Until, show: Show) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
         let (mut live, mut out) = Live::start(request)?;
+        if show.is_in_place() {
+            out = Box::new(FindingsLast::new(out));
+        }
         let over = tokio::select! {
             over = turns(&mut live, &mut *out, until, show) => over,
             _ = interrupt.recv() => Ok(End::Other),

@@ -131,7 +131,11 @@ impl Render for FindingsLast {
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        match self.losses.iter_mut().find(|other| other.what == loss.what) {
+        match self
+            .losses
+            .iter_mut()
+            .find(|other| other.what == loss.what && other.hole.is_none() && loss.hole.is_none())
+        {
             Some(other) => other.lost += loss.lost,
             None => self.losses.push(loss.clone()),
         }

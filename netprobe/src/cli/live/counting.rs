@@ -12,6 +12,7 @@ use crate::{
     decode::counted::counted,
     facts::FactsEvent,
     model::counted::{Counted, CountedRows},
+    model::drops::Hole,
     pipeline::{Input, Pipeline, rows_over},
     probe::host,
     record::Frame,
@@ -44,6 +45,15 @@ impl Live {
                 escape(&behind.join(", "))
             );
         }
+    }
+
+    /// Has the classifiers' filters looked after. Says where packets were not seen meanwhile.
+    pub(super) fn check_classifiers(&mut self) -> Vec<Hole> {
+        let facts = &self.facts;
+        self.attached.check_filters(|netns| {
+            let place = facts.place(netns)?;
+            Ok(move || place.enter())
+        })
     }
 
     /// Before somebody loses a device or an address, takes out the rows that are told to be theirs by it.

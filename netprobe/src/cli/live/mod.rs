@@ -36,7 +36,7 @@ use crate::{
     probe::{
         attach::{Attached, give_memory_back, readable},
         host,
-        tables::{LOSS_NAMES, Lost},
+        tables::{HOLE, LOSS_NAMES, Lost},
     },
     record::{Frame, Header, Lost as LostFrame, Symbol, Writer},
     render::{FindingsLast, FindingsOnly, Render},
@@ -358,13 +358,21 @@ impl Live {
         for (index, what) in LOSS_NAMES.iter().enumerate() {
             let fresh = lost.counters[index].saturating_sub(self.lost.counters[index]);
             if fresh > 0 {
-                let loss = Loss { mono_ns: now_ns, lost: fresh, what };
-                out.loss(&loss)?;
-                self.keep(&Frame::Lost(LostFrame { mono_ns: now_ns, lost: fresh, what: (*what).to_owned() }));
-                self.pipeline.take(Input::Lost(loss));
+                self.tell_loss(Loss { mono_ns: now_ns, lost: fresh, what, hole: None }, out)?;
             }
         }
         self.lost = lost;
+        for hole in self.check_classifiers() {
+            self.tell_loss(Loss { mono_ns: now_ns, lost: 1, what: HOLE, hole: Some(hole) }, out)?;
+        }
+        Ok(())
+    }
+
+    fn tell_loss(&mut self, loss: Loss, out: &mut dyn Render) -> Result<()> {
+        out.loss(&loss)?;
+        let Loss { mono_ns, lost, what, hole } = loss.clone();
+        self.keep(&Frame::Lost(LostFrame { mono_ns, lost, what: what.to_owned(), hole }));
+        self.pipeline.take(Input::Lost(loss));
         Ok(())
     }
 

@@ -101,7 +101,14 @@ impl Render for Json {
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        self.object("loss", loss.mono_ns, object::LossBody { lost: loss.lost, what: loss.what })?;
+        let hole = loss.hole.as_ref().map(|hole| object::HoleBody {
+            device: &hole.device,
+            netns: hole.netns,
+            from: self.clock.rfc3339(hole.from_ns),
+            to: hole.to_ns.map(|to_ns| self.clock.rfc3339(to_ns)),
+            why: &hole.why,
+        });
+        self.object("loss", loss.mono_ns, object::LossBody { lost: loss.lost, what: loss.what, hole })?;
         self.flush()
     }
 

@@ -10,7 +10,7 @@ use textwrap::{Options, WordSplitter};
 
 use super::{Clock, Render, Setup, clock::elapsed, escape};
 use crate::model::{
-    drops::{DropTable, Loss, Summary},
+    drops::{DropTable, Hole, Loss, Summary},
     exchange::{DnsTable, Exchange},
     finding::{Evidence, Finding},
     flows::{FlowTable, NatTable, Translation},
@@ -305,7 +305,14 @@ impl Render for Text {
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
         self.current = None;
-        let text = format!("{} {}: nothing in this time can be stated", loss.lost, escape(loss.what));
+        let text = match &loss.hole {
+            None => format!("{} {}: nothing in this time can be stated", loss.lost, escape(loss.what)),
+            Some(Hole { device, from_ns, to_ns, why, .. }) => {
+                let from = self.clock.time_of_day(*from_ns);
+                let to = to_ns.map_or_else(|| "on".to_owned(), |to_ns| format!("to {}", self.clock.time_of_day(to_ns)));
+                format!("counts at {} have a hole from {from} {to}: {}", escape(device), escape(why))
+            }
+        };
         self.wrapped(&text, "lost: ", "  ", self.styles.bad)?;
         self.flush()
     }
