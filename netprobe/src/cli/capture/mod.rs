@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{ColorChoice, builder::NonEmptyStringValueParser};
 
 use super::{
+    common::Filter,
     live::{Live, Request, Watch},
     output::{Output, Ready, Record},
     select::Select,
@@ -43,16 +44,20 @@ const SNAP: u32 = 1_600;
 /// With `--full`: the largest `sk_buff`, but those of BIG TCP.
 const FULL: u32 = 66_048;
 
+/// Which packets: other than those of `trace`, each by itself.
+const FILTER_HELP: &str = "\
+Which packets, in tcpdump's language; evaluated in the kernel
+
+As in tcpdump, each packet by itself: `dst port 80` leaves the answers out. A packet that NAT changes passes in \
+either form. `netprobe trace --help` lists the words. Quote what the shell would take for itself.";
+
 /// Options of `netprobe capture`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("rotated").args(["rotate_size", "rotate_time"]).multiple(true), mut_arg("until_finding", |arg| arg.hide(true)))]
+#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("rotated").args(["rotate_size", "rotate_time"]).multiple(true), mut_arg("until_finding", |arg| arg.hide(true)), mut_arg("filter", |arg| arg.long_help(FILTER_HELP)))]
 pub struct CaptureArgs {
-    /// Which packets, in tcpdump's language; evaluated in the kernel
-    ///
-    /// As in tcpdump, each packet by itself: `dst port 80` leaves the answers out. A packet that NAT changes passes in
-    /// either form. `netprobe trace --help` lists the words. Quote what the shell would take for itself.
-    #[arg(value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
-    pub filter: Vec<String>,
+    /// Which packets.
+    #[command(flatten)]
+    pub filter: Filter,
 
     /// Write pcapng to this file; `-` is stdout. Without it to netprobe-POD-TIME.pcapng, here
     #[arg(short = 'w', long = "write", value_name = "FILE", help_heading = "Output")]
@@ -139,7 +144,7 @@ pub fn run(args: &CaptureArgs) -> Result<()> {
     let request = Request {
         command: "capture",
         watch: Watch::Capture(args.snap()),
-        filter: &args.filter,
+        filter: &args.filter.words,
         select: &args.select,
         default: None,
         expect: Expectations::default(),
@@ -147,6 +152,7 @@ pub fn run(args: &CaptureArgs) -> Result<()> {
         record: &record,
         ready: &args.ready,
         dns: None,
+        nat_table: false,
     };
     run::run(&request, args)
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use netprobe_common::config::loss;
 
-use super::{BATCH, Live, devices::wanted_inside};
+use super::{BATCH, HOUSEKEEPING_NS, Live, devices::wanted_inside};
 use crate::probe::{
     captured::{CaptureCount, PlaceId},
     classifiers::Device,
     host,
     tables::Lost,
 };
+use crate::render::escape;
 
 /// What a turn of a capture brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +40,16 @@ impl Live {
     ///
     /// When the node's network cannot be read.
     pub fn capture_turn(&mut self, mut take: impl FnMut(&[u8])) -> Result<CaptureTurn> {
-        let changed = self.take_facts(host::mono_ns())?;
+        let now_ns = host::mono_ns();
+        let changed = self.take_facts(now_ns)?;
+        if now_ns.saturating_sub(self.housekeeping_ns) >= HOUSEKEEPING_NS {
+            self.housekeeping_ns = now_ns;
+            for hole in self.check_classifiers() {
+                let for_s = hole.to_ns.map(|to_ns| to_ns.saturating_sub(hole.from_ns) / 1_000_000);
+                let long = for_s.map_or_else(|| "from now on".to_owned(), |ms| format!("for {ms} ms at most"));
+                log::warn!("packets at {} were missed {long}: {}", escape(&hole.device), escape(&hole.why));
+            }
+        }
         Ok(CaptureTurn { records: self.attached.drain(BATCH, &mut take), changed })
     }
 

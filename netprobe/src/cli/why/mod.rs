@@ -139,6 +139,7 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
         select: &args.select,
         default: None,
         dns: None,
+        nat_table: false,
         expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,
