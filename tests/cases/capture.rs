@@ -29,8 +29,14 @@ fn capture(lab: &Lab, args: &[&str], stdout: Stdio) -> Child {
     let mut command = Command::new(binary());
     command.args(["capture", "--pod", "shop/web-0", "--no-kube", "--inventory"]).arg(lab.inventory());
     command.arg("--ready-file").arg(&ready).args(args).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-    let child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
-    assert!(wait(READY, || ready.exists()), "the capture {args:?} was not ready");
+    let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
+    let over = |child: &mut Child| child.try_wait().is_ok_and(|status| status.is_some());
+    if !wait(READY, || ready.exists() || over(&mut child)) || over(&mut child) {
+        let _ = child.kill();
+        let mut said = String::new();
+        let _ = child.stderr.take().expect("stderr is a pipe").read_to_string(&mut said);
+        panic!("the capture {args:?} was not ready: {said}");
+    }
     child
 }
 
