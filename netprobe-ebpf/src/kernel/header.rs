@@ -51,9 +51,12 @@ const fn joined(first: u32, second: u32) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// Addresses and ports, and nothing else: what a glance needs.
+/// Addresses as words in memory order, and ports: what a glance needs.
 pub(crate) struct Ends {
-    pub(crate) flow: FlowKey,
+    pub(crate) src: (u64, u64),
+    pub(crate) dst: (u64, u64),
+    pub(crate) sport: u16,
+    pub(crate) dport: u16,
     /// It takes more than a glance: options, extension headers, a packet quoted by an ICMP error.
     pub(crate) all: bool,
 }
@@ -63,18 +66,18 @@ impl Ends {
     pub(crate) fn read(ip: u64) -> Self {
         let first: First = probe(ip, 0);
         let version = byte(first[0], 0);
-        let (src, dst, ports, proto) = if version == 0x45 {
-            ((0, mapped_word(first[3])), (0, mapped_word(first[4])), first[5], byte(first[2], 1))
+        let (src, dst, ports, all) = if version == 0x45 {
+            ((0, mapped_word(first[3])), (0, mapped_word(first[4])), first[5], byte(first[2], 1) == ICMP)
         } else if version >> 4 == 6 {
             let src = (joined(first[2], first[3]), joined(first[4], first[5]));
             let dst = (joined(first[6], first[7]), joined(first[8], first[9]));
-            (src, dst, probe(ip, Ipv6Hdr::LEN), byte(first[1], 2))
+            let proto = byte(first[1], 2);
+            (src, dst, probe(ip, Ipv6Hdr::LEN), proto != TCP && proto != UDP)
         } else {
-            return Self { flow: FlowKey::EMPTY, all: true };
+            ((0, 0), (0, 0), 0, true)
         };
-        let last = FlowKey::last_word(halves(ports), 0, 0, 0);
-        let all = if version == 0x45 { proto == ICMP } else { proto != TCP && proto != UDP };
-        Self { flow: FlowKey::from_words([src.0, src.1, dst.0, dst.1, last]), all }
+        let (sport, dport) = halves(ports);
+        Self { src, dst, sport, dport, all }
     }
 }
 
