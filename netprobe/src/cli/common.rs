@@ -64,6 +64,7 @@ impl Common {
             default: Some(Target::All),
             dns: None,
             nat_table: false,
+            at: &[],
             expect: Expectations::default(),
             output: &self.output,
             record: &self.record,

@@ -11,7 +11,7 @@ use clap::{ColorChoice, builder::NonEmptyStringValueParser};
 
 use super::{
     common::Filter,
-    live::{Live, Request, Watch},
+    live::{DeviceName, Live, Request, Watch},
     output::{Output, Ready, Record},
     select::Select,
     until::{Until, duration},
@@ -33,6 +33,8 @@ Examples:
       at the node's ways out, also after NAT; open it with Wireshark
   netprobe capture --pod web-0 -w - tcp port 80 | tcpdump -nr -
       look at them as they come; Wireshark takes them with -k -i -
+  netprobe capture --pod web-0 -i node:eth0 -w web.pcapng
+      what leaves and enters the node by eth0, and nothing else
   netprobe capture --pod web-0 -w web.pcapng --rotate-size 100M --files 10
       for days: the last ten files stay
 
@@ -82,6 +84,12 @@ pub struct CaptureArgs {
     /// Keep the last so many files, and remove those before them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), requires = "rotated", help_heading = "Output")]
     pub files: Option<u32>,
+
+    /// Take packets at these devices alone: NAME, or pod:NAME and node:NAME; again for more
+    ///
+    /// Without it: at the pod's own device, at the node's end of its link, and at the node's ways out.
+    #[arg(short = 'i', long, value_name = "DEVICE", help_heading = "Whose packets")]
+    pub interface: Vec<DeviceName>,
 
     /// Name of this node; the host name without it
     #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = NonEmptyStringValueParser::new(), help_heading = "Output")]
@@ -153,6 +161,7 @@ pub fn run(args: &CaptureArgs) -> Result<()> {
         ready: &args.ready,
         dns: None,
         nat_table: false,
+        at: &args.interface,
     };
     run::run(&request, args)
 }

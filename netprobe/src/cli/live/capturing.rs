@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use netprobe_common::config::loss;
 
-use super::{BATCH, HOUSEKEEPING_NS, Live, devices::wanted_inside};
+use super::{
+    BATCH, HOUSEKEEPING_NS, Live,
+    devices::{is_named, must_exist, wanted_inside},
+};
 use crate::probe::{
     captured::{CaptureCount, PlaceId},
     classifiers::Device,
@@ -24,9 +27,17 @@ pub struct CaptureTurn {
 }
 
 impl Live {
+    /// Whether the devices that the user named are there.
+    pub(super) fn check_devices(&self) -> Result<()> {
+        let facts = self.pipeline.facts();
+        must_exist(&self.at, &wanted_inside(facts, self.namespaces.as_ref()), facts.node)
+    }
+
     /// The devices where packets are captured now. Tells the programs of those that are new.
     pub(super) fn capture_places(&mut self, namespaces: Option<&BTreeSet<u32>>) -> BTreeSet<Device> {
-        let wanted = wanted_inside(self.pipeline.facts(), namespaces);
+        let node = self.pipeline.facts().node;
+        let mut wanted = wanted_inside(self.pipeline.facts(), namespaces);
+        wanted.retain(|(device, _)| is_named(&self.at, device, node));
         let places = wanted.iter().map(|(device, shared)| ((device.netns, device.ifindex), *shared));
         if let Err(error) = self.attached.capture_at(places) {
             log::warn!("packets at some devices are not seen: {error:#}");

@@ -17,6 +17,7 @@ mod tables;
 mod whom;
 
 use asking::Asking;
+pub use devices::DeviceName;
 use parts::{Parts, must_be_privileged};
 use tables::Table;
 pub use tables::{Draw, Kind};
@@ -82,6 +83,8 @@ pub struct Request<'a> {
     pub dns: Option<DnsView>,
     /// `nat`: the table is shown, else the translations one by one.
     pub nat_table: bool,
+    /// `capture`: the devices at which packets are taken; all where none is named.
+    pub at: &'a [DeviceName],
     /// What should be so.
     pub expect: Expectations,
     /// Format.
@@ -111,6 +114,8 @@ pub struct Live {
     last_table: Option<Table>,
     /// DNS is what the run is about.
     dns: bool,
+    /// Where packets are captured; everywhere where no device is named.
+    at: Vec<DeviceName>,
 }
 
 impl Live {
@@ -172,6 +177,7 @@ impl Live {
             watch,
             last_table: None,
             dns: dns.is_some(),
+            at: request.at.to_vec(),
         };
         live.begin(&followed, now_ns)?;
         give_memory_back();
@@ -184,6 +190,7 @@ impl Live {
     /// Tells the programs whom to follow, has the classifiers where they belong, and reads what changes are held against.
     fn begin(&mut self, followed: &Followed, now_ns: u64) -> Result<()> {
         self.follow(followed)?;
+        self.check_devices()?;
         self.classify();
         if self.watch == Watch::Packets {
             self.asking.read_bases(self.pipeline.facts(), followed);

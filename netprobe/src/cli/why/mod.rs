@@ -140,6 +140,7 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
         default: None,
         dns: None,
         nat_table: false,
+        at: &[],
         expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,
