@@ -27,6 +27,10 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
     })?;
     let text = format!("{error:#}");
     match os {
+        // The verifier's last line. Its refusal is EACCES or EINVAL, and no privilege changes it.
+        _ if text.contains(" insns (limit ") => {
+            Some("report this kernel's release and the message: its verifier is the cause")
+        }
         ErrorKind::PermissionDenied => {
             Some("run as root, or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST")
         }
@@ -87,6 +91,15 @@ mod tests {
             lines(&failed(ErrorKind::PermissionDenied, "load kfree_skb")),
             "netprobe: load kfree_skb: permission denied\n  \
              try: run as root, or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST"
+        );
+    }
+
+    #[test]
+    fn what_the_verifier_refuses_is_no_missing_privilege() {
+        let error =
+            failed(ErrorKind::PermissionDenied, "load x: too large\nprocessed 9 insns (limit 1000000) total_states 1");
+        assert!(
+            lines(&error).ends_with("try: report this kernel's release and the message: its verifier is the cause")
         );
     }
 
