@@ -306,7 +306,7 @@ fn a_table_of_translations_has_a_row_for_those_that_are_alike() {
         rendered(|text| text.nat(&samples::nat_table(), false)),
         "\
 22:13:25.000  connections translated in 1.50 s
-pod                 from      to                        becomes from      to              by    conns
+pod                 from      to                        becomes from       to              by    conns
 shop/web-0          10.1.0.5  10.96.0.1:80 tcp shop/db  192.0.2.10 (eth0)  10.20.0.4:8080  eth1      3
 shop/web-0 (ended)  10.1.0.5  10.96.0.1:80 tcp          192.0.2.10 (eth0)  -               -         1
 connections that found no room here: 2
