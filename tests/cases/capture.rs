@@ -193,6 +193,31 @@ fn a_packet_is_cut_to_the_length_asked_for() {
 }
 
 #[test]
+fn a_capture_at_named_devices_is_of_those_alone() {
+    let Some(lab) = Lab::start("a_capture_at_named_devices_is_of_those_alone") else { return };
+    let file = lab.directory().join("at.pcapng");
+    let args = ["-i", "node:vweb0", "-i", "eth1", "-w", file.to_str().expect("text"), "udp and dst port 3306"];
+    let child = capture(&lab, &args, Stdio::null());
+    datagrams(&lab, "web-0", SERVER, (2, 10), true);
+    interrupted(child);
+    let packets = tshark(&file);
+    let places: BTreeSet<&str> = packets.iter().map(|packet| packet.place.as_str()).collect();
+    assert_eq!((packets.len(), places), (4, BTreeSet::from(["node:eth1", "node:vweb0"])), "{packets:#?}");
+}
+
+#[test]
+fn a_device_that_nobody_has_is_refused_with_those_there_are() {
+    let Some(lab) = Lab::start("a_device_that_nobody_has_is_refused_with_those_there_are") else { return };
+    let mut command = Command::new(binary());
+    command.args(["capture", "--pod", "shop/web-0", "--no-kube", "-w", "-", "-i", "eth9", "--inventory"]);
+    command.arg(lab.inventory()).stdin(Stdio::null());
+    let output = lab.on("node").enter(|| command.output()).expect("start netprobe");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("`eth9`") && said.contains("node:eth1") && said.contains("pod:eth0"), "{said}");
+}
+
+#[test]
 fn a_reader_that_goes_ends_the_capture() {
     let Some(lab) = Lab::start("a_reader_that_goes_ends_the_capture") else { return };
     let mut child = capture(&lab, &["-w", "-", "udp"], Stdio::piped());
