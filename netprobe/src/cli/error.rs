@@ -31,7 +31,9 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
         _ if text.contains(" insns (limit ") => {
             Some("report this kernel's release and the message: its verifier is the cause")
         }
-        ErrorKind::PermissionDenied => Some("run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"),
+        ErrorKind::PermissionDenied => {
+            Some("run as root, or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST")
+        }
         ErrorKind::NotFound if text.contains("/sys/kernel/btf") => Some("the kernel needs CONFIG_DEBUG_INFO_BTF=y"),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("make room, or name a file on another disk"),
         _ => None,
@@ -88,7 +90,7 @@ mod tests {
         assert_eq!(
             lines(&failed(ErrorKind::PermissionDenied, "load kfree_skb")),
             "netprobe: load kfree_skb: permission denied\n  \
-             try: run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+             try: run as root, or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST"
         );
     }
 
