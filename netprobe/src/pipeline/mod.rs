@@ -110,6 +110,8 @@ pub struct Pipeline {
     waiting: BTreeMap<u64, u64>,
     /// Journeys whose verdict waits for facts.
     asking: BTreeMap<u64, Asking>,
+    /// Journeys that were judged without the facts they asked for, and what they asked.
+    unanswered: BTreeMap<u64, BTreeSet<Question>>,
     /// Questions nobody has taken yet.
     questions: BTreeSet<Question>,
     shown: HashMap<u64, u64>,
@@ -140,6 +142,7 @@ impl Pipeline {
             unsettled: BTreeMap::new(),
             waiting: BTreeMap::new(),
             asking: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             questions: BTreeSet::new(),
             shown: HashMap::new(),
             answered: BTreeSet::new(),
@@ -211,7 +214,7 @@ impl Pipeline {
                 self.flows.before(&event, known);
                 self.facts.apply(&event);
                 if let FactsEvent::Answer(answer) = &*event {
-                    self.answered(answer.question);
+                    self.answered(answer.question, answer.mono_ns);
                 }
                 if event.changes_names() {
                     self.rename();
@@ -259,6 +262,7 @@ impl Pipeline {
             self.unsettled.remove(&journey.id);
             self.waiting.remove(&journey.id);
             self.asking.remove(&journey.id);
+            self.unanswered.remove(&journey.id);
         }
         self.tell_counts(now_ns, false, out)?;
         progress.shown += self.show_due_table(now_ns, out)?;
@@ -399,11 +403,18 @@ impl Pipeline {
         questions
     }
 
-    /// An answer came: journeys that wait for it and nothing else are judged with the next tick.
-    fn answered(&mut self, question: Question) {
+    /// An answer came: journeys that wait for it and nothing else are judged with the next tick, and so are those that
+    /// could not wait for it.
+    fn answered(&mut self, question: Question, now_ns: u64) {
         for asking in self.asking.values_mut() {
             asking.questions.remove(&question);
         }
+        self.unanswered.retain(|id, questions| {
+            if questions.remove(&question) && questions.is_empty() {
+                self.unsettled.entry(*id).or_insert(now_ns);
+            }
+            !questions.is_empty()
+        });
     }
 
     /// Journeys that are quiet, or were long enough in motion, or whose wait is over.
@@ -446,6 +457,8 @@ impl Pipeline {
         if verdict == Verdict::Ask {
             self.questions.extend(&questions);
             self.asking.insert(id, Asking { until_ns, questions });
+        } else if patience == Patience::NoFacts && !questions.is_empty() {
+            self.unanswered.insert(id, questions);
         }
         let total = journey.steps.len() as u64 + journey.omitted;
         let before = self.shown.insert(id, total).unwrap_or(0);

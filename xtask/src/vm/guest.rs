@@ -113,6 +113,10 @@ fn stories() -> Result<()> {
     loopback()?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
     tell(&Event::Up { release: release.trim().to_owned(), seconds: uptime() })?;
+    if let Some(line) = &plan.line {
+        let output = Command::new("sh").args(["-c", &format!("exec 2>&1; {line}")]).output().context("run a shell")?;
+        tell(&Event::Said { said: ends(&String::from_utf8_lossy(&output.stdout)) })?;
+    }
     for story in &plan.stories {
         tell(&Event::Begin { story: story.clone() })?;
         let told = tell_story(story, &plan)?;
