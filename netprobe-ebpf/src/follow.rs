@@ -8,13 +8,13 @@ use netprobe_common::{
     config::{Filter, MODE_ALL, MODE_DNS, NS_FOLLOWED, NS_SHARED, NetnsSlot, Owner, Receiving},
     event::Conntrack,
     filter,
-    flow::{FlowKey, spread_words},
+    flow::{FlowKey, mapped_word, spread_words},
     limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
 };
 
 use crate::kernel::{
     CONFIG, config, conntrack,
-    header::{Ends, Headers, mapped_words},
+    header::{Ends, Headers},
     skb::Skb,
 };
 
@@ -114,7 +114,7 @@ fn address(bits: &AddressBits, words: (u64, u64), ip: &[u8; 16]) -> bool {
 #[inline(always)]
 pub(crate) fn may_have_ipv4(src: u32, dst: u32) -> bool {
     let Some(bits) = ADDRESS_BITS.get(0) else { return false };
-    bit(bits, mapped_words(src)) || bit(bits, mapped_words(dst))
+    bit(bits, (0, mapped_word(src))) || bit(bits, (0, mapped_word(dst)))
 }
 
 #[inline(always)]

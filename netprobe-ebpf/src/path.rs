@@ -133,21 +133,20 @@ struct At {
 #[inline(always)]
 fn send(skb: Skb, headers: &Headers, role: u32, ip: u64, at: &At) {
     let At { netns, place, location } = *at;
-    let now_ns = now();
     let ifindex = skb.device().map_or(0, Device::ifindex);
-    let key = PlaceKey { flow: headers.flow, netns, ifindex, place, detail: 0 };
+    let key = PlaceKey { flow: headers.flow.copied(), netns, ifindex, place, detail: 0 };
     // A closed window stops the sender: as rare as it is telling.
     let closed = headers.flags & ACK != 0 && headers.window == 0;
     let telling = (headers.flags & TELLING_FLAGS != 0 || closed) && place != PLACE_CONSUME;
-    let (seen, wanted) = count_place(&key, skb.len(), now_ns, telling);
+    let (seen, wanted) = count_place(&key, skb.len(), telling);
     if wanted {
-        emit::<Hop>(now_ns, |hop| {
+        emit::<Hop>(now(), |hop| {
             skb.store(headers, netns, &mut hop.head);
             skb.store_conntrack(&mut hop.ct);
             hop.place = place;
             hop.has_inner = u32::from(headers.inner.family != 0);
             hop.seen = seen;
-            hop.inner = headers.inner;
+            hop.inner = headers.inner.copied();
             hop.location = location;
             follow::remember(&hop.ct);
         });

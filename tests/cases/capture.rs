@@ -29,8 +29,14 @@ fn capture(lab: &Lab, args: &[&str], stdout: Stdio) -> Child {
     let mut command = Command::new(binary());
     command.args(["capture", "--pod", "shop/web-0", "--no-kube", "--inventory"]).arg(lab.inventory());
     command.arg("--ready-file").arg(&ready).args(args).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-    let child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
-    assert!(wait(READY, || ready.exists()), "the capture {args:?} was not ready");
+    let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
+    let over = |child: &mut Child| child.try_wait().is_ok_and(|status| status.is_some());
+    if !wait(READY, || ready.exists() || over(&mut child)) || over(&mut child) {
+        let _ = child.kill();
+        let mut said = String::new();
+        let _ = child.stderr.take().expect("stderr is a pipe").read_to_string(&mut said);
+        panic!("the capture {args:?} was not ready: {said}");
+    }
     child
 }
 
@@ -187,6 +193,31 @@ fn a_packet_is_cut_to_the_length_asked_for() {
 }
 
 #[test]
+fn a_capture_at_named_devices_is_of_those_alone() {
+    let Some(lab) = Lab::start("a_capture_at_named_devices_is_of_those_alone") else { return };
+    let file = lab.directory().join("at.pcapng");
+    let args = ["-i", "node:vweb0", "-i", "eth1", "-w", file.to_str().expect("text"), "udp and dst port 3306"];
+    let child = capture(&lab, &args, Stdio::null());
+    datagrams(&lab, "web-0", SERVER, (2, 10), true);
+    interrupted(child);
+    let packets = tshark(&file);
+    let places: BTreeSet<&str> = packets.iter().map(|packet| packet.place.as_str()).collect();
+    assert_eq!((packets.len(), places), (4, BTreeSet::from(["node:eth1", "node:vweb0"])), "{packets:#?}");
+}
+
+#[test]
+fn a_device_that_nobody_has_is_refused_with_those_there_are() {
+    let Some(lab) = Lab::start("a_device_that_nobody_has_is_refused_with_those_there_are") else { return };
+    let mut command = Command::new(binary());
+    command.args(["capture", "--pod", "shop/web-0", "--no-kube", "-w", "-", "-i", "eth9", "--inventory"]);
+    command.arg(lab.inventory()).stdin(Stdio::null());
+    let output = lab.on("node").enter(|| command.output()).expect("start netprobe");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("`eth9`") && said.contains("node:eth1") && said.contains("pod:eth0"), "{said}");
+}
+
+#[test]
 fn a_reader_that_goes_ends_the_capture() {
     let Some(lab) = Lab::start("a_reader_that_goes_ends_the_capture") else { return };
     let mut child = capture(&lab, &["-w", "-", "udp"], Stdio::piped());
@@ -207,12 +238,14 @@ fn a_reader_that_goes_ends_the_capture() {
     assert!(status.success(), "{said}");
 }
 
-/// Programs of ours at both sides of a device.
+/// Programs of ours at both sides of a device: held by TCX links, or, where the kernel knows none, by filters.
 fn attached(lab: &Lab, namespace: &str, device: &str) -> usize {
     let line = lab.on(namespace).run(&format!("ip -o link show dev {device}"));
     let index = line.split(':').next().and_then(|index| index.parse().ok()).expect("it begins with the index");
-    let count = |place| on_device(index, place).expect("the kernel knows TCX").len();
-    lab.on(namespace).enter(|| count(Place::TcxIngress) + count(Place::TcxEgress))
+    let count = |place| on_device(index, place).map_or(0, |programs| programs.len());
+    let links = lab.on(namespace).enter(|| count(Place::TcxIngress) + count(Place::TcxEgress));
+    let each = format!("tc filter show dev {device} ingress; tc filter show dev {device} egress");
+    links + lab.on(namespace).run(&each).lines().filter(|line| line.contains(" netprobe_")).count()
 }
 
 #[test]

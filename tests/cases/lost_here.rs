@@ -1,6 +1,14 @@
 //! Packets that are lost on this node, and what had them.
 
-use netprobe_tests::{Lab, SERVER, SERVER6, WEB_0};
+use std::{
+    env,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use netprobe_tests::{Lab, SERVER, SERVER6, WEB_0, wait};
 
 #[test]
 fn an_iptables_rule_is_named_with_its_text() {
@@ -10,6 +18,37 @@ fn an_iptables_rule_is_named_with_its_text() {
     finding.is_at("web-0", "node", "vweb0");
     assert_eq!((finding.text("/netfilter/hook"), finding.text("/netfilter/chain")), ("forward", "FORWARD"));
     finding.says("-s 10.61.7.10");
+}
+
+/// A program in `folder` that takes longer than a verdict waits, and then does what `name` does.
+fn slow(folder: &Path, name: &str) {
+    let file = folder.join(name);
+    let script =
+        format!("#!/bin/sh\nsleep 1.5\nPATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin exec {name} \"$@\"\n");
+    fs::write(&file, script).expect("write the program");
+    fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("let it run");
+}
+
+#[test]
+fn rules_that_are_read_late_are_named_late() {
+    let Some(lab) = Lab::start("rules_that_are_read_late_are_named_late") else { return };
+    lab.on("node").run("iptables -A FORWARD -s 10.61.7.10 -p udp --dport 3306 -j DROP");
+    for name in ["iptables-save", "iptables-nft-save"] {
+        slow(lab.directory(), name);
+    }
+    let path = format!("{}:{}", lab.directory().display(), env::var("PATH").expect("there is one"));
+    let probe = lab.netprobe_with(&[("PATH", &path)], &["trace", "--pod", "shop/web-0"]);
+    // One packet: a second would have the journey judged again in any case.
+    lab.on("web-0").enter(|| {
+        let socket = std::net::UdpSocket::bind((WEB_0.v4, 0)).expect("bind");
+        socket.send_to(b"word", SERVER).expect("send");
+    });
+    let first = probe.finding("netfilter-drop");
+    assert!(!first.value("/netfilter/chain").is_string(), "it was not read late: {first:#?}");
+    wait(Duration::from_secs(5), || probe.finding("netfilter-drop").value("/netfilter/chain").is_string());
+    let last = probe.settled().one("netfilter-drop");
+    assert_eq!(last.text("/netfilter/chain"), "FORWARD");
+    last.says("-s 10.61.7.10");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use std::{
 
 use netprobe::cli::demo::{
     namespace::{Namespace, sweep},
-    network::{DemoPod, Network, PODS, SERVER_V4, SERVER_V6},
+    network::{Network, PODS, SERVER_V4, SERVER_V6},
     traffic::{Echo, connect, datagram, word},
 };
 
@@ -30,7 +30,7 @@ pub mod findings;
 pub mod probe;
 
 pub use findings::{Finding, Run};
-pub use netprobe::cli::demo::network::LATE_POD;
+pub use netprobe::cli::demo::network::{DemoPod, LATE_POD};
 pub use probe::{Probe, Why, binary};
 
 /// How names of the tests' namespaces begin.
@@ -87,6 +87,11 @@ impl Lab {
     /// Makes one more pod, as a CNI does.
     pub fn add_pod(&mut self, pod: DemoPod) {
         self.network.add_pod(pod).expect("make the pod");
+    }
+
+    /// Takes a pod away, as a CNI does. Nobody may listen there.
+    pub fn remove_pod(&mut self, name: &str) {
+        self.network.remove_pod(name).expect("take the pod away");
     }
 
     /// A directory for files of this test; gone with the network.

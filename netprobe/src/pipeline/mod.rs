@@ -23,7 +23,7 @@ pub use dns::{DnsOptions, DnsView};
 pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
 use flows::Flows;
-pub use flows::rows_over;
+pub use flows::{Leaving, rows_over};
 use requests::Requests;
 
 use crate::{
@@ -34,11 +34,11 @@ use crate::{
     facts::FactsEvent,
     model::{
         asked::Question,
-        counted::CountedRows,
+        counted::{Counted, CountedRows},
         drops::{DropTable, Loss, Summary},
         facts::NodeFacts,
         finding::Finding,
-        flows::{FlowTable, Translation},
+        flows::{FlowTable, NatTable, Translation},
         inventory::Inventory,
         packet::Packet,
     },
@@ -112,6 +112,8 @@ pub struct Pipeline {
     waiting: BTreeMap<u64, u64>,
     /// Journeys whose verdict waits for facts.
     asking: BTreeMap<u64, Asking>,
+    /// Journeys that were judged without the facts they asked for, and what they asked.
+    unanswered: BTreeMap<u64, BTreeSet<Question>>,
     /// Questions nobody has taken yet.
     questions: BTreeSet<Question>,
     shown: HashMap<u64, u64>,
@@ -144,6 +146,7 @@ impl Pipeline {
             unsettled: BTreeMap::new(),
             waiting: BTreeMap::new(),
             asking: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             questions: BTreeSet::new(),
             shown: HashMap::new(),
             answered: BTreeSet::new(),
@@ -216,12 +219,14 @@ impl Pipeline {
                 }
             },
             Input::Facts(event) => {
+                let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
+                self.flows.before(&event, known);
                 self.facts.apply(&event);
                 if matches!(&*event, FactsEvent::Change(_)) {
                     self.requests.sign(&mut self.facts.journal);
                 }
                 if let FactsEvent::Answer(answer) = &*event {
-                    self.answered(answer.question);
+                    self.answered(answer.question, answer.mono_ns);
                 }
                 if event.changes_names() {
                     self.rename();
@@ -269,6 +274,7 @@ impl Pipeline {
             self.unsettled.remove(&journey.id);
             self.waiting.remove(&journey.id);
             self.asking.remove(&journey.id);
+            self.unanswered.remove(&journey.id);
         }
         self.tell_counts(now_ns, false, out)?;
         progress.shown += self.show_due_table(now_ns, out)?;
@@ -309,16 +315,39 @@ impl Pipeline {
         drops.table(now_ns, Known { decoder, names, facts, journeys })
     }
 
-    /// Who talks to whom at this moment; of `wanted` namespaces only, where they are given.
+    /// Shows flows and translations of these namespaces only; of all where it is none.
+    pub fn show_flows_of(&mut self, namespaces: Option<BTreeSet<u32>>) {
+        self.flows.show(namespaces);
+    }
+
+    /// Who talks to whom at this moment.
     #[must_use]
-    pub fn flow_table(&self, now_ns: u64, wanted: Option<&BTreeSet<u32>>) -> FlowTable {
-        self.flows.table(now_ns, self.known_for_flows(), wanted)
+    pub fn flow_table(&self, now_ns: u64) -> FlowTable {
+        self.flows.table(now_ns, self.known_for_flows())
+    }
+
+    /// What NAT makes of connections at this moment.
+    #[must_use]
+    pub fn nat_table(&self, now_ns: u64) -> NatTable {
+        self.flows.nat_table(now_ns, self.known_for_flows())
     }
 
     /// Translations that were not told yet.
-    pub fn fresh_translations(&mut self, wanted: Option<&BTreeSet<u32>>) -> Vec<Translation> {
+    pub fn fresh_translations(&mut self) -> Vec<Translation> {
         let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
-        self.flows.fresh_translations(known, wanted)
+        self.flows.fresh_translations(known)
+    }
+
+    /// What the event will take away from somebody: the rows counted by it are to be taken in before the event.
+    #[must_use]
+    pub fn leaving(&self, event: &FactsEvent) -> Option<Leaving> {
+        self.flows.leaving(event, &self.facts)
+    }
+
+    /// Positions of the rows that are told by what leaves.
+    #[must_use]
+    pub fn rows_leaving(&self, rows: &[Counted], leaving: &Leaving) -> BTreeSet<usize> {
+        self.flows.rows_leaving(rows, leaving, self.known_for_flows())
     }
 
     const fn known_for_flows(&self) -> flows::Known<'_> {
@@ -386,11 +415,18 @@ impl Pipeline {
         questions
     }
 
-    /// An answer came: journeys that wait for it and nothing else are judged with the next tick.
-    fn answered(&mut self, question: Question) {
+    /// An answer came: journeys that wait for it and nothing else are judged with the next tick, and so are those that
+    /// could not wait for it.
+    fn answered(&mut self, question: Question, now_ns: u64) {
         for asking in self.asking.values_mut() {
             asking.questions.remove(&question);
         }
+        self.unanswered.retain(|id, questions| {
+            if questions.remove(&question) && questions.is_empty() {
+                self.unsettled.entry(*id).or_insert(now_ns);
+            }
+            !questions.is_empty()
+        });
     }
 
     /// Journeys that are quiet, or were long enough in motion, or whose wait is over.
@@ -433,6 +469,8 @@ impl Pipeline {
         if verdict == Verdict::Ask {
             self.questions.extend(&questions);
             self.asking.insert(id, Asking { until_ns, questions });
+        } else if patience == Patience::NoFacts && !questions.is_empty() {
+            self.unanswered.insert(id, questions);
         }
         let total = journey.steps.len() as u64 + journey.omitted;
         let before = self.shown.insert(id, total).unwrap_or(0);

@@ -56,8 +56,9 @@ enum Other {
 /// What must cost less than tcpdump that writes the same packets.
 const FLOWS: &str = "netprobe flows, all pods and the node";
 const DNS: &str = "netprobe dns, all pods";
-const CAPTURE_96: &str = "netprobe capture -w, the sending pod, 96 bytes of each packet";
-const CAPTURE_FULL: &str = "netprobe capture -w, the sending pod, whole packets";
+const CAPTURE_96: &str = "netprobe capture -w, the sending pod, at the node's two devices, 96 bytes of each packet";
+const CAPTURE_FULL: &str = "netprobe capture -w, the sending pod, at the node's two devices, whole packets";
+const CAPTURE_INSIDE: &str = "netprobe capture -w, the same, and at the pod's own device, whole packets";
 const TRACE: &str = "netprobe trace, the sending pod";
 
 fn capture(name: &'static str, how: &[&'static str]) -> Tool {
@@ -80,8 +81,10 @@ fn subjects() -> Vec<Subject> {
         subject(trace(TRACE, lab::CLIENT), None, Other::None),
         subject(Tool::netprobe(FLOWS, &["flows", "-o", "json"]), None, Other::None),
         subject(Tool::netprobe(DNS, &["dns", "-o", "json"]), None, Other::None),
-        subject(capture(CAPTURE_96, &["--snap", "96"]), None, Other::None),
-        subject(capture(CAPTURE_FULL, &["--full"]), None, Other::None),
+        // The places where `tcpdump -i any` has the packets too.
+        subject(capture(CAPTURE_96, &["-i", "node:client0", "-i", "node:uplink0", "--snap", "96"]), None, Other::None),
+        subject(capture(CAPTURE_FULL, &["-i", "node:client0", "-i", "node:uplink0", "--full"]), None, Other::None),
+        subject(capture(CAPTURE_INSIDE, &["--full"]), None, Other::None),
         subject(Tool::tcpdump("tcpdump -i any -w, the same packets", &["-w", "FILE"]), None, Other::None),
         subject(Tool::tcpdump("tcpdump -i any, matching nothing", &["udp port 1"]), None, Other::None),
         subject(Tool::bpftrace("bpftrace, counting net_dev_queue", count), None, Other::None),

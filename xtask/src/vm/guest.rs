@@ -45,8 +45,8 @@ const MOUNTS: &[(&str, &str)] = &[
 const LINE: &str = "/dev/ttyS1";
 /// How a story says that its kernel cannot have it.
 const NOT_HERE: &str = "not on this kernel: ";
-/// How much of what a story printed is reported.
-const SAID: usize = 6000;
+/// How much of the begin and of the end of what a story printed is reported, bytes.
+const SAID: usize = 4000;
 
 /// As the first process: makes this a machine, has the stories run, and ends the machine. Else: runs the stories.
 pub(crate) fn run() -> Result<()> {
@@ -113,6 +113,10 @@ fn stories() -> Result<()> {
     loopback()?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
     tell(&Event::Up { release: release.trim().to_owned(), seconds: uptime() })?;
+    if let Some(line) = &plan.line {
+        let output = Command::new("sh").args(["-c", &format!("exec 2>&1; {line}")]).output().context("run a shell")?;
+        tell(&Event::Said { said: ends(&String::from_utf8_lossy(&output.stdout)) })?;
+    }
     for story in &plan.stories {
         tell(&Event::Begin { story: story.clone() })?;
         let told = tell_story(story, &plan)?;
@@ -150,11 +154,11 @@ fn tell_story(story: &str, plan: &Plan) -> Result<Story> {
     let said = String::from_utf8_lossy(&said).into_owned();
     let not_here = said.lines().find_map(|line| line.trim().strip_prefix(NOT_HERE));
     let (outcome, said) = match (ended, not_here) {
-        (None, _) => (Outcome::Late, end(&said)),
+        (None, _) => (Outcome::Late, ends(&said)),
         (Some(status), Some(why)) if status.success() => (Outcome::NotHere, why.to_owned()),
         // A name that fits no story makes a run of none, which is a success of nothing.
         (Some(status), None) if status.success() && said.contains("1 passed") => (Outcome::Passed, String::new()),
-        _ => (Outcome::Failed, end(&said)),
+        _ => (Outcome::Failed, ends(&said)),
     };
     Ok(Story { outcome, seconds: uptime() - before, said })
 }
@@ -167,11 +171,24 @@ fn end_group(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// The last [`SAID`] bytes or fewer.
-fn end(text: &str) -> String {
-    let mut from = text.len().saturating_sub(SAID);
-    while !text.is_char_boundary(from) {
-        from += 1;
+/// The begin and the end, [`SAID`] bytes each.
+fn ends(text: &str) -> String {
+    if text.len() <= 2 * SAID {
+        return text.to_owned();
     }
-    text[from..].to_owned()
+    let (head, tail) = (text.floor_char_boundary(SAID), text.ceil_char_boundary(text.len() - SAID));
+    format!("{}\n[..]\n{}", &text[..head], &text[tail..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_both_ends_of_a_long_text() {
+        assert_eq!(ends("short"), "short");
+        let long = format!("panicked{}FAILED", "é".repeat(2 * SAID));
+        let kept = ends(&long);
+        assert!(kept.starts_with("panicked") && kept.ends_with("FAILED") && kept.len() < 2 * SAID + 20);
+    }
 }

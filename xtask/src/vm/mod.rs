@@ -8,10 +8,12 @@ mod cpio;
 mod guest;
 mod image;
 mod kernel;
+mod page;
 mod qemu;
 mod report;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -21,7 +23,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub(crate) use guest::run as guest;
-pub(crate) use kernel::Kernel;
+use kernel::Kernel;
+pub(crate) use page::check as check_page;
 use report::{Outcome, Plan, Results};
 
 use crate::{
@@ -35,6 +38,15 @@ pub(crate) struct VmArgs {
     /// A kernel; all where none is named.
     #[arg(long = "kernel", value_enum, value_name = "KERNEL")]
     kernels: Vec<Kernel>,
+    /// Take the results over into docs/kernels.json and docs/kernels.md.
+    #[arg(long)]
+    publish: bool,
+    /// Of each file the first story, and all about what a kill leaves behind: what CI has time for.
+    #[arg(long, conflicts_with = "stories")]
+    brief: bool,
+    /// Run this line of a shell in the guest instead of stories, and show what it printed.
+    #[arg(long = "run", value_name = "LINE", conflicts_with_all = ["stories", "brief", "publish"])]
+    line: Option<String>,
     /// Stories whose name has one of these words; all where nothing is named.
     stories: Vec<String>,
 }
@@ -42,7 +54,15 @@ pub(crate) struct VmArgs {
 /// Guests without hardware help are this much slower, so that whatever waits in a story waits so much longer.
 const PATIENCE: u32 = 6;
 /// How long one story may take in a guest.
-const STORY: Duration = Duration::from_secs(240);
+const STORY: Duration = Duration::from_secs(600);
+
+/// Files of which `--brief` takes every story: what is left after a kill depends on the kernel most.
+const WHOLE: &[&str] = &["clsact", "kill_nine"];
+
+/// What CI runs: every kernel, briefly.
+pub(crate) fn brief(root: &Path) -> Result<()> {
+    run(root, &VmArgs { kernels: vec![], publish: false, brief: true, line: None, stories: vec![] })
+}
 
 /// Builds, boots each kernel, runs the stories, and fails if one of them did or could not tell.
 pub(crate) fn run(root: &Path, args: &VmArgs) -> Result<()> {
@@ -52,16 +72,24 @@ pub(crate) fn run(root: &Path, args: &VmArgs) -> Result<()> {
     setup::ensure_guests()?;
     let netprobe = build::release(root)?;
     let cases = build::stories(root)?;
-    let stories = chosen(&cases, &args.stories)?;
+    let all = listed(&cases)?;
+    let stories = if args.line.is_some() { vec![] } else { chosen(&all, args)? };
     let kernels = if args.kernels.is_empty() { &Kernel::ALL[..] } else { &args.kernels };
     let folder = build::target_dir(root)?.join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let mut failed = vec![];
     for kernel in kernels {
-        let plan = Plan { stories: stories.clone(), patience: PATIENCE, limit_seconds: STORY.as_secs() };
+        let line = args.line.clone();
+        let plan = Plan { stories: stories.clone(), line, patience: PATIENCE, limit_seconds: STORY.as_secs() };
         let results = one(root, *kernel, &plan, (&netprobe, &cases), &folder)?;
+        if args.line.is_some() {
+            continue;
+        }
         results.write(&folder.join(format!("{}.json", kernel.name())))?;
         say("vm", &format!("Linux {}: {}", results.release, results.summary()));
+        if args.publish {
+            page::publish(root, *kernel, &results, &all)?;
+        }
         failed.extend(results.failed().map(|story| format!("{} on {}", story, kernel.name())));
     }
     if !failed.is_empty() {
@@ -70,16 +98,34 @@ pub(crate) fn run(root: &Path, args: &VmArgs) -> Result<()> {
     Ok(())
 }
 
-/// The stories to run, as the test program names them.
-fn chosen(cases: &Path, words: &[String]) -> Result<Vec<String>> {
+/// The stories, as the test program names them: file and story.
+fn listed(cases: &Path) -> Result<Vec<String>> {
     let said = ask(Command::new(cases).args(["--list", "--format", "terse"]))?;
-    let names = said.lines().filter_map(|line| line.strip_suffix(": test"));
-    let wanted = |name: &&str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    let stories: Vec<String> = names.filter(wanted).map(str::to_owned).collect();
+    Ok(said.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+/// Those to run.
+fn chosen(all: &[String], args: &VmArgs) -> Result<Vec<String>> {
+    if args.brief {
+        return Ok(first_of_each(all));
+    }
+    let words = &args.stories;
+    let wanted = |name: &&String| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let stories: Vec<String> = all.iter().filter(wanted).cloned().collect();
     if stories.is_empty() {
         bail!("no story has {} in its name", words.join(" or "));
     }
     Ok(stories)
+}
+
+fn first_of_each(all: &[String]) -> Vec<String> {
+    let file = |story: &str| story.split_once("::").map_or(String::new(), |(file, _)| file.to_owned());
+    let mut seen = BTreeSet::new();
+    let wanted = |story: &&String| {
+        let file = file(story);
+        WHOLE.contains(&file.as_str()) || seen.insert(file)
+    };
+    all.iter().filter(wanted).cloned().collect()
 }
 
 fn one(root: &Path, kernel: Kernel, plan: &Plan, (netprobe, cases): (&Path, &Path), folder: &Path) -> Result<Results> {
@@ -108,4 +154,15 @@ fn one(root: &Path, kernel: Kernel, plan: &Plan, (netprobe, cases): (&Path, &Pat
         }
     }
     Ok(results)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn briefly_is_the_first_of_each_file_and_all_about_a_kill() {
+        let all = ["dns::a", "dns::b", "kill_nine::a", "kill_nine::b", "why::a"].map(str::to_owned);
+        assert_eq!(first_of_each(&all), ["dns::a", "kill_nine::a", "kill_nine::b", "why::a"]);
+    }
 }

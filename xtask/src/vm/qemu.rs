@@ -74,7 +74,9 @@ impl Guest<'_> {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("qemu-system-x86_64");
+        // A guest must not outlive whoever ends us.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         if hardware_help() {
             command.args(["-accel", "kvm"]);
         }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Plan {
     /// Stories, by their full names.
     pub(super) stories: Vec<String>,
+    /// A line of a shell to run instead.
+    pub(super) line: Option<String>,
     /// What times of stories are multiplied by.
     pub(super) patience: u32,
     /// How long one story may take.
@@ -40,7 +42,12 @@ pub(super) enum Event {
         #[serde(flatten)]
         told: Story,
     },
-    /// All stories ended.
+    /// What the line of a shell printed.
+    Said {
+        /// Both ends of it.
+        said: String,
+    },
+    /// All ended.
     Done,
 }
 
@@ -92,6 +99,7 @@ impl Results {
                 Some(line)
             }
             Event::Begin { .. } | Event::Done => None,
+            Event::Said { said } => Some(said),
             Event::End { story, told } => {
                 let line = match told.outcome {
                     Outcome::Passed => format!("ok      {story} ({:.0} s)", told.seconds),
