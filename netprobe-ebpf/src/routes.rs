@@ -33,10 +33,7 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let mut asked = question.addresses();
     let table = ctx.arg::<u64>(0) as u32;
     let rule = rules::asking(flow as u64, table);
-    let place = place(question, &asked, || match rule {
-        Some(rule) => rule.netns(),
-        None => NextHop::new(hop).netns(),
-    })?;
+    let place = place(question, &asked, || if rule.is_known() { rule.netns() } else { NextHop::new(hop).netns() })?;
     question.complete(&mut asked);
     let answer = Answer { table, err: ctx.arg::<u64>(3) as i32, hop: NextHop::new(hop), rule };
     send(&ctx, question, &asked, &place, &answer)
@@ -84,8 +81,8 @@ struct Answer {
     table: u32,
     err: i32,
     hop: NextHop,
-    /// The policy rule that led to the table.
-    rule: Option<PolicyRule>,
+    /// The policy rule that led to the table, or none.
+    rule: PolicyRule,
 }
 
 /// Whether it is not worth another look: nothing followed is on its way, and it asks for a packet
@@ -154,8 +151,8 @@ fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: 
         record.oif = question.oif();
         record.out_ifindex = answer.hop.ifindex();
         record.mark = question.mark();
-        record.has_rule = u32::from(answer.rule.is_some());
-        record.rule = answer.rule.map_or(0, PolicyRule::preference);
+        record.has_rule = u32::from(answer.rule.is_known());
+        record.rule = answer.rule.preference();
         record.stack_len = stack(ctx, &mut record.stack);
     });
     Some(())

@@ -34,23 +34,23 @@ fn note(rule: u64, question: u64) {
     }
 }
 
-/// The rule that asks `table` this question, if one does.
+/// The rule that asks `table` this question, or none.
 ///
 /// The address of the question is one on the stack, and comes again: so the rule must name the table, too, and is
 /// forgotten once it was asked for.
 #[inline(always)]
-pub(crate) fn asking(question: u64, table: u32) -> Option<PolicyRule> {
+pub(crate) fn asking(question: u64, table: u32) -> PolicyRule {
     if !has!(fib_rule_action) {
-        return None;
+        return PolicyRule::NONE;
     }
-    let now = RULING.get_ptr_mut(0)?;
+    let Some(now) = RULING.get_ptr_mut(0) else { return PolicyRule::NONE };
     // SAFETY: a per-CPU entry; only this CPU writes it.
     let ruling = unsafe { *now };
     if ruling.question != question {
-        return None;
+        return PolicyRule::NONE;
     }
     // SAFETY: as above.
     unsafe { (*now).question = 0 };
     let rule = PolicyRule::new(ruling.rule);
-    rule.looks_up(table).then_some(rule)
+    if rule.looks_up(table) { rule } else { PolicyRule::NONE }
 }

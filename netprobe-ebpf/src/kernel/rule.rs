@@ -5,11 +5,15 @@ use super::{offset, probe};
 /// `FR_ACT_TO_TBL` (`include/uapi/linux/fib_rules.h`): look a table up.
 const TO_TABLE: u8 = 1;
 
-/// The address of a `struct fib_rule`.
+/// The address of a `struct fib_rule`, or 0. Not an `Option`: the compiler leaves the address of `None` unset, and the
+/// verifier does not let that be kept.
 #[derive(Clone, Copy)]
 pub(crate) struct PolicyRule(u64);
 
 impl PolicyRule {
+    /// None.
+    pub(crate) const NONE: Self = Self(0);
+
     /// Wraps an address that need not be one any more: reads of it are checked.
     #[inline(always)]
     pub(crate) const fn new(address: u64) -> Self {
@@ -23,10 +27,16 @@ impl PolicyRule {
             && probe::<u32>(self.0, offset!(fib_rule_table)) == table
     }
 
-    /// Its preference.
+    /// There is one.
+    #[inline(always)]
+    pub(crate) const fn is_known(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Its preference; 0 where there is none.
     #[inline(always)]
     pub(crate) fn preference(self) -> u32 {
-        probe(self.0, offset!(fib_rule_pref))
+        if self.0 == 0 { 0 } else { probe(self.0, offset!(fib_rule_pref)) }
     }
 
     /// Inode number of its namespace.
