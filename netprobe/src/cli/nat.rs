@@ -55,7 +55,7 @@ pub struct NatArgs {
 pub fn run(args: &NatArgs) -> anyhow::Result<()> {
     let request = Request {
         command: "nat",
-        watch: Watch::Flows,
+        watch: Watch::Translations,
         filter: &[],
         select: &args.select,
         default: Some(Target::All),

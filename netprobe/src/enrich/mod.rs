@@ -12,13 +12,14 @@ use names::Names;
 use crate::model::{
     facts::NodeFacts,
     known::{Known, Why},
-    packet::Packet,
+    packet::{Packet, Place, What},
     sighting::{Side, Sighting},
 };
 
 /// Names the packet's namespace, device and ends.
 #[must_use]
 pub fn sighting(packet: Packet, names: &Names, facts: &NodeFacts) -> Sighting {
+    let packet = as_pod_saw(packet, facts);
     let side = match packet.netns {
         0 => Side::Unknown,
         inum if inum == facts.node => Side::Node,
@@ -43,4 +44,17 @@ pub fn sighting(packet: Packet, names: &Names, facts: &NodeFacts) -> Sighting {
         destination: flow.map_or_else(nobody, |f| names.address(f.dst.ip())),
         packet,
     }
+}
+
+/// A DNS message that crossed the node's end of a pod's link is told as it crossed the pod's own end: what comes in here has
+/// left there.
+fn as_pod_saw(mut packet: Packet, facts: &NodeFacts) -> Packet {
+    let What::Dns { place, .. } = &mut packet.what else { return packet };
+    if packet.netns == facts.node
+        && let Some((inum, end)) = facts.behind(packet.ifindex)
+    {
+        (packet.netns, packet.ifindex) = (inum, end);
+        *place = if *place == Place::Receive { Place::Transmit } else { Place::Receive };
+    }
+    packet
 }

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use super::answers::Answers;
 use crate::{
     correlate::conversations::{Conversation, join},
     enrich::names::Names,
@@ -13,7 +14,7 @@ use crate::{
         counted::{Counted, CountedRows},
         facts::NodeFacts,
         flow::Proto,
-        flows::{Amount, Amounts, DeviceRow, FlowLine, FlowTable, State, Translation},
+        flows::{Amount, Amounts, DeviceRow, FlowLine, FlowTable, NameSource, PeerName, State, Translation},
         identity::Pod,
         inventory::Inventory,
         sighting::Side,
@@ -49,6 +50,8 @@ pub(super) struct Known<'a> {
     pub(super) names: &'a Names,
     pub(super) facts: &'a NodeFacts,
     pub(super) inventory: &'a Inventory,
+    /// What pods were told by DNS.
+    pub(super) answers: &'a Answers,
 }
 
 /// Sums by device and by peer.
@@ -69,6 +72,8 @@ struct Line {
     retransmits: u64,
     states: BTreeMap<State, u64>,
     nat: Option<Arc<Translation>>,
+    /// The name that the pod got the peer's address for, kept when the pod is gone.
+    asked_for: Option<Arc<str>>,
     first_ns: u64,
     last_ns: u64,
 }
@@ -167,11 +172,11 @@ impl Sums {
                     self.pods.insert(place.party.unwrap_or(0), pod);
                 }
             }
-            self.add_lines(&conversation, &view);
+            self.add_lines(&conversation, &view, known.answers);
         }
     }
 
-    fn add_lines(&mut self, conversation: &Conversation<'_>, view: &View) {
+    fn add_lines(&mut self, conversation: &Conversation<'_>, view: &View, answers: &Answers) {
         let (Some(original), Some(reply)) = (conversation.original, conversation.reply()) else { return };
         let parties: BTreeSet<Party> = view.places.iter().map(|place| place.party).collect();
         for party in parties {
@@ -187,7 +192,10 @@ impl Sums {
                 self.more += 1;
                 continue;
             }
-            self.lines.entry(key).or_default().add(conversation, view, party);
+            let line = self.lines.entry(key).or_default();
+            line.add(conversation, view, party);
+            let asked_for = party.and_then(|inum| answers.name_of(inum, peer)).cloned();
+            line.asked_for = asked_for.or_else(|| line.asked_for.take());
         }
     }
 }
@@ -231,7 +239,7 @@ impl Line {
             peer: SocketAddr::new(peer, if initiated { port } else { 0 }),
             served_port: if initiated { 0 } else { port },
             initiated,
-            name: name_of(peer, known),
+            name: name_of(peer, known).or_else(|| self.asked_for.as_deref().map(|name| named(name, NameSource::Dns))),
             devices: self.devices.iter().cloned().collect(),
             connections: self.connections,
             amounts: self.amounts,
@@ -389,19 +397,22 @@ fn is_nodes(conversation: &Conversation<'_>, known: Known<'_>) -> bool {
     src.is_some_and(|ip| known.facts.node().is_some_and(|node| node.owns(ip)))
 }
 
-/// Name of a peer: a pod, a service, a node.
-fn name_of(ip: IpAddr, known: Known<'_>) -> Option<String> {
-    let pod = known.names.address(ip).yes().map(ToString::to_string);
+fn named(text: impl ToString, source: NameSource) -> PeerName {
+    PeerName { text: text.to_string(), source }
+}
+
+/// Name of a peer in the cluster: a pod, a service, a node.
+fn name_of(ip: IpAddr, known: Known<'_>) -> Option<PeerName> {
+    let Known { names, inventory, .. } = known;
+    let pod = names.address(ip).yes().map(|pod| named(pod, NameSource::Pod));
     let service = || {
-        known
-            .inventory
-            .services
-            .iter()
-            .find(|s| s.cluster_ips.contains(&ip))
-            .map(|s| format!("{}/{} (service)", s.namespace, s.name))
+        let service = inventory.services.iter().find(|s| s.cluster_ips.contains(&ip))?;
+        Some(named(format!("{}/{} (service)", service.namespace, service.name), NameSource::Service))
     };
-    let node =
-        || known.inventory.nodes.iter().find(|(_, ips)| ips.contains(&ip)).map(|(name, _)| format!("{name} (node)"));
+    let node = || {
+        let (name, _) = inventory.nodes.iter().find(|(_, ips)| ips.contains(&ip))?;
+        Some(named(format!("{name} (node)"), NameSource::Node))
+    };
     pod.or_else(service).or_else(node)
 }
 

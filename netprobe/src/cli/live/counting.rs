@@ -2,10 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{
-    Live, Watch,
-    devices::{own, wanted},
-};
+use super::{Live, Watch, devices::wanted};
 use crate::{
     decode::counted::counted,
     model::counted::{Counted, CountedRows},
@@ -21,9 +18,11 @@ impl Live {
     pub(super) fn classify(&mut self) {
         let namespaces = self.namespaces.clone();
         let wanted = match self.watch {
-            Watch::Packets if self.dns => own(self.pipeline.facts(), namespaces.as_ref()),
-            Watch::Packets | Watch::Drops => return,
-            Watch::Flows => wanted(self.pipeline.facts(), namespaces.as_ref()),
+            Watch::Packets if !self.dns => return,
+            Watch::Drops => return,
+            // Whoever is followed: behind DNAT the query goes to another pod.
+            Watch::Packets => wanted(self.pipeline.facts(), None),
+            Watch::Flows | Watch::Translations => wanted(self.pipeline.facts(), namespaces.as_ref()),
             Watch::Capture(_) => self.capture_places(namespaces.as_ref()),
         };
         let facts = &self.facts;
@@ -45,6 +44,8 @@ impl Live {
 
     /// Reads the counted flows, and takes those that are over out of the kernel's table.
     fn take_counted(&mut self, now_ns: u64, shown: bool) -> Result<()> {
+        // The answers that came before these connections.
+        self.take_records();
         let keyed = self.attached.counted()?;
         let rows: Vec<Counted> = keyed.iter().map(|(key, row)| counted(key, row)).collect();
         let over = rows_over(&rows, now_ns);
