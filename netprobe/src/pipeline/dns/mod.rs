@@ -164,10 +164,14 @@ impl Dns {
                 }
             }
             // In the pod, or where the node's device gives it to the pod.
-            What::Hop { place, head, inner: Some(about), .. }
+            What::Hop { place, head, inner: Some(about), ct, .. }
                 if (sighting.side, *place) == (Side::Pod, Place::Receive)
                     || (sighting.side, *place) == (Side::Node, Place::Transmit) =>
             {
+                // An error carries the entry of the packet that it is about.
+                if let Some(ct) = ct {
+                    self.translation(ct, packet.mono_ns);
+                }
                 if let Some(error) = head.flow.filter(|_| head.icmp.is_some_and(is_unreachable)) {
                     self.unreachable(sighting, about, error.src.ip());
                 }
