@@ -256,10 +256,12 @@ crate::wire! {
         pub packets: u64,
         /// Bytes, as `skb->len` says.
         pub bytes: u64,
-        /// When the last one came, `CLOCK_MONOTONIC` nanoseconds.
+        /// When the last one came, `CLOCK_MONOTONIC` nanoseconds: up to a jiffy early.
         pub last_ns: u64,
         /// When the credit was last raised, `CLOCK_MONOTONIC` nanoseconds.
         pub refill_ns: u64,
+        /// `jiffies` when `last_ns` was read.
+        pub jiffy: u64,
         /// Records that may still be sent at once.
         pub credit: u32,
         /// Records sent.

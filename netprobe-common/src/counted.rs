@@ -30,7 +30,7 @@ crate::wire! {
         pub bytes: u64,
         /// First packet, `CLOCK_MONOTONIC` nanoseconds.
         pub first_ns: u64,
-        /// Last packet, likewise.
+        /// Last packet, `CLOCK_MONOTONIC_COARSE` nanoseconds: some milliseconds early, so it may lie before `first_ns`.
         pub last_ns: u64,
         /// First packet with SYN, likewise; 0 for none.
         pub syn_ns: u64,

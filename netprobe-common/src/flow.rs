@@ -35,6 +35,47 @@ impl FlowKey {
         Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..*self }
     }
 
+    /// The flow whose five words these are, in memory order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u64; 5]) -> Self {
+        // SAFETY: five words are as long and as aligned as a flow, of which every bit pattern is valid.
+        unsafe { core::mem::transmute(words) }
+    }
+
+    /// The last word: ports in host order, protocol, family and EtherType.
+    #[inline(always)]
+    #[must_use]
+    pub const fn last_word(ports: (u16, u16), proto: u8, family: u8, ether_type: u16) -> u64 {
+        let ([a, b], [c, d], [e, f]) = (ports.0.to_ne_bytes(), ports.1.to_ne_bytes(), ether_type.to_ne_bytes());
+        u64::from_ne_bytes([a, b, c, d, proto, family, e, f])
+    }
+
+    /// A copy, made by words. A compiler that is free to choose calls a function that copies bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let from = (&raw const *self).cast::<u64>();
+        // SAFETY: a flow is five aligned words.
+        let word = |at: usize| unsafe { from.add(at).read_volatile() };
+        Self::from_words([word(0), word(1), word(2), word(3), word(4)])
+    }
+
+    /// Writes all of it, by words likewise.
+    #[inline(always)]
+    pub fn put(&mut self, words: [u64; 5]) {
+        let to = (&raw mut *self).cast::<u64>();
+        let [a, b, c, d, e] = words;
+        // SAFETY: a flow is five aligned words, and every bit pattern is valid.
+        unsafe {
+            to.write_volatile(a);
+            to.add(1).write_volatile(b);
+            to.add(2).write_volatile(c);
+            to.add(3).write_volatile(d);
+            to.add(4).write_volatile(e);
+        }
+    }
+
     /// Source and destination address, each as two words in memory order.
     #[inline(always)]
     #[must_use]
@@ -47,10 +88,11 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub fn canonical(&self) -> Self {
-        let (src, dst) = self.ends();
-        let swap = src.0 > dst.0 || (src.0 == dst.0 && (src.1 > dst.1 || (src.1 == dst.1 && self.sport > self.dport)));
-        let ordered = if swap { self.reversed() } else { *self };
-        Self { ether_type: 0, ..ordered }
+        let [a, b, c, d, last] = *crate::wire::words_of::<Self, 5>(self);
+        let swap = a > c || (a == c && (b > d || (b == d && self.sport > self.dport)));
+        let ports = if swap { (self.dport, self.sport) } else { (self.sport, self.dport) };
+        let last = Self::last_word(ports, last.to_ne_bytes()[4], last.to_ne_bytes()[5], 0);
+        Self::from_words(if swap { [c, d, a, b, last] } else { [a, b, c, d, last] })
     }
 }
 
@@ -60,6 +102,15 @@ impl FlowKey {
 pub const fn words(address: &[u8; 16]) -> (u64, u64) {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
     (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
+}
+
+/// The second of the two words of an IPv4 address (its bytes in network order, as a number read from memory) as
+/// [`mapped`] writes it; the first is 0.
+#[inline(always)]
+#[must_use]
+pub const fn mapped_word(address: u32) -> u64 {
+    let [a, b, c, d] = address.to_ne_bytes();
+    u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])
 }
 
 /// A number that spreads addresses over a table: the last bits of it are as good as the first.

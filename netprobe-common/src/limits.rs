@@ -23,9 +23,8 @@ pub const DROPS_MAX: u32 = 8_192;
 /// Rows of the table of counted flows: 50,000 connections at two devices and in two directions. Not allocated before
 /// they are needed.
 pub const COUNTED_MAX: u32 = 200_000;
-/// Bytes of a `struct sk_buff` that a classifier copies at once: up to where the fields it needs end (232 bytes are all of
-/// it on the kernels seen).
-pub const SKB_BYTES: usize = 232;
+/// Bytes of a `struct sk_buff` that a classifier copies at once: device and conntrack entry lie within on the kernels seen.
+pub const SKB_BYTES: usize = 112;
 /// Ring bytes. 4 MiB hold about 13,000 records, which is 100 ms at 130,000 records a second; its
 /// pages count in the process's resident memory.
 pub const RING_BYTES: u32 = 4 << 20;

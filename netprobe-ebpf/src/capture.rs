@@ -128,8 +128,8 @@ fn send(packet: &Classified<'_>, headers: Option<&Headers>, at: &At) -> bool {
         captured.how = at.how;
         captured.vlan = packet.vlan();
         if let Some(headers) = headers {
-            end.flow = headers.flow;
-            end.other = other(packet, at);
+            end.flow = headers.flow.copied();
+            store_other(packet, at, &mut end.other);
         }
     };
     let snap = config!(snap);
@@ -153,13 +153,15 @@ fn send(packet: &Classified<'_>, headers: Option<&Headers>, at: &At) -> bool {
     }
 }
 
-/// The other form of a translated packet, from the room of its direction.
+/// Writes the other form of a translated packet, from the room of its direction.
 #[inline(always)]
-fn other(packet: &Classified<'_>, at: &At) -> FlowKey {
+fn store_other(packet: &Classified<'_>, at: &At, to: &mut FlowKey) {
     match FORM_ROOM.get_ptr_mut(u32::from(packet.egress)) {
         // SAFETY: a per-CPU entry of this direction's program, which does not run twice at once.
-        Some(room) if at.how & (CAPTURED_BEFORE_NAT | CAPTURED_AFTER_NAT) != 0 => unsafe { (*room).other },
-        _ => FlowKey::EMPTY,
+        Some(room) if at.how & (CAPTURED_BEFORE_NAT | CAPTURED_AFTER_NAT) != 0 => unsafe {
+            *to = (*room).other.copied()
+        },
+        _ => to.put([0; 5]),
     }
 }
 
@@ -173,7 +175,7 @@ fn is_followed(headers: &Headers, room: &mut Room, how: u32) -> bool {
         return false;
     }
     follow::has_followed_address(&headers.inner) || {
-        room.key = FlowKey { ether_type: 0, ..headers.inner };
+        room.key = bare(&headers.inner);
         known(room) != 0
     }
 }
@@ -185,32 +187,45 @@ fn translation(entry: u64, headers: &Headers, room: &mut Room, arriving: bool) -
     if entry == 0 && !arriving {
         return 0;
     }
-    room.key = FlowKey { ether_type: 0, ..headers.flow };
-    let how = match remembered(room) {
-        Some(how) => how,
-        None if entry == 0 => 0,
-        None => {
-            remember(entry, room);
-            known(room)
-        }
-    };
+    room.key = bare(&headers.flow);
+    let mut how = remembered(room);
+    if how == UNKNOWN && entry != 0 {
+        remember(entry, room);
+        how = remembered(room);
+    }
+    if how == UNKNOWN {
+        how = 0;
+    }
     room.other.ether_type = headers.flow.ether_type;
     how
 }
 
-/// Looks `room.key` up, and puts the other form into `room.other`. None where it was never looked at.
+/// The flow without its EtherType, as [`FORMS`] has it.
 #[inline(always)]
-fn remembered(room: &mut Room) -> Option<u32> {
+fn bare(flow: &FlowKey) -> FlowKey {
+    let mut flow = flow.copied();
+    flow.ether_type = 0;
+    flow
+}
+
+/// No value of `Form::how`. A number, because of an `Option` the compiler reads the value also where there is none, which
+/// the verifier refuses.
+const UNKNOWN: u32 = u32::MAX;
+
+/// Looks `room.key` up, and puts the other form into `room.other`. [`UNKNOWN`] where it was never looked at.
+#[inline(always)]
+fn remembered(room: &mut Room) -> u32 {
     let key: &FlowKey = &room.key;
     // SAFETY: a row that is being replaced may be read half old, half new; both halves are of the same key.
-    let form = unsafe { FORMS.get(key) }?;
-    room.other = form.other;
-    Some(form.how)
+    let Some(form) = (unsafe { FORMS.get(key) }) else { return UNKNOWN };
+    room.other = form.other.copied();
+    form.how
 }
 
 #[inline(always)]
 fn known(room: &mut Room) -> u32 {
-    remembered(room).unwrap_or(0)
+    let how = remembered(room);
+    if how == UNKNOWN { 0 } else { how }
 }
 
 /// Remembers all forms of the entry's flow, or that `room.key` is none of ours.
@@ -279,7 +294,7 @@ pub(crate) fn dropped(role: u32, headers: &Headers, at: &Dropped) -> Option<()> 
     let room = FORM_ROOM.get_ptr_mut(OF_DROPS)?;
     // SAFETY: a per-CPU entry that only `kfree_skb` uses, which does not run twice at once.
     let room = unsafe { &mut *room };
-    room.key = FlowKey { ether_type: 0, ..headers.flow };
+    room.key = bare(&headers.flow);
     let how = known(room);
     let ours = role & NS_FOLLOWED != 0 || how != 0 || follow::has_followed_address(&headers.flow);
     if !ours || !(follow::passes_as(headers, &headers.flow) || (how != 0 && follow::passes_as(headers, &room.other))) {

@@ -38,7 +38,7 @@ pub(crate) fn send(skb: Skb, headers: &Headers, ip: u64, at: &Seen) {
     let payload = ip + u64::from(headers.ip_len - headers.payload_len);
     let linear = skb.linear_end().saturating_sub(payload);
     emit::<DnsHead>(now(), |record| {
-        record.flow = headers.flow;
+        record.flow = headers.flow.copied();
         record.netns = at.netns;
         record.ifindex = skb.device().map_or(0, Device::ifindex);
         record.place = at.place;
@@ -79,35 +79,43 @@ pub(crate) fn look(ctx: &TcContext, egress: bool) -> Option<()> {
         return None;
     }
     let packet = Classified::new(ctx, egress)?;
-    follow_packet(&packet, packet.headers()?, receiving, same)
-}
-
-/// Tells of a followed packet, and sends the message that it carries. A function of its own, for its stack.
-#[inline(never)]
-fn follow_packet(packet: &Classified<'_>, headers: &Headers, receiving: &mut Receiving, same: bool) -> Option<()> {
-    let (netns, ifindex) = (packet.netns(), packet.ifindex());
-    let role = follow::role(netns);
-    if role == 0 || !follow::packet_or(role, headers, || same && receiving.netns == netns) {
+    let headers = packet.headers()?;
+    // One after the other and not one within the other, for the stack.
+    let netns = followed_in(&packet, headers, receiving, same);
+    if netns == 0 {
         return None;
     }
-    if !packet.egress {
-        receiving.skb = packet.address();
-        (receiving.netns, receiving.ifindex, receiving.followed) = (netns, ifindex, 1);
-    }
-    hop(packet, headers, netns);
-    if is_message(headers) && (role & NS_POD != 0 || follow::leads_to_pod(netns, ifindex)) {
-        message(packet, headers, netns);
-    }
+    hop(&packet, headers, netns);
+    send_message(&packet, headers);
     Some(())
 }
 
-/// Beside the counting of flows: sends the message, where the packet carries one and a pod is at the other end of the link.
+/// The packet's namespace, if it is followed; else 0. A function of its own, for its stack.
+#[inline(never)]
+fn followed_in(packet: &Classified<'_>, headers: &Headers, receiving: &mut Receiving, same: bool) -> u32 {
+    let netns = packet.netns();
+    let role = follow::role(netns);
+    if role == 0 || !follow::packet_or(role, headers, || same && receiving.netns == netns) {
+        return 0;
+    }
+    if !packet.egress {
+        receiving.skb = packet.address();
+        (receiving.netns, receiving.ifindex, receiving.followed) = (netns, packet.ifindex(), 1);
+    }
+    netns
+}
+
+/// Sends the message, where the packet carries one and a pod is at one end of the link.
+#[inline(always)]
+pub(crate) fn send_message(packet: &Classified<'_>, headers: &Headers) {
+    if is_message(headers) {
+        at_a_pod(packet, headers);
+    }
+}
+
 /// A function of its own, for its stack.
 #[inline(never)]
-pub(crate) fn beside_flows(packet: &Classified<'_>, headers: &Headers) {
-    if !is_message(headers) {
-        return;
-    }
+fn at_a_pod(packet: &Classified<'_>, headers: &Headers) {
     let netns = packet.netns();
     if follow::role(netns) & NS_POD != 0 || follow::leads_to_pod(netns, packet.ifindex()) {
         message(packet, headers, netns);
@@ -123,20 +131,19 @@ const fn place(packet: &Classified<'_>) -> u32 {
 /// Sends the packet as one that crosses a device: not every one of a flow. A function of its own, for its stack.
 #[inline(never)]
 fn hop(packet: &Classified<'_>, headers: &Headers, netns: u32) {
-    let now_ns = now();
     let place = place(packet);
-    let key = PlaceKey { flow: headers.flow, netns, ifindex: packet.ifindex(), place, detail: 0 };
-    let (seen, wanted) = count_place(&key, packet.len(), now_ns, is_telling(headers));
+    let key = PlaceKey { flow: headers.flow.copied(), netns, ifindex: packet.ifindex(), place, detail: 0 };
+    let (seen, wanted) = count_place(&key, packet.len(), is_telling(headers));
     if !wanted {
         return;
     }
-    emit::<Hop>(now_ns, |hop| {
+    emit::<Hop>(now(), |hop| {
         packet.store(headers, netns, &mut hop.head);
         packet.store_conntrack(&mut hop.ct);
         hop.place = place;
         hop.has_inner = u32::from(headers.inner.family != 0);
         hop.seen = seen;
-        hop.inner = headers.inner;
+        hop.inner = headers.inner.copied();
         hop.location = 0;
         follow::remember(&hop.ct);
     });
@@ -147,7 +154,7 @@ fn hop(packet: &Classified<'_>, headers: &Headers, netns: u32) {
 fn message(packet: &Classified<'_>, headers: &Headers, netns: u32) {
     let at = packet.link_header() + headers.ip_len.wrapping_sub(headers.payload_len);
     emit::<DnsHead>(now(), |record| {
-        record.flow = headers.flow;
+        record.flow = headers.flow.copied();
         record.netns = netns;
         record.ifindex = packet.ifindex();
         record.place = place(packet);

@@ -41,14 +41,14 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
     if !ours {
         return None;
     }
-    let (now_ns, location) = (now(), ctx.arg(1));
+    let location = ctx.arg(1);
     let owner = follow::owner(&headers.flow.src).or_else(|| follow::owner(&headers.flow.dst));
     let key = DropKey { location, netns, ifindex, reason, owner: owner.map_or(0, |o| o.owner) };
-    let (seen, wanted) = count_drop(&key, skb.len(), now_ns);
+    let (seen, wanted) = count_drop(&key, skb.len());
     if !wanted {
         return None;
     }
-    emit::<SkbDrop>(now_ns, |drop| {
+    emit::<SkbDrop>(now(), |drop| {
         skb.store(headers, netns, &mut drop.head);
         skb.store_conntrack(&mut drop.ct);
         drop.location = location;

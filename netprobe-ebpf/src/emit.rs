@@ -1,7 +1,10 @@
 //! The only writer of the ring, and of the tables of what was not written there.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_skb_load_bytes},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_skb_load_bytes},
+    },
     macros::map,
     maps::{PerCpuArray, PerCpuHashMap, RingBuf},
     programs::TcContext,
@@ -111,16 +114,24 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// Nanoseconds on `CLOCK_MONOTONIC_COARSE`: some milliseconds behind, and a tenth of the price. Classifiers may ask for it,
+/// tracepoints not.
+#[inline(always)]
+pub(crate) fn about_now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
 /// Counts a packet (or look-up) at its place. Gives the number so far on this CPU, and whether
 /// it should be sent as a record too.
 #[inline(always)]
-pub(crate) fn count_place(key: &PlaceKey, bytes: u32, now_ns: u64, always: bool) -> (u64, bool) {
+pub(crate) fn count_place(key: &PlaceKey, bytes: u32, always: bool) -> (u64, bool) {
     if let Some(count) = PLACES.get_ptr_mut(key) {
         // SAFETY: a per-CPU value; only this CPU writes it.
         let count = unsafe { &mut *count };
-        return add(count, bytes, now_ns, always, BURST, REFILL_NS);
+        return add(count, bytes, always, BURST, REFILL_NS);
     }
-    if PLACES.insert(key, first(bytes, now_ns, BURST), 0).is_err() {
+    if PLACES.insert(key, first(bytes, BURST), 0).is_err() {
         lost(loss::PLACES_FULL);
     }
     (1, true)
@@ -128,33 +139,53 @@ pub(crate) fn count_place(key: &PlaceKey, bytes: u32, now_ns: u64, always: bool)
 
 /// Counts a drop in its row, likewise.
 #[inline(always)]
-pub(crate) fn count_drop(key: &DropKey, bytes: u32, now_ns: u64) -> (u64, bool) {
+pub(crate) fn count_drop(key: &DropKey, bytes: u32) -> (u64, bool) {
     if let Some(count) = DROPS.get_ptr_mut(key) {
         // SAFETY: a per-CPU value; only this CPU writes it.
         let count = unsafe { &mut *count };
-        return add(count, bytes, now_ns, false, DROP_BURST, DROP_REFILL_NS);
+        return add(count, bytes, false, DROP_BURST, DROP_REFILL_NS);
     }
-    if DROPS.insert(key, first(bytes, now_ns, DROP_BURST), 0).is_err() {
+    if DROPS.insert(key, first(bytes, DROP_BURST), 0).is_err() {
         lost(loss::DROPS_FULL);
     }
     (1, true)
 }
 
+/// `jiffies`: the verifier makes one load of it, where the clock takes tens of nanoseconds.
 #[inline(always)]
-fn first(bytes: u32, now_ns: u64, burst: u32) -> Count {
-    Count { packets: 1, bytes: u64::from(bytes), last_ns: now_ns, refill_ns: now_ns, credit: burst - 1, sent: 1 }
+fn jiffy() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_jiffies64() }
 }
 
 #[inline(always)]
-fn add(count: &mut Count, bytes: u32, now_ns: u64, always: bool, burst: u32, refill_ns: u64) -> (u64, bool) {
+fn first(bytes: u32, burst: u32) -> Count {
+    let now_ns = now();
+    Count {
+        packets: 1,
+        bytes: u64::from(bytes),
+        last_ns: now_ns,
+        refill_ns: now_ns,
+        jiffy: jiffy(),
+        credit: burst - 1,
+        sent: 1,
+    }
+}
+
+#[inline(always)]
+fn add(count: &mut Count, bytes: u32, always: bool, burst: u32, refill_ns: u64) -> (u64, bool) {
     count.packets += 1;
     count.bytes += u64::from(bytes);
-    count.last_ns = now_ns;
-    if count.credit == 0 {
-        let earned = now_ns.wrapping_sub(count.refill_ns) / refill_ns;
-        if earned != 0 {
-            count.credit = if earned > u64::from(burst) { burst } else { earned as u32 };
-            count.refill_ns = now_ns;
+    let jiffy = jiffy();
+    if count.jiffy != jiffy {
+        count.jiffy = jiffy;
+        count.last_ns = now();
+        if count.credit == 0 {
+            let earned = count.last_ns.wrapping_sub(count.refill_ns) / refill_ns;
+            if earned != 0 {
+                count.credit = if earned > u64::from(burst) { burst } else { earned as u32 };
+                count.refill_ns = count.last_ns;
+            }
         }
     }
     let send = always || count.credit != 0;

@@ -10,12 +10,11 @@ use aya_ebpf::{
 use netprobe_common::{
     config::loss,
     counted::{COUNTED_CONNTRACK, COUNTED_EGRESS, COUNTED_REPLY, FlowCount, FlowCountKey},
-    flow::FlowKey,
     limits::COUNTED_MAX,
 };
 
 use crate::{
-    emit::{lost, now},
+    emit::{about_now, lost, now},
     kernel::{
         classified::Classified,
         conntrack::{self, TupleCopy},
@@ -51,7 +50,7 @@ pub(crate) fn count(packet: &Classified<'_>, headers: &Headers) {
     let entry = packet.conntrack();
     set_key(room, packet, headers, entry);
     let (packets, bytes) = packet.on_the_wire(headers);
-    let seen = Seen { packets, bytes, now_ns: now() };
+    let seen = Seen { packets, bytes };
     let key: &FlowCountKey = &room.key;
     match COUNTED.get_ptr_mut(key) {
         Some(row) => add(row, headers, &seen),
@@ -63,7 +62,6 @@ pub(crate) fn count(packet: &Classified<'_>, headers: &Headers) {
 struct Seen {
     packets: u64,
     bytes: u64,
-    now_ns: u64,
 }
 
 #[inline(always)]
@@ -77,7 +75,7 @@ fn set_key(room: &mut Room, packet: &Classified<'_>, headers: &Headers, entry: O
             conntrack::original(entry, tuple, &mut key.flow);
             key.how |= if reply { COUNTED_CONNTRACK | COUNTED_REPLY } else { COUNTED_CONNTRACK };
         }
-        None => key.flow = headers.flow,
+        None => key.flow = headers.flow.copied(),
     }
 }
 
@@ -85,17 +83,18 @@ fn set_key(room: &mut Room, packet: &Classified<'_>, headers: &Headers, entry: O
 #[inline(always)]
 fn insert(room: &mut Room, packet: &Classified<'_>, headers: &Headers, entry: Option<(u64, bool)>, seen: &Seen) {
     let Room { key, row, tuple } = room;
+    let now_ns = now();
     row.packets = seen.packets;
     row.bytes = seen.bytes;
-    row.first_ns = seen.now_ns;
-    row.last_ns = seen.now_ns;
-    row.syn_ns = if headers.flags & SYN != 0 { seen.now_ns } else { 0 };
+    row.first_ns = now_ns;
+    row.last_ns = now_ns;
+    row.syn_ns = if headers.flags & SYN != 0 { now_ns } else { 0 };
     row.netns = packet.netns();
     row.next_seq = end_of(headers);
     row.retransmits = 0;
     (row.hole_from, row.hole_to, row.hole_ns) = (0, 0, 0);
     row.flags = u32::from(headers.flags);
-    row.reply = FlowKey::EMPTY;
+    row.reply.put([0; 5]);
     (row.status, row.zone) = (0, 0);
     if let Some((entry, _)) = entry {
         conntrack::reply(entry, tuple, &mut row.reply);
@@ -127,7 +126,7 @@ fn add(row: *mut FlowCount, headers: &Headers, seen: &Seen) {
     unsafe {
         raise(&raw mut (*row).packets, seen.packets);
         raise(&raw mut (*row).bytes, seen.bytes);
-        (*row).last_ns = seen.now_ns;
+        (*row).last_ns = about_now();
         if headers.flow.proto == TCP {
             segment(row, headers, seen);
         }
@@ -176,7 +175,7 @@ unsafe fn segment(row: *mut FlowCount, headers: &Headers, seen: &Seen) {
             (*row).flags = known | flags;
         }
         if headers.flags & SYN != 0 && (*row).syn_ns == 0 {
-            (*row).syn_ns = seen.now_ns;
+            (*row).syn_ns = now();
             (*row).next_seq = end_of(headers);
             return;
         }
@@ -187,10 +186,10 @@ unsafe fn segment(row: *mut FlowCount, headers: &Headers, seen: &Seen) {
         let (start, end, next) = (headers.seq, end_of(headers), (*row).next_seq);
         if next == 0 || after(end, next) {
             if next != 0 && after(start, next) {
-                ((*row).hole_from, (*row).hole_to, (*row).hole_ns) = (next, start, seen.now_ns);
+                ((*row).hole_from, (*row).hole_to, (*row).hole_ns) = (next, start, now());
             }
             (*row).next_seq = end;
-        } else if is_reordered(&*row, start, end, seen.now_ns) {
+        } else if is_reordered(&*row, start, end, now()) {
             if start == (*row).hole_from {
                 (*row).hole_from = end;
             }

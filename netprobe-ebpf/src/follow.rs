@@ -8,7 +8,7 @@ use netprobe_common::{
     config::{Filter, MODE_ALL, MODE_DNS, NS_FOLLOWED, NS_SHARED, NetnsSlot, Owner, Receiving},
     event::Conntrack,
     filter,
-    flow::{FlowKey, spread_words},
+    flow::{FlowKey, mapped_word, spread_words},
     limits::{ADDRESS_BITS_WORDS, ADDRESSES_MAX, FLOW_BITS_WORDS, FLOWS_MAX, NETNS_MAX, NETNS_SLOTS},
 };
 
@@ -114,9 +114,7 @@ fn address(bits: &AddressBits, words: (u64, u64), ip: &[u8; 16]) -> bool {
 #[inline(always)]
 pub(crate) fn may_have_ipv4(src: u32, dst: u32) -> bool {
     let Some(bits) = ADDRESS_BITS.get(0) else { return false };
-    // The words of `flow::mapped`, in memory order.
-    let words = |address: u32| (0, u64::from(address) << 32 | 0xffff_0000);
-    bit(bits, words(src)) || bit(bits, words(dst))
+    bit(bits, (0, mapped_word(src))) || bit(bits, (0, mapped_word(dst)))
 }
 
 #[inline(always)]
@@ -156,11 +154,12 @@ pub(crate) fn candidate(role: u32, skb: Skb, ip: u64) -> bool {
 #[inline(never)]
 fn glance(ip: u64) -> bool {
     let ends = Ends::read(ip);
-    if ends.all || may_have_address(&ends.flow) {
+    let Some(bits) = ADDRESS_BITS.get(0) else { return false };
+    if ends.all || bit(bits, ends.src) || bit(bits, ends.dst) {
         return true;
     }
     let Some(marks) = FLOW_MARKS.get(0) else { return false };
-    marks[flow_mark(&ends.flow) as usize] != 0
+    marks[mark_of(spread_words(ends.src), spread_words(ends.dst), ends.sport, ends.dport) as usize] != 0
 }
 
 /// Whether either address of `flow` may be followed: by its bit alone.

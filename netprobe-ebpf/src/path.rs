@@ -133,18 +133,17 @@ struct At {
 #[inline(always)]
 fn send(skb: Skb, headers: &Headers, role: u32, ip: u64, at: &At) {
     let At { netns, place, location } = *at;
-    let now_ns = now();
     let ifindex = skb.device().map_or(0, Device::ifindex);
-    let key = PlaceKey { flow: headers.flow, netns, ifindex, place, detail: 0 };
-    let (seen, wanted) = count_place(&key, skb.len(), now_ns, is_telling(headers) && place != PLACE_CONSUME);
+    let key = PlaceKey { flow: headers.flow.copied(), netns, ifindex, place, detail: 0 };
+    let (seen, wanted) = count_place(&key, skb.len(), is_telling(headers) && place != PLACE_CONSUME);
     if wanted {
-        emit::<Hop>(now_ns, |hop| {
+        emit::<Hop>(now(), |hop| {
             skb.store(headers, netns, &mut hop.head);
             skb.store_conntrack(&mut hop.ct);
             hop.place = place;
             hop.has_inner = u32::from(headers.inner.family != 0);
             hop.seen = seen;
-            hop.inner = headers.inner;
+            hop.inner = headers.inner.copied();
             hop.location = location;
             follow::remember(&hop.ct);
         });

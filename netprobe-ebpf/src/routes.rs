@@ -30,9 +30,9 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let mut asked = question.addresses();
-    let place = place(question, &asked, || NextHop::netns(hop))?;
+    let place = place(question, &asked, || NextHop::new(hop).netns())?;
     question.complete(&mut asked);
-    let answer = Answer { table: ctx.arg::<u64>(0) as u32, err: ctx.arg::<u64>(3) as i32, hop: NextHop::read(hop) };
+    let answer = Answer { table: ctx.arg::<u64>(0) as u32, err: ctx.arg::<u64>(3) as i32, hop: NextHop::new(hop) };
     send(&ctx, question, &asked, &place, &answer)
 }
 
@@ -128,22 +128,21 @@ fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: 
     if !place.of_packet && !follow::asked_for(asked) {
         return None;
     }
-    let now_ns = now();
     let key = PlaceKey {
-        flow: *asked,
+        flow: asked.copied(),
         netns: if place.exact != 0 { place.exact } else { place.task },
-        ifindex: answer.hop.ifindex,
+        ifindex: answer.hop.ifindex(),
         place: PLACE_LOOKUP,
         detail: answer.table << 8 | (answer.err as u32 & 0xff),
     };
-    let (_, wanted) = count_place(&key, 0, now_ns, false);
+    let (_, wanted) = count_place(&key, 0, false);
     if !wanted {
         return None;
     }
-    emit::<RouteLookup>(now_ns, |record| {
-        record.flow = *asked;
+    emit::<RouteLookup>(now(), |record| {
+        record.flow = asked.copied();
         record.skb = if place.of_packet { place.receiving.skb } else { 0 };
-        record.gateway = answer.hop.gateway;
+        answer.hop.store_gateway(&mut record.gateway);
         record.netns = place.exact;
         record.netns_receive = place.receiving.netns;
         record.netns_task = place.task;
@@ -151,7 +150,7 @@ fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: 
         record.err = answer.err;
         record.in_ifindex = question.iif();
         record.oif = question.oif();
-        record.out_ifindex = answer.hop.ifindex;
+        record.out_ifindex = answer.hop.ifindex();
         record.mark = question.mark();
         record.stack_len = stack(ctx, &mut record.stack);
     });

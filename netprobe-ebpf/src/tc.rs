@@ -34,7 +34,7 @@ fn look(ctx: &TcContext, egress: bool) -> Option<()> {
         let headers = packet.headers()?;
         flows::count(&packet, headers);
         if config!(tc) & TC_DNS != 0 {
-            dns::beside_flows(&packet, headers);
+            dns::send_message(&packet, headers);
         }
     }
     if config!(tc) & TC_CAPTURE != 0 {

@@ -29,8 +29,14 @@ fn capture(lab: &Lab, args: &[&str], stdout: Stdio) -> Child {
     let mut command = Command::new(binary());
     command.args(["capture", "--pod", "shop/web-0", "--no-kube", "--inventory"]).arg(lab.inventory());
     command.arg("--ready-file").arg(&ready).args(args).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-    let child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
-    assert!(wait(READY, || ready.exists()), "the capture {args:?} was not ready");
+    let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
+    let over = |child: &mut Child| child.try_wait().is_ok_and(|status| status.is_some());
+    if !wait(READY, || ready.exists() || over(&mut child)) || over(&mut child) {
+        let _ = child.kill();
+        let mut said = String::new();
+        let _ = child.stderr.take().expect("stderr is a pipe").read_to_string(&mut said);
+        panic!("the capture {args:?} was not ready: {said}");
+    }
     child
 }
 
@@ -207,12 +213,14 @@ fn a_reader_that_goes_ends_the_capture() {
     assert!(status.success(), "{said}");
 }
 
-/// Programs of ours at both sides of a device.
+/// Programs of ours at both sides of a device: held by TCX links, or, where the kernel knows none, by filters.
 fn attached(lab: &Lab, namespace: &str, device: &str) -> usize {
     let line = lab.on(namespace).run(&format!("ip -o link show dev {device}"));
     let index = line.split(':').next().and_then(|index| index.parse().ok()).expect("it begins with the index");
-    let count = |place| on_device(index, place).expect("the kernel knows TCX").len();
-    lab.on(namespace).enter(|| count(Place::TcxIngress) + count(Place::TcxEgress))
+    let count = |place| on_device(index, place).map_or(0, |programs| programs.len());
+    let links = lab.on(namespace).enter(|| count(Place::TcxIngress) + count(Place::TcxEgress));
+    let each = format!("tc filter show dev {device} ingress; tc filter show dev {device} egress");
+    links + lab.on(namespace).run(&each).lines().filter(|line| line.contains(" netprobe_")).count()
 }
 
 #[test]

@@ -7,6 +7,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 
 use crate::flows::{SINK, counted, is_exact, is_told_exactly, line, send};
 
@@ -195,6 +196,78 @@ fn a_device_that_goes_away_is_no_trouble() {
     assert!(!run.stderr.contains("not counted"), "{}", run.stderr);
     assert!(ended(guardian), "the guardian is still there");
     assert_eq!(filters(&lab), "");
+}
+
+/// What was told of holes in the counts of a device.
+fn holes(probe: &Probe, device: &str) -> Vec<Value> {
+    let told = probe.objects().into_iter().filter(|object| object["kind"] == "loss");
+    told.map(|object| object["hole"].clone()).filter(|hole| hole["device"] == device).collect()
+}
+
+#[test]
+fn what_somebody_removes_comes_back_and_the_hole_is_told() {
+    let Some(lab) = Lab::start("what_somebody_removes_comes_back_and_the_hole_is_told") else { return };
+    let to = SocketAddr::new(SERVER.ip(), SINK);
+    let device = WEB_0.device;
+    for line in [format!("tc filter del dev {device} ingress"), format!("tc qdisc del dev {device} clsact")] {
+        let probe = flows(&lab);
+        let whole = ours(&lab);
+        lab.on("node").run(&line);
+        assert!(ours(&lab) < whole, "{line} took nothing of ours");
+        assert!(wait(CLEAN, || ours(&lab) == whole), "{line}: {}", filters(&lab));
+        assert!(wait(CLEAN, || !holes(&probe, device).is_empty()), "{line}: no word of a hole");
+        let told = holes(&probe, device);
+        assert_eq!(told.len(), 1, "{told:#?}");
+        assert!(told[0]["from"].as_str() < told[0]["to"].as_str(), "{told:#?}");
+        send(&lab, to, ("server", to));
+        let run = probe.stop();
+        is_exact(counted(&run, "web-0", device)[0], false);
+        assert_eq!(filters(&lab), "", "{line}");
+    }
+}
+
+#[test]
+fn what_is_removed_just_before_the_end_is_told_too() {
+    let Some(lab) = Lab::start("what_is_removed_just_before_the_end_is_told_too") else { return };
+    let probe = flows(&lab);
+    lab.on("node").run(&format!("tc filter del dev {} ingress", WEB_0.device));
+    let run = probe.stop();
+    let told = run.objects.iter().filter(|object| object["hole"]["device"] == WEB_0.device).count();
+    assert_eq!(told, 1, "{run:#?}");
+    assert_eq!(filters(&lab), "");
+}
+
+#[test]
+fn a_filter_that_comes_before_ours_is_overtaken_again() {
+    let Some(lab) = Lab::start("a_filter_that_comes_before_ours_is_overtaken_again") else { return };
+    let device = WEB_0.device;
+    let probe = flows(&lab);
+    lab.on("node").run(&format!("tc filter add dev {device} ingress pref 10 bpf da bytecode '1,6 0 0 2'"));
+    assert!(wait(CLEAN, || !holes(&probe, device).is_empty()), "no word of a hole: {}", filters(&lab));
+    lab.on("web-0").cannot_connect(SERVER);
+    let run = probe.stop();
+    let told = line(&run, "web-0", SERVER.ip(), SERVER.port());
+    assert!(told["out"]["packets"].as_u64() >= Some(1), "what theirs drops is counted: {told:#}");
+    assert!(filters(&lab).contains("pref 10 bpf") && ours(&lab) == 0, "theirs stays: {}", filters(&lab));
+}
+
+#[test]
+fn a_guardian_that_is_killed_is_replaced() {
+    let Some(lab) = Lab::start("a_guardian_that_is_killed_is_replaced") else { return };
+    let probe = flows(&lab);
+    let first = guardian(&probe);
+    kill(first, Signal::SIGKILL).expect("it runs");
+    assert!(ended(first), "a zombie stays");
+    let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", probe.pid())).expect("it runs");
+    assert!(wait(CLEAN, || !children().trim().is_empty()), "no other guardian");
+    // It names itself once it is ready.
+    thread::sleep(Duration::from_millis(500));
+    let second = guardian(&probe);
+    assert_ne!(first, second);
+    assert!(holes(&probe, WEB_0.device).is_empty(), "nothing was missed");
+    kill(probe.pid(), Signal::SIGKILL).expect("it runs");
+    left_as(&lab, "");
+    assert!(ended(second), "the guardian is still there");
 }
 
 #[test]

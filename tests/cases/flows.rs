@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use netprobe_tests::{Lab, Run, SERVER, SERVER6, WEB_0, WEB_1};
+use netprobe_tests::{DemoPod, LATE_POD, Lab, Run, SERVER, SERVER6, WEB_0, WEB_1};
 use serde_json::Value;
 
 use super::dns;
@@ -44,10 +44,14 @@ pub(crate) fn line<'a>(run: &'a Run, pod: &str, peer: IpAddr, port: u16) -> &'a 
 
 /// Sends datagrams from the pod, while somebody in `receiver` takes them.
 pub(crate) fn send(lab: &Lab, to: SocketAddr, receiver: (&str, SocketAddr)) {
+    send_from(lab, "web-0", to, receiver);
+}
+
+fn send_from(lab: &Lab, pod: &str, to: SocketAddr, receiver: (&str, SocketAddr)) {
     let (name, at) = receiver;
     let sink = lab.on(name).enter(|| UdpSocket::bind(at)).expect("receive in the network");
     let (from, payload) = (if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }, [7; PAYLOAD]);
-    lab.on("web-0").enter(|| {
+    lab.on(pod).enter(|| {
         let socket = UdpSocket::bind(from).expect("a socket in the pod");
         for n in 0..DATAGRAMS {
             socket.send_to(&payload, to).expect("send");
@@ -261,4 +265,97 @@ fn a_peer_outside_has_the_name_that_the_pod_asked_for() {
     assert_eq!(named("web-1"), (Value::Null, Value::Null), "it did not ask");
     let server = line(&run, "web-1", WEB_0.v4.into(), dns::BEHIND);
     assert_eq!((&server["peer_name"], &server["peer_name_source"]), (&"shop/web-0".into(), &"pod".into()));
+}
+
+/// What is told of a pod that ended, or of one that goes on: at a device, from it.
+fn told_of(run: &Run, ended: bool, device: &str) -> Vec<(u64, u64)> {
+    let rows = last(run, "flows")["devices"].as_array().expect("a list").iter();
+    let rows = rows.filter(|row| row["ended"] == ended && row["pod"]["name"] == LATE_POD.name);
+    let rows = rows.filter(|row| row["at"]["device"] == device);
+    rows.map(|row| (number(&row["out"]["packets"]), number(&row["out"]["bytes"]))).collect()
+}
+
+#[test]
+fn a_pod_that_ended_keeps_its_counts_and_its_heir_has_only_its_own() {
+    let Some(mut lab) = Lab::start("a_pod_that_ended_keeps_its_counts_and_its_heir_has_only_its_own") else { return };
+    let to = SocketAddr::new(SERVER.ip(), SINK);
+    let heir = DemoPod { device: "vlate1", ..LATE_POD };
+    for args in [&["flows"][..], &["flows", "--pod", "shop/late-0"], &["flows", "--watch"]] {
+        lab.add_pod(LATE_POD);
+        let probe = lab.netprobe(args);
+        send_from(&lab, LATE_POD.name, to, ("server", to));
+        lab.remove_pod(LATE_POD.name);
+        thread::sleep(Duration::from_millis(300));
+        // Its address and its name are another's now.
+        lab.add_pod(heir);
+        thread::sleep(Duration::from_millis(1_500));
+        for _ in 0..2 {
+            send_from(&lab, heir.name, to, ("server", to));
+        }
+        lab.remove_pod(heir.name);
+        thread::sleep(Duration::from_millis(300));
+        lab.add_pod(LATE_POD);
+        thread::sleep(Duration::from_millis(1_500));
+        let run = probe.stop();
+        lab.remove_pod(LATE_POD.name);
+        // The kernel takes its link away after it.
+        thread::sleep(Duration::from_millis(300));
+        let [first] = told_of(&run, true, LATE_POD.device)[..] else { panic!("{args:?}: {run:#?}") };
+        is_exact(first, false);
+        let [(second, _)] = told_of(&run, true, heir.device)[..] else { panic!("{args:?}: {run:#?}") };
+        assert!((2 * DATAGRAMS..2 * DATAGRAMS + 16).contains(&second), "{args:?}: {second}");
+        let mut at_uplink = told_of(&run, true, "eth1");
+        at_uplink.sort_unstable();
+        let sent = [DATAGRAMS, 2 * DATAGRAMS].map(|sent| (sent, sent * on_the_wire(false)));
+        assert_eq!(at_uplink, sent, "{args:?}: {run:#?}");
+        assert_eq!(told_of(&run, false, "eth1"), [], "{args:?}: the third has sent nothing: {run:#?}");
+        let lines = last(&run, "flows")["flows"].as_array().expect("a list");
+        let lines = lines.iter().filter(|line| line["peer"] == to.ip().to_string() && line["port"] == SINK);
+        let told: Vec<_> =
+            lines.map(|l| (l["ended"] == true, number(&l["connections"]), number(&l["out"]["packets"]))).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told.contains(&(true, 1, DATAGRAMS)) && told.contains(&(true, 2, 2 * DATAGRAMS)), "{told:?}");
+        let rows = last(&run, "flows")["devices"].as_array().expect("a list").iter();
+        let nodes: u64 = rows.filter(|row| row["pod"].is_null()).map(|row| number(&row["out"]["packets"])).sum();
+        assert!(nodes < 100, "{args:?}: the node got {nodes}: {run:#?}");
+    }
+}
+
+const MASQUERADE: &str =
+    "table ip t { chain s { type nat hook postrouting priority 100; oifname \"eth1\" masquerade; }\n}";
+
+#[test]
+fn translations_of_a_pod_that_ended_are_told_and_stay_in_the_table() {
+    let Some(mut lab) = Lab::start("translations_of_a_pod_that_ended_are_told_and_stay_in_the_table") else { return };
+    lab.on("node").nft(MASQUERADE);
+    for (args, kind) in [(&["nat"][..], "nat"), (&["nat", "--watch"], "nat-table")] {
+        lab.add_pod(LATE_POD);
+        let probe = lab.netprobe(args);
+        for _ in 0..2 {
+            lab.on(LATE_POD.name).connects(SERVER);
+        }
+        lab.remove_pod(LATE_POD.name);
+        thread::sleep(Duration::from_millis(300));
+        let run = probe.stop();
+        if kind == "nat" {
+            let told = run.objects.iter().filter(|o| o["kind"] == kind && o["pod"]["name"] == LATE_POD.name);
+            assert_eq!(told.count(), 2, "{run:#?}");
+            continue;
+        }
+        let rows = last(&run, kind)["rows"].as_array().expect("a list");
+        let row = rows.iter().find(|row| row["pod"]["name"] == LATE_POD.name);
+        let row = row.unwrap_or_else(|| panic!("nothing of it: {run:#?}"));
+        assert_eq!((&row["ended"], &row["connections"]), (&true.into(), &2.into()), "{row:#}");
+        assert_eq!((&row["snat_device"], &row["devices"][0]), (&"eth1".into(), &"eth1".into()), "{row:#}");
+    }
+}
+
+#[test]
+fn the_last_table_comes_once() {
+    let Some(lab) = Lab::start("the_last_table_comes_once") else { return };
+    for (command, kind) in [("flows", "flows"), ("drops", "drops"), ("nat", "nat-table")] {
+        let run = lab.netprobe(&[command, "--watch", "--count", "2"]).wait();
+        let tables = run.objects.iter().filter(|object| object["kind"] == kind).count();
+        assert_eq!(tables, 2, "{command}: {run:#?}");
+    }
 }

@@ -72,13 +72,17 @@ fn story(lab: &Lab, args: &[&str], delay: Duration) {
     let pid = probe.pid();
     let held = all_held(pid);
     for (kind, ids) in &held {
-        assert!(!there(kind, ids).is_empty(), "a test that sees no {kind} of ours proves nothing");
+        // Without TCX the classifiers hang on filters, and a run of nothing else has no links.
+        let seen = !there(kind, ids).is_empty() || (*kind == "link" && network(lab) != before);
+        assert!(seen, "a test that sees no {kind} of ours proves nothing");
     }
     lab.on("web-0").connects(SERVER);
     thread::sleep(delay);
     kill(pid, Signal::SIGKILL).expect("it runs");
     drop(probe);
     all_gone(&held);
+    // Filters are the guardian's to remove, at once after the kill.
+    wait(Duration::from_secs(3), || network(lab) == before);
     assert_eq!(network(lab), before);
 }
 

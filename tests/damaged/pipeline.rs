@@ -64,7 +64,7 @@ fn run(events: &[Event], format: Format) -> String {
                 out.drops(&pipeline.drop_table(now_ns), false).expect("paper is patient");
                 continue;
             }
-            Event::Lost(lost) => Input::Lost(Loss { mono_ns: now_ns, lost: *lost, what: "records" }),
+            Event::Lost(lost) => Input::Lost(Loss { mono_ns: now_ns, lost: *lost, what: "records", hole: None }),
             Event::Names => Input::Inventory(REAL.inventory.clone()),
             Event::Tick(ns) => {
                 now_ns += ns;

@@ -21,7 +21,7 @@ use std::{
 
 use netprobe::cli::demo::{
     namespace::{Namespace, sweep},
-    network::{DemoPod, Network, PODS, SERVER_V4, SERVER_V6},
+    network::{Network, PODS, SERVER_V4, SERVER_V6},
     traffic::{Echo, connect, datagram, word},
 };
 
@@ -29,7 +29,7 @@ pub mod findings;
 pub mod probe;
 
 pub use findings::{Finding, Run};
-pub use netprobe::cli::demo::network::LATE_POD;
+pub use netprobe::cli::demo::network::{DemoPod, LATE_POD};
 pub use probe::{Probe, Why, binary};
 
 /// How names of the tests' namespaces begin.
@@ -86,6 +86,11 @@ impl Lab {
     /// Makes one more pod, as a CNI does.
     pub fn add_pod(&mut self, pod: DemoPod) {
         self.network.add_pod(pod).expect("make the pod");
+    }
+
+    /// Takes a pod away, as a CNI does. Nobody may listen there.
+    pub fn remove_pod(&mut self, name: &str) {
+        self.network.remove_pod(name).expect("take the pod away");
     }
 
     /// A directory for files of this test; gone with the network.
@@ -159,13 +164,13 @@ impl On<'_> {
 
     /// Connects and gets an answer, or fails the test.
     pub fn connects(self, to: SocketAddr) {
-        let result = connect(self.0, to, SOON).expect("enter the namespace");
+        let result = connect(self.0, to, patiently(SOON)).expect("enter the namespace");
         assert!(result.is_ok(), "{} cannot connect to {to}: {}", self.0.name(), word(&result));
     }
 
     /// Sends a datagram and gets an answer, or fails the test.
     pub fn exchanges(self, to: SocketAddr) {
-        let result = datagram(self.0, to, SOON).expect("enter the namespace");
+        let result = datagram(self.0, to, patiently(SOON)).expect("enter the namespace");
         assert!(result.is_ok(), "{} gets no answer from {to}: {}", self.0.name(), word(&result));
     }
 
@@ -202,7 +207,19 @@ pub fn open(ip: impl Into<IpAddr>) -> SocketAddr {
     SocketAddr::new(ip.into(), PORT)
 }
 
-/// Waits until `until` holds, at most `limit`; returns whether it does.
+/// `time`, so many times as `NETPROBE_PATIENCE` says: what netprobe and the tools have to do takes longer on a slow
+/// machine. What the kernel does by its own clock does not, and what a story claims does not either.
+///
+/// # Panics
+///
+/// The variable is no number.
+#[must_use]
+pub fn patiently(time: Duration) -> Duration {
+    let patience = env::var("NETPROBE_PATIENCE").map_or(1, |word| word.parse().expect("NETPROBE_PATIENCE is a number"));
+    time * patience
+}
+
+/// Waits until `until` holds, at most `limit` (as a slow machine needs it: [`patiently`]); returns whether it does.
 pub fn wait(limit: Duration, mut until: impl FnMut() -> bool) -> bool {
     #[allow(clippy::disallowed_methods, reason = "a test waits for a process, in real time")]
     let now = Instant::now;
@@ -211,7 +228,7 @@ pub fn wait(limit: Duration, mut until: impl FnMut() -> bool) -> bool {
         if until() {
             return true;
         }
-        if now() - start >= limit {
+        if now() - start >= patiently(limit) {
             return false;
         }
         thread::sleep(Duration::from_millis(10));

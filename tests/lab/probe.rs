@@ -16,7 +16,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{Finding, Lab, Run, wait};
+use crate::{Finding, Lab, Run, patiently, wait};
 
 /// How long attaching may take.
 const READY: Duration = Duration::from_secs(15);
@@ -126,12 +126,11 @@ impl Probe {
         found.unwrap_or_else(|| panic!("no finding {rule} within {FINDING:?}, but {}", self.summary()))
     }
 
-    /// What was written, in few words.
+    /// What was written, in few words but for the findings.
     fn summary(&self) -> String {
         let objects = self.objects();
         let findings: Vec<_> = objects.iter().cloned().filter_map(Finding::of).collect();
-        let claims: Vec<_> = findings.iter().map(|f| format!("{}: {}", f.rule(), f.text("/claim"))).collect();
-        format!("{} objects and these findings: {claims:#?}", objects.len())
+        format!("{} objects and these findings: {findings:#?}", objects.len())
     }
 
     /// Waits for a finding of `rule`, ends netprobe, and returns the finding, which must be the only one.
@@ -144,7 +143,7 @@ impl Probe {
     /// Listens on for a while, then ends netprobe.
     #[must_use]
     pub fn settled(self) -> Run {
-        thread::sleep(SETTLE);
+        thread::sleep(patiently(SETTLE));
         self.stop()
     }
 

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::shell::{ask, cargo, say};
+use crate::{
+    shell::{ask, cargo, say},
+    vm,
+};
 
 /// Pages, and how `netprobe/examples/docs.rs` calls them.
 const PAGES: &[(&str, &str)] = &[("docs/hooks.md", "hooks"), (RULES, "rules")];
@@ -23,6 +26,8 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
         fs::write(root.join(path), page).with_context(|| format!("write {path}"))?;
         say("docs", &format!("wrote {path}"));
     }
+    // Made by `cargo xtask vm --publish` from results; here it can only be held against those that are kept.
+    vm::check_page(root)?;
     let table = fs::read_to_string(root.join(RULES)).with_context(|| format!("read {RULES}"))?;
     let pages = pages_of_rules(root)?;
     let complaints = compare(&ids(&table), &pages);

@@ -25,6 +25,7 @@ mod test;
 #[path = "../../netprobe/build/toolchain.rs"]
 #[allow(dead_code, reason = "netprobe/build.rs uses the rest")]
 mod toolchain;
+mod vm;
 
 /// Builds, tests and measures netprobe.
 #[derive(Parser)]
@@ -56,6 +57,11 @@ enum Verb {
     Ci,
     /// Measure what netprobe costs, beside other tools, and write docs/bench.md (as root; some minutes).
     Bench(bench::BenchArgs),
+    /// Run the stories on other kernels, in guests of QEMU (as root; some minutes each).
+    Vm(vm::VmArgs),
+    /// What `vm` runs inside its guests.
+    #[command(hide = true)]
+    Guest,
     /// Send UDP datagrams: what `bench` runs inside its namespaces.
     #[command(hide = true)]
     Load(bench::LoadArgs),
@@ -92,6 +98,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test { arguments } => test::run(&root, &arguments),
         Verb::Ci => ci::run(&root),
         Verb::Bench(args) => bench::run(&root, &args),
+        Verb::Vm(args) => vm::run(&root, &args),
+        Verb::Guest => vm::guest(),
         Verb::Load(args) => bench::send(&args),
         Verb::Layers => layers::run(&root),
         Verb::Abi { accept } => abi::run(&root, accept),

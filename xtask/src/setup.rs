@@ -35,6 +35,15 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tshark", "tshark"),
 ];
 
+/// Programs that `cargo xtask vm` calls, and the Debian packages that hold them.
+const GUESTS: &[(&str, &str)] = &[
+    ("depmod", "kmod"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("ss", "iproute2"),
+    ("strip", "binutils"),
+    ("xz", "xz-utils"),
+];
+
 /// A compiler with a prebuilt core for BPF: no nightly and no rust-src.
 const COMPILER: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 
@@ -44,17 +53,32 @@ const LINKER_VERSION: &str = "0.13.0";
 
 /// Installs what is missing; says so if nothing is.
 pub(crate) fn run(root: &Path) -> Result<()> {
-    if !ensure(root)? {
+    let built = ensure(root)?;
+    let guests = ensure_guests()?;
+    if !built && !guests {
         say("setup", "nothing to do");
     }
     Ok(())
 }
 
+/// Installs what guests need. Returns whether anything was.
+pub(crate) fn ensure_guests() -> Result<bool> {
+    let packages = missing(&lacking(GUESTS))?;
+    if !packages.is_empty() {
+        install(&packages)?;
+    }
+    Ok(!packages.is_empty())
+}
+
+/// Packages of the programs that are not there.
+fn lacking(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    programs.iter().filter(|(program, _)| which(program).is_none()).map(|p| p.1).collect()
+}
+
 /// Installs what is missing, one line a step. Returns whether anything was.
 pub(crate) fn ensure(root: &Path) -> Result<bool> {
     let linker = !has_linker(root);
-    let mut packages: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| which(program).is_none()).map(|p| p.1).collect();
+    let mut packages = lacking(PROGRAMS);
     if Toolchain::find().is_err() {
         packages.extend(COMPILER);
     }
@@ -166,12 +190,17 @@ fn install(packages: &[&str]) -> Result<()> {
     if lists && execute(&mut apt_install(packages)).is_ok() {
         return Ok(());
     }
+    read_lists();
+    execute(&mut apt_install(packages)).with_context(|| by_hand("apt-get could not install what is missing", packages))
+}
+
+/// Reads Debian's lists of packages anew. One dead source among many makes this fail; whether that matters shows in the
+/// next step.
+pub(crate) fn read_lists() {
     say("setup", "reading Debian's lists of packages");
-    // One dead source among many makes this fail; whether that matters shows in the next step.
     if let Err(failed) = execute(apt().arg("update")) {
         say("setup", &format!("{failed:#}"));
     }
-    execute(&mut apt_install(packages)).with_context(|| by_hand("apt-get could not install what is missing", packages))
 }
 
 fn apt() -> Command {

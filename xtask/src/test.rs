@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::{
     abi, build, docs, layers, setup,
     shell::{cargo, is_root, run as execute, say},
+    vm,
 };
 
 /// Sets up, then runs all steps, also after one failed, the tests with a kernel last. `arguments` go to these.
@@ -34,6 +35,9 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     step("docs", &mut || docs::run(root, true));
     step("unit tests", &mut || unit_tests(root));
     step("stories", &mut || stories(root, arguments));
+    if arguments.is_empty() {
+        step("stories on other kernels", &mut || vm::brief(root));
+    }
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }

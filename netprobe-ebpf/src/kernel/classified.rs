@@ -1,9 +1,17 @@
 //! `struct sk_buff` in a TC classifier.
 //!
-//! There the context is the `sk_buff`, but the verifier lets a program see only what `struct __sk_buff` shows. The rest is
-//! copied in one piece: one call costs less than three reads of single fields.
+//! There the context is the `sk_buff`, but the verifier lets a program see only what `struct __sk_buff` shows. The first of
+//! the rest (device, conntrack entry) is copied in one piece; what lies further behind is read where it is needed.
 
-use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::map, maps::PerCpuArray, programs::TcContext};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes_relative},
+    macros::map,
+    maps::PerCpuArray,
+    programs::TcContext,
+};
 use netprobe_common::{
     event::{Conntrack, PacketHead},
     limits::SKB_BYTES,
@@ -11,7 +19,7 @@ use netprobe_common::{
 
 use super::{
     conntrack, has,
-    header::{Headers, Slot},
+    header::{ETH_P_IP, First, Headers, Slot},
     offset, probe,
 };
 
@@ -57,7 +65,6 @@ impl<'a> Classified<'a> {
     #[inline(always)]
     fn field<T: Copy>(&self, offset: usize) -> T {
         if offset > SKB_BYTES - size_of::<T>() {
-            // No kernel so far has these fields so far behind.
             return probe(self.address(), offset);
         }
         // SAFETY: the offset lies within the copy (tested above), and every `T` read here is plain bytes.
@@ -164,9 +171,25 @@ impl<'a> Classified<'a> {
     /// Its headers.
     #[inline(always)]
     pub(crate) fn headers(&self) -> Option<&'static Headers> {
-        let protocol: u16 = self.field(offset!(skb_protocol));
+        // SAFETY: the context is valid for the program's run; the verifier rewrites the load.
+        let protocol = u16::from_be(unsafe { (*self.ctx.skb.skb).protocol } as u16);
         let slot = if self.egress { Slot::Egress } else { Slot::Ingress };
-        Headers::read(slot, self.network(), u16::from_be(protocol))
+        match self.first().and_then(|first| Headers::plain(slot, &first)) {
+            Some(headers) if protocol == ETH_P_IP => Some(headers),
+            _ => Headers::read(slot, self.network(), protocol),
+        }
+    }
+
+    /// The first bytes from the network header on; none where the packet is shorter.
+    #[inline(always)]
+    fn first(&self) -> Option<First> {
+        let mut first = MaybeUninit::<First>::uninit();
+        let (ctx, to) = (self.ctx.skb.skb.cast(), first.as_mut_ptr().cast());
+        // SAFETY: the helper writes all of `first` or fails, and every bit pattern of it is valid.
+        unsafe {
+            let failed = bpf_skb_load_bytes_relative(ctx, 0, to, size_of::<First>() as u32, BPF_HDR_START_NET);
+            if failed == 0 { Some(first.assume_init()) } else { None }
+        }
     }
 
     /// Packets and bytes that it is on the wire: an `sk_buff` of segmentation offload is cut into segments that each

@@ -2,7 +2,7 @@
 
 use netprobe_common::{
     event::{Conntrack, Tuple},
-    flow::FlowKey,
+    flow::{FlowKey, mapped_word},
     wire,
 };
 
@@ -75,23 +75,17 @@ fn copy_tuple(address: u64, room: &mut TupleCopy, to: &mut FlowKey) {
         // SAFETY: two bytes at `offset` lie within the room; tuples have their fields at even offsets.
         unsafe { at.add(offset).cast::<u16>().read() }
     };
-    to.ether_type = 0;
-    to.proto = read(offset!(tuple_proto)) as u8;
-    to.sport = u16::from_be(read(offset!(tuple_sport)));
-    to.dport = if to.proto == ICMP || to.proto == ICMPV6 { to.sport } else { u16::from_be(read(offset!(tuple_dport))) };
-    let (src, dst) = (address + offset!(tuple_src) as u64, address + offset!(tuple_dst) as u64);
+    let proto = read(offset!(tuple_proto)) as u8;
+    let sport = u16::from_be(read(offset!(tuple_sport)));
+    let dport = if proto == ICMP || proto == ICMPV6 { sport } else { u16::from_be(read(offset!(tuple_dport))) };
+    let last = |family| FlowKey::last_word((sport, dport), proto, family, 0);
+    let word = |offset: usize| u32::from(read(offset)) | u32::from(read(offset + 2)) << 16;
+    let long = |offset: usize| u64::from(word(offset)) | u64::from(word(offset + 4)) << 32;
+    let (src, dst) = (offset!(tuple_src), offset!(tuple_dst));
     if read(offset!(tuple_l3num)) == 2 {
-        to.family = 4;
-        let halves = |offset: usize| {
-            let (a, b) = (read(offset).to_ne_bytes(), read(offset + 2).to_ne_bytes());
-            netprobe_common::flow::mapped([a[0], a[1], b[0], b[1]])
-        };
-        to.src = halves(offset!(tuple_src));
-        to.dst = halves(offset!(tuple_dst));
+        to.put([0, mapped_word(word(src)), 0, mapped_word(word(dst)), last(4)]);
     } else {
-        to.family = 6;
-        probe_into(&raw mut to.src, src, 0);
-        probe_into(&raw mut to.dst, dst, 0);
+        to.put([long(src), long(src + 8), long(dst), long(dst + 8), last(6)]);
     }
 }
 

@@ -6,7 +6,7 @@ use aya_ebpf::{macros::map, maps::PerCpuArray};
 use netprobe_common::{
     event::PacketHead,
     filter::Traits,
-    flow::{FlowKey, mapped},
+    flow::{FlowKey, mapped_word},
 };
 use network_types::{ip::Ipv4Hdr, ip::Ipv6Hdr, tcp::TcpHdr};
 
@@ -16,29 +16,47 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+/// EtherType of IPv4.
+pub(crate) const ETH_P_IP: u16 = 0x0800;
 /// Bytes of an Ethernet header.
 const ETHERNET: u32 = 14;
 /// Extension headers looked through: a fourth one is not seen in the field, and each doubles
 /// what the verifier has to visit.
 const EXTENSIONS: usize = 3;
 
-/// An IPv4 header without options and the first 20 bytes behind it: one copy for most packets.
-/// Aligned so that addresses are read by words.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-struct Ipv4First {
-    ip: Ipv4Hdr,
-    l4: L4,
+/// The first 40 bytes of a packet, by words as they lie in memory: an IPv4 header without options and 20 bytes behind it, or an
+/// IPv6 header. Words, because BPF has no unaligned access, and a header of single bytes is read byte by byte.
+pub(crate) type First = [u32; 10];
+
+/// The first 20 bytes behind the IP header, likewise.
+type L4 = [u32; TcpHdr::LEN / 4];
+
+/// Byte `at` of the word, in memory order.
+#[inline(always)]
+const fn byte(word: u32, at: usize) -> u8 {
+    word.to_ne_bytes()[at]
 }
 
-/// The first bytes behind the IP header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct L4([u8; TcpHdr::LEN]);
+/// The first and the second half of a word, which are in network byte order.
+#[inline(always)]
+const fn halves(word: u32) -> (u16, u16) {
+    let [a, b, c, d] = word.to_ne_bytes();
+    (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+}
 
-/// Addresses and ports, and nothing else: what a glance needs.
+/// Two words as one of twice the length, in memory order.
+#[inline(always)]
+const fn joined(first: u32, second: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Addresses as words in memory order, and ports: what a glance needs.
 pub(crate) struct Ends {
-    pub(crate) flow: FlowKey,
+    pub(crate) src: (u64, u64),
+    pub(crate) dst: (u64, u64),
+    pub(crate) sport: u16,
+    pub(crate) dport: u16,
     /// It takes more than a glance: options, extension headers, a packet quoted by an ICMP error.
     pub(crate) all: bool,
 }
@@ -46,31 +64,20 @@ pub(crate) struct Ends {
 impl Ends {
     #[inline(always)]
     pub(crate) fn read(ip: u64) -> Self {
-        let first: Ipv4First = probe(ip, 0);
-        let mut ends = Self { flow: FlowKey::EMPTY, all: false };
-        let b: [u8; 4] = match first.ip.vihl {
-            0x45 => {
-                ends.flow.src = mapped(first.ip.src_addr);
-                ends.flow.dst = mapped(first.ip.dst_addr);
-                ends.all = first.ip.proto == ICMP;
-                let l4 = &first.l4.0;
-                [l4[0], l4[1], l4[2], l4[3]]
-            }
-            vihl if vihl >> 4 == 6 => {
-                let six: Ipv6Hdr = probe(ip, 0);
-                ends.flow.src = six.src_addr;
-                ends.flow.dst = six.dst_addr;
-                ends.all = six.next_hdr != TCP && six.next_hdr != UDP;
-                probe(ip, Ipv6Hdr::LEN)
-            }
-            _ => {
-                ends.all = true;
-                [0; 4]
-            }
+        let first: First = probe(ip, 0);
+        let version = byte(first[0], 0);
+        let (src, dst, ports, all) = if version == 0x45 {
+            ((0, mapped_word(first[3])), (0, mapped_word(first[4])), first[5], byte(first[2], 1) == ICMP)
+        } else if version >> 4 == 6 {
+            let src = (joined(first[2], first[3]), joined(first[4], first[5]));
+            let dst = (joined(first[6], first[7]), joined(first[8], first[9]));
+            let proto = byte(first[1], 2);
+            (src, dst, probe(ip, Ipv6Hdr::LEN), proto != TCP && proto != UDP)
+        } else {
+            ((0, 0), (0, 0), 0, true)
         };
-        ends.flow.sport = u16::from_be_bytes([b[0], b[1]]);
-        ends.flow.dport = u16::from_be_bytes([b[2], b[3]]);
-        ends
+        let (sport, dport) = halves(ports);
+        Self { src, dst, sport, dport, all }
     }
 }
 
@@ -95,6 +102,7 @@ pub(crate) enum Slot {
 }
 
 /// What the headers say.
+#[repr(C)]
 pub(crate) struct Headers {
     pub(crate) flow: FlowKey,
     /// The flow of the packet that an ICMP error quotes; family 0 where it quotes none.
@@ -131,56 +139,102 @@ impl Headers {
         let place = HEADERS.get_ptr_mut(slot as u32)?;
         // SAFETY: a per-CPU entry that only this program uses; it does not run twice at once.
         let headers = unsafe { &mut *place };
-        headers.clear(ether_type);
+        headers.clear();
         if may_be_ip(ether_type) {
-            let first: Ipv4First = probe(ip, 0);
-            match first.ip.vihl >> 4 {
-                4 => headers.ipv4(ip, &first),
-                6 => headers.ipv6(ip),
+            let first: First = probe(ip, 0);
+            match byte(first[0], 0) >> 4 {
+                4 => {
+                    headers.ipv4(ip, &first, ether_type);
+                    return Some(headers);
+                }
+                6 => {
+                    headers.ipv6(ip, &first, ether_type);
+                    return Some(headers);
+                }
                 _ => {}
             }
         }
+        headers.flow.put([0, 0, 0, 0, FlowKey::last_word((0, 0), 0, 0, ether_type)]);
         Some(headers)
     }
 
+    /// Takes the headers that lie in `first`, if it is TCP or UDP over IPv4 without options: most of all packets.
     #[inline(always)]
-    fn clear(&mut self, ether_type: u16) {
-        self.flow = FlowKey { ether_type, ..FlowKey::EMPTY };
-        self.inner.family = 0;
-        (self.seq, self.ack, self.ip_len, self.payload_len) = (0, 0, 0, 0);
-        (self.window, self.frag) = (0, 0);
-        (self.flags, self.ttl, self.icmp_type, self.icmp_code) = (0, 0, 0, 0);
-    }
-
-    #[inline(always)]
-    fn ipv4(&mut self, address: u64, first: &Ipv4First) {
-        let ip = &first.ip;
-        let ihl = usize::from(ip.vihl & 15) * 4;
-        self.flow.family = 4;
-        self.flow.proto = ip.proto;
-        self.flow.src = mapped(ip.src_addr);
-        self.flow.dst = mapped(ip.dst_addr);
-        self.ttl = ip.ttl;
-        self.frag = u16::from_be_bytes(ip.frags);
-        self.ip_len = u32::from(u16::from_be_bytes(ip.tot_len));
-        // Only the first fragment has ports.
-        if self.frag & 0x1fff != 0 {
-            return;
+    pub(crate) fn plain(slot: Slot, first: &First) -> Option<&'static Self> {
+        let proto = byte(first[2], 1);
+        if byte(first[0], 0) != 0x45 || (proto != TCP && proto != UDP) {
+            return None;
         }
-        let l4 = if ihl == Ipv4Hdr::LEN { first.l4 } else { probe(address, ihl) };
-        self.transport(&l4, address + ihl as u64, self.ip_len.wrapping_sub(ihl as u32));
+        let place = HEADERS.get_ptr_mut(slot as u32)?;
+        // SAFETY: as in `read`.
+        let headers = unsafe { &mut *place };
+        headers.clear();
+        headers.ipv4_first(first);
+        let l4 = [first[5], first[6], first[7], first[8], first[9]];
+        let length = headers.ip_len.wrapping_sub(Ipv4Hdr::LEN as u32);
+        let ports = if headers.frag & 0x1fff == 0 { headers.ends(&l4, proto, length) } else { (0, 0) };
+        let last = FlowKey::last_word(ports, proto, 4, ETH_P_IP);
+        headers.flow.put([0, mapped_word(first[3]), 0, mapped_word(first[4]), last]);
+        Some(headers)
+    }
+
+    /// Clears all but the flow, which is written whole.
+    #[inline(always)]
+    fn clear(&mut self) {
+        const WORDS: usize = (core::mem::offset_of!(Headers, scratch) - core::mem::offset_of!(Headers, seq)) / 8;
+        let rest = (&raw mut self.seq).cast::<u64>();
+        let inner = (&raw mut self.inner).cast::<u64>();
+        // SAFETY: from `seq` to `scratch` there are whole words (`repr(C)`, all fields before are), and the last word of a
+        // flow holds its family. Volatile, because the compiler would call a function that clears byte by byte.
+        unsafe {
+            inner.add(4).write_volatile(0);
+            for word in 0..WORDS {
+                rest.add(word).write_volatile(0);
+            }
+        }
     }
 
     #[inline(always)]
-    fn ipv6(&mut self, address: u64) {
-        let ip: Ipv6Hdr = probe(address, 0);
-        self.flow.family = 6;
-        self.flow.src = ip.src_addr;
-        self.flow.dst = ip.dst_addr;
-        self.ttl = ip.hop_limit;
-        let payload = u32::from(u16::from_be_bytes(ip.payload_len));
+    fn ipv4(&mut self, address: u64, first: &First, ether_type: u16) {
+        let ihl = usize::from(byte(first[0], 0) & 15) * 4;
+        let proto = byte(first[2], 1);
+        self.ipv4_first(first);
+        // Only the first fragment has ports.
+        let ports = if self.frag & 0x1fff != 0 {
+            (0, 0)
+        } else {
+            let l4 = if ihl == Ipv4Hdr::LEN {
+                [first[5], first[6], first[7], first[8], first[9]]
+            } else {
+                probe::<L4>(address, ihl)
+            };
+            self.transport(&l4, proto, address + ihl as u64, self.ip_len.wrapping_sub(ihl as u32))
+        };
+        let last = FlowKey::last_word(ports, proto, 4, ether_type);
+        self.flow.put([0, mapped_word(first[3]), 0, mapped_word(first[4]), last]);
+    }
+
+    /// What stands beside the addresses.
+    #[inline(always)]
+    fn ipv4_first(&mut self, first: &First) {
+        self.ttl = byte(first[2], 0);
+        self.frag = halves(first[1]).1;
+        self.ip_len = u32::from(halves(first[0]).1);
+    }
+
+    #[inline(always)]
+    fn ipv6(&mut self, address: u64, first: &First, ether_type: u16) {
+        self.flow.put([
+            joined(first[2], first[3]),
+            joined(first[4], first[5]),
+            joined(first[6], first[7]),
+            joined(first[8], first[9]),
+            FlowKey::last_word((0, 0), 0, 6, ether_type),
+        ]);
+        self.ttl = byte(first[1], 3);
+        let payload = u32::from(halves(first[1]).0);
         self.ip_len = payload + Ipv6Hdr::LEN as u32;
-        let mut next = ip.next_hdr;
+        let mut next = byte(first[1], 2);
         let mut at = address + Ipv6Hdr::LEN as u64;
         let mut skipped = 0u32;
         for _ in 0..EXTENSIONS {
@@ -202,56 +256,48 @@ impl Headers {
             return;
         }
         let l4: L4 = probe(at, 0);
-        self.transport(&l4, at, payload.wrapping_sub(skipped));
+        (self.flow.sport, self.flow.dport) = self.transport(&l4, next, at, payload.wrapping_sub(skipped));
     }
 
+    /// Reads what lies behind the IP header, and gives the ports.
     #[inline(always)]
-    fn transport(&mut self, l4: &L4, address: u64, length: u32) {
-        let b = &l4.0;
-        match self.flow.proto {
-            TCP => {
-                self.ports(b);
-                self.seq = u32::from_be_bytes([b[4], b[5], b[6], b[7]]);
-                self.ack = u32::from_be_bytes([b[8], b[9], b[10], b[11]]);
-                self.flags = b[13];
-                self.window = u16::from_be_bytes([b[14], b[15]]);
-                self.payload_len = length.wrapping_sub(u32::from(b[12] >> 4) * 4);
-            }
-            UDP => {
-                self.ports(b);
-                self.payload_len = length.wrapping_sub(8);
-            }
-            ICMP => {
-                (self.icmp_type, self.icmp_code) = (b[0], b[1]);
-                match b[0] {
-                    0 | 8 => self.identifier(b),
-                    3 | 4 | 5 | 11 | 12 => quoted(address + 8, &mut self.inner),
-                    _ => {}
+    fn transport(&mut self, l4: &L4, proto: u8, address: u64, length: u32) -> (u16, u16) {
+        match proto {
+            TCP | UDP => self.ends(l4, proto, length),
+            ICMP | ICMPV6 => {
+                let (kind, echo, errors) = (
+                    byte(l4[0], 0),
+                    if proto == ICMP { [0, 8] } else { [128, 129] },
+                    if proto == ICMP { [3, 4, 5, 11, 12] } else { [1, 2, 3, 4, 4] },
+                );
+                (self.icmp_type, self.icmp_code) = (kind, byte(l4[0], 1));
+                // The echo identifier stands for both ports, so that request and answer are one flow.
+                if kind == echo[0] || kind == echo[1] {
+                    let identifier = halves(l4[1]).0;
+                    return (identifier, identifier);
                 }
-            }
-            ICMPV6 => {
-                (self.icmp_type, self.icmp_code) = (b[0], b[1]);
-                match b[0] {
-                    128 | 129 => self.identifier(b),
-                    1..=4 => quoted(address + 8, &mut self.inner),
-                    _ => {}
+                if errors.contains(&kind) {
+                    quoted(address + 8, &mut self.inner);
                 }
+                (0, 0)
             }
-            _ => {}
+            _ => (0, 0),
         }
     }
 
+    /// Reads a TCP or UDP header, and gives the ports.
     #[inline(always)]
-    fn ports(&mut self, b: &[u8; TcpHdr::LEN]) {
-        self.flow.sport = u16::from_be_bytes([b[0], b[1]]);
-        self.flow.dport = u16::from_be_bytes([b[2], b[3]]);
-    }
-
-    /// The echo identifier stands for both ports, so that request and answer are one flow.
-    #[inline(always)]
-    fn identifier(&mut self, b: &[u8; TcpHdr::LEN]) {
-        self.flow.sport = u16::from_be_bytes([b[4], b[5]]);
-        self.flow.dport = self.flow.sport;
+    fn ends(&mut self, l4: &L4, proto: u8, length: u32) -> (u16, u16) {
+        if proto == TCP {
+            self.seq = u32::from_be(l4[1]);
+            self.ack = u32::from_be(l4[2]);
+            self.flags = byte(l4[3], 1);
+            self.window = halves(l4[3]).1;
+            self.payload_len = length.wrapping_sub(u32::from(byte(l4[3], 0) >> 4) * 4);
+        } else {
+            self.payload_len = length.wrapping_sub(8);
+        }
+        halves(l4[0])
     }
 
     /// What the user's filter looks at beside the flow.
@@ -264,7 +310,7 @@ impl Headers {
     /// Writes them into a record.
     #[inline(always)]
     pub(crate) fn store(&self, head: &mut PacketHead) {
-        head.flow = self.flow;
+        head.flow = self.flow.copied();
         head.tcp_seq = self.seq;
         head.tcp_ack = self.ack;
         head.tcp_window = self.window;
@@ -287,37 +333,23 @@ const fn may_be_ip(ether_type: u16) -> bool {
 /// The quoted packet's five-tuple, to `flow`.
 #[inline(never)]
 fn quoted(ip: u64, flow: &mut FlowKey) {
-    *flow = FlowKey::EMPTY;
-    let version: u8 = probe(ip, 0);
-    let l4 = match version >> 4 {
-        4 => {
-            let four: Ipv4Hdr = probe(ip, 0);
-            flow.family = 4;
-            flow.proto = four.proto;
-            flow.src = mapped(four.src_addr);
-            flow.dst = mapped(four.dst_addr);
-            usize::from(version & 15) * 4
-        }
+    let first: First = probe(ip, 0);
+    let version = byte(first[0], 0);
+    let (addresses, proto, length) = match version >> 4 {
+        4 => ([0, mapped_word(first[3]), 0, mapped_word(first[4])], byte(first[2], 1), usize::from(version & 15) * 4),
         6 => {
-            let six: Ipv6Hdr = probe(ip, 0);
-            flow.family = 6;
-            flow.proto = six.next_hdr;
-            flow.src = six.src_addr;
-            flow.dst = six.dst_addr;
-            Ipv6Hdr::LEN
+            let src = [joined(first[2], first[3]), joined(first[4], first[5])];
+            let dst = [joined(first[6], first[7]), joined(first[8], first[9])];
+            ([src[0], src[1], dst[0], dst[1]], byte(first[1], 2), Ipv6Hdr::LEN)
         }
         _ => return,
     };
-    let b: [u8; 8] = probe(ip, l4);
-    match flow.proto {
-        TCP | UDP => {
-            flow.sport = u16::from_be_bytes([b[0], b[1]]);
-            flow.dport = u16::from_be_bytes([b[2], b[3]]);
-        }
-        ICMP | ICMPV6 => {
-            flow.sport = u16::from_be_bytes([b[4], b[5]]);
-            flow.dport = flow.sport;
-        }
-        _ => {}
-    }
+    let l4: [u32; 2] = probe(ip, length);
+    let ports = match proto {
+        TCP | UDP => halves(l4[0]),
+        ICMP | ICMPV6 => (halves(l4[1]).0, halves(l4[1]).0),
+        _ => (0, 0),
+    };
+    let [a, b, c, d] = addresses;
+    flow.put([a, b, c, d, FlowKey::last_word(ports, proto, version >> 4, 0)]);
 }

@@ -2,7 +2,10 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative};
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
+    helpers::generated::bpf_skb_load_bytes_relative,
+};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -10,8 +13,6 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
-/// `BPF_HDR_START_NET`: offsets count from the network header.
-const FROM_NETWORK: u32 = 1;
 /// Bytes of an IPv6 header.
 const IPV6_HEADER: u32 = 40;
 /// A fragment's offset: only the first one, with 0, has ports (RFC 791, 3.1).
@@ -71,7 +72,7 @@ fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
     // SAFETY: the helper writes all of `bytes`, also where it fails; the context is valid for the program's run.
     unsafe {
         let to = bytes.as_mut_ptr().cast();
-        let failed = bpf_skb_load_bytes_relative(skb.cast(), offset, to, N as u32, FROM_NETWORK);
+        let failed = bpf_skb_load_bytes_relative(skb.cast(), offset, to, N as u32, BPF_HDR_START_NET);
         (failed == 0).then(|| bytes.assume_init())
     }
 }

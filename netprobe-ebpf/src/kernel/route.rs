@@ -1,8 +1,8 @@
 //! `struct flowi4`, `flowi6`, next hops and IPv6 results.
 
-use netprobe_common::flow::{FlowKey, mapped};
+use netprobe_common::flow::{FlowKey, mapped, mapped_word};
 
-use super::{device::Device, has, offset, probe, probe_into, typed};
+use super::{device::Device, has, offset, probe, typed};
 
 /// A checked pointer to a `struct flowi4` or `flowi6`: what a look-up asks. Fields are read when
 /// they are needed: most look-ups are somebody else's.
@@ -25,20 +25,18 @@ impl Question {
     /// Addresses, and nothing else yet.
     #[inline(always)]
     pub(crate) fn addresses(self) -> FlowKey {
-        let mut flow = FlowKey::EMPTY;
         match self {
             Self::V4(pointer) => {
-                flow.family = 4;
-                flow.src = mapped(typed::<u32>(pointer, offset!(fl4_saddr)).to_ne_bytes());
-                flow.dst = mapped(typed::<u32>(pointer, offset!(fl4_daddr)).to_ne_bytes());
+                let (src, dst) = (typed(pointer, offset!(fl4_saddr)), typed(pointer, offset!(fl4_daddr)));
+                let last = FlowKey::last_word((0, 0), 0, 4, 0);
+                FlowKey::from_words([0, mapped_word(src), 0, mapped_word(dst), last])
             }
             Self::V6(pointer) => {
-                flow.family = 6;
-                probe_into(&raw mut flow.src, pointer as u64, offset!(fl6_saddr));
-                probe_into(&raw mut flow.dst, pointer as u64, offset!(fl6_daddr));
+                let src: [u64; 2] = probe(pointer as u64, offset!(fl6_saddr));
+                let dst: [u64; 2] = probe(pointer as u64, offset!(fl6_daddr));
+                FlowKey::from_words([src[0], src[1], dst[0], dst[1], FlowKey::last_word((0, 0), 0, 6, 0)])
             }
         }
-        flow
     }
 
     /// Protocol and ports, into what [`Self::addresses`] gave.
@@ -98,41 +96,45 @@ impl Question {
     }
 }
 
-/// A route's next hop.
+/// A route's next hop: a checked pointer to a `struct fib_nh_common`, or none.
 #[derive(Clone, Copy)]
-pub(crate) struct NextHop {
-    pub(crate) ifindex: u32,
-    pub(crate) gateway: [u8; 16],
-}
+pub(crate) struct NextHop(*const u8);
 
 impl NextHop {
-    const NONE: Self = Self { ifindex: 0, gateway: [0; 16] };
+    const NONE: Self = Self(core::ptr::null());
 
-    /// Namespace of the device of a `struct fib_nh_common`; 0 where there is none.
+    /// Wraps a pointer; nothing where it is null.
     #[inline(always)]
-    pub(crate) fn netns(pointer: *const u8) -> u32 {
-        if pointer.is_null() {
-            return 0;
-        }
-        Device::new(typed(pointer, offset!(nhc_dev))).map_or(0, Device::netns)
+    pub(crate) const fn new(pointer: *const u8) -> Self {
+        Self(pointer)
     }
 
-    /// Reads a `struct fib_nh_common`; nothing where it is null.
     #[inline(always)]
-    pub(crate) fn read(pointer: *const u8) -> Self {
-        if pointer.is_null() {
-            return Self::NONE;
-        }
-        let mut hop = Self::NONE;
-        if let Some(device) = Device::new(typed(pointer, offset!(nhc_dev))) {
-            hop.ifindex = device.ifindex();
-        }
-        match typed::<u8>(pointer, offset!(nhc_gw_family)) {
-            2 => hop.gateway = mapped(probe(pointer as u64, offset!(nhc_gw))),
-            10 => probe_into(&raw mut hop.gateway, pointer as u64, offset!(nhc_gw)),
-            _ => {}
-        }
-        hop
+    fn device(self) -> Option<Device> {
+        if self.0.is_null() { None } else { Device::new(typed(self.0, offset!(nhc_dev))) }
+    }
+
+    /// Namespace of its device; 0 where there is none.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        self.device().map_or(0, Device::netns)
+    }
+
+    /// Its device; 0 where there is none.
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> u32 {
+        self.device().map_or(0, Device::ifindex)
+    }
+
+    /// Writes its gateway; zeroes where it has none.
+    #[inline(always)]
+    pub(crate) fn store_gateway(self, to: &mut [u8; 16]) {
+        let family = if self.0.is_null() { 0 } else { typed::<u8>(self.0, offset!(nhc_gw_family)) };
+        *to = match family {
+            2 => mapped(probe(self.0 as u64, offset!(nhc_gw))),
+            10 => probe(self.0 as u64, offset!(nhc_gw)),
+            _ => [0; 16],
+        };
     }
 }
 
@@ -156,7 +158,7 @@ pub(crate) fn fib6_result(net: *const u8, result: *const u8) -> (NextHop, i32) {
         return (NextHop::NONE, err);
     }
     // `nh_common` is the first member of `fib6_nh` in every kernel so far; the offset says so.
-    (NextHop::read(nh.wrapping_add(offset!(fib6_nh_common))), 0)
+    (NextHop::new(nh.wrapping_add(offset!(fib6_nh_common))), 0)
 }
 
 /// `fib6_table->tb6_id`.

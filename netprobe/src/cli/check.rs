@@ -58,7 +58,8 @@ impl Item {
 const CAPABILITIES: &[(u8, &str, &str)] = &[
     (39, "CAP_BPF", "load BPF programs and maps"),
     (38, "CAP_PERFMON", "attach them to tracepoints, read kernel memory"),
-    (12, "CAP_NET_ADMIN", "listen to routing and link changes in pods' namespaces"),
+    (12, "CAP_NET_ADMIN", "attach TC filters (before Linux 6.6), hear of many changes at once"),
+    (11, "CAP_NET_BROADCAST", "hear of changes in pods' namespaces"),
     (21, "CAP_SYS_ADMIN", "enter pods' namespaces to read their links, routes and settings"),
     (34, "CAP_SYSLOG", "name kernel functions (/proc/kallsyms)"),
 ];

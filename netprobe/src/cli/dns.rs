@@ -1,13 +1,14 @@
 //! `netprobe dns`
 
 use super::{
+    common::{Common, Filter, Table},
     expect::Expect,
     filter,
-    output::{Output, Ready, Record},
-    select::{Select, Target},
-    until::Until,
+    live::{Request, Watch},
+    run::{Show, run as run_live},
+    select::Select,
 };
-use crate::{pipeline::DnsView, render::Format};
+use crate::pipeline::DnsView;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,20 +21,24 @@ Examples:
   netprobe dns --for 1m -o json | jq 'select(.result == \"timeout\")'
       queries nobody answered, for a program";
 
+/// Words of the filter: those that make sense of port 53.
+const FILTER_HELP: &str = "\
+Which packets of port 53, in tcpdump's language; evaluated in the kernel
+
+host A, net A/B, port N, portrange N-M, proto N, each after src or dst or neither; tcp, udp, icmp, icmp6, ip, ip6, \
+also before port; joined by and, or, not and ( ). Quote what the shell would take for itself.";
+
 /// Options of `netprobe dns`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("filter", |arg| arg.help("Which packets of port 53, in tcpdump's language; evaluated in the kernel").long_help(FILTER_HELP)))]
 pub struct DnsArgs {
-    /// Which packets of port 53, in tcpdump's language; evaluated in the kernel
-    ///
-    /// host A, net A/B, port N, portrange N-M, proto N, each after src or dst or neither; tcp, udp, icmp, icmp6, ip,
-    /// ip6, also before port; joined by and, or, not and ( ). Quote what the shell would take for itself.
-    #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub filter: Vec<String>,
+    /// Which packets.
+    #[command(flatten)]
+    pub filter: Filter,
 
-    /// Show a table every second, in place where stdout is a terminal
-    #[arg(long)]
-    pub watch: bool,
+    /// Kept current.
+    #[command(flatten)]
+    pub table: Table,
 
     /// Whose queries; all where nobody is named. Of a DNS server that is named, those it is asked too.
     #[command(flatten)]
@@ -43,21 +48,9 @@ pub struct DnsArgs {
     #[command(flatten)]
     pub expect: Expect,
 
-    /// When to end.
+    /// When to end, and where results go.
     #[command(flatten)]
-    pub until: Until,
-
-    /// How to show it.
-    #[command(flatten)]
-    pub output: Output,
-
-    /// Where to keep it.
-    #[command(flatten)]
-    pub record: Record,
-
-    /// Readiness and the kernel's types.
-    #[command(flatten)]
-    pub ready: Ready,
+    pub common: Common,
 }
 
 /// Runs `netprobe dns`.
@@ -66,22 +59,14 @@ pub struct DnsArgs {
 ///
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &DnsArgs) -> anyhow::Result<()> {
-    use std::io::IsTerminal;
-
-    let in_place = args.output.format == Format::Text && std::io::stdout().is_terminal();
-    let request = super::live::Request {
-        command: "dns",
-        watch: super::live::Watch::Packets,
-        filter: &of_port_53(&args.filter)?,
-        select: &args.select,
-        default: Some(Target::All),
-        dns: Some(if args.watch { DnsView::Table(in_place) } else { DnsView::Lines }),
+    let common = &args.common;
+    let request = Request {
+        filter: &of_port_53(&args.filter.words)?,
+        dns: Some(if args.table.watch { DnsView::Table(common.is_in_place()) } else { DnsView::Lines }),
         expect: args.expect.read()?,
-        output: &args.output,
-        record: &args.record,
-        ready: &args.ready,
+        ..common.request("dns", Watch::Packets, &args.select)
     };
-    super::run::run(&request, &args.until, super::run::Show::Journeys)
+    run_live(&request, &common.until, Show::Journeys)
 }
 
 /// The user's filter, for packets of port 53 only.

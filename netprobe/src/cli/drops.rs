@@ -1,10 +1,11 @@
 //! `netprobe drops`
 
 use super::{
+    common::{Common, Filter, Table},
     expect::Expect,
-    output::{Output, Ready, Record},
+    live::{Kind, Request, Watch},
+    run::{Show, run as run_live},
     select::Select,
-    until::Until,
 };
 
 const EXAMPLES: &str = "\
@@ -20,17 +21,13 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, mut_arg("until_finding", |arg| arg.hide(true)))]
 pub struct DropsArgs {
-    /// Which packets, in tcpdump's language; evaluated in the kernel
-    ///
-    /// host A, net A/B, port N, portrange N-M, proto N, each after src or dst or neither; tcp, udp, icmp, icmp6, ip,
-    /// ip6, also before port; arp; len <= N; tcp[tcpflags] & (tcp-syn|tcp-ack) != 0; icmp[icmptype] == icmp-echo;
-    /// joined by and, or, not and ( ). Quote what the shell would take for itself.
-    #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub filter: Vec<String>,
+    /// Which packets.
+    #[command(flatten)]
+    pub filter: Filter,
 
-    /// Show the table every second, in place where stdout is a terminal
-    #[arg(long)]
-    pub watch: bool,
+    /// Kept current.
+    #[command(flatten)]
+    pub table: Table,
 
     /// Whose packets; all where nobody is named.
     #[command(flatten)]
@@ -40,21 +37,9 @@ pub struct DropsArgs {
     #[command(flatten)]
     pub expect: Expect,
 
-    /// When to end.
+    /// When to end, and where results go.
     #[command(flatten)]
-    pub until: Until,
-
-    /// How to show it.
-    #[command(flatten)]
-    pub output: Output,
-
-    /// Where to keep it.
-    #[command(flatten)]
-    pub record: Record,
-
-    /// Readiness and the kernel's types.
-    #[command(flatten)]
-    pub ready: Ready,
+    pub common: Common,
 }
 
 /// Runs `netprobe drops`.
@@ -63,21 +48,11 @@ pub struct DropsArgs {
 ///
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &DropsArgs) -> anyhow::Result<()> {
-    use std::io::IsTerminal;
-
-    let request = super::live::Request {
-        command: "drops",
-        watch: super::live::Watch::Drops,
-        filter: &args.filter,
-        select: &args.select,
-        default: Some(super::select::Target::All),
-        dns: None,
+    let common = &args.common;
+    let request = Request {
+        filter: &args.filter.words,
         expect: args.expect.read()?,
-        output: &args.output,
-        record: &args.record,
-        ready: &args.ready,
+        ..common.request("drops", Watch::Drops, &args.select)
     };
-    let show =
-        if args.watch { super::run::Show::DropsLive(std::io::stdout().is_terminal()) } else { super::run::Show::Drops };
-    super::run::run(&request, &args.until, show)
+    run_live(&request, &common.until, Show::table(Kind::Drops, args.table.watch, common))
 }

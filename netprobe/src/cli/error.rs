@@ -27,7 +27,13 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
     })?;
     let text = format!("{error:#}");
     match os {
-        ErrorKind::PermissionDenied => Some("run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"),
+        // The verifier's last line. Its refusal is EACCES or EINVAL, and no privilege changes it.
+        _ if text.contains(" insns (limit ") => {
+            Some("report this kernel's release and the message: its verifier is the cause")
+        }
+        ErrorKind::PermissionDenied => {
+            Some("run as root, or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST")
+        }
         ErrorKind::NotFound if text.contains("/sys/kernel/btf") => Some("the kernel needs CONFIG_DEBUG_INFO_BTF=y"),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some("make room, or name a file on another disk"),
         _ => None,
@@ -84,7 +90,16 @@ mod tests {
         assert_eq!(
             lines(&failed(ErrorKind::PermissionDenied, "load kfree_skb")),
             "netprobe: load kfree_skb: permission denied\n  \
-             try: run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+             try: run as root, or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST"
+        );
+    }
+
+    #[test]
+    fn what_the_verifier_refuses_is_no_missing_privilege() {
+        let error =
+            failed(ErrorKind::PermissionDenied, "load x: too large\nprocessed 9 insns (limit 1000000) total_states 1");
+        assert!(
+            lines(&error).ends_with("try: report this kernel's release and the message: its verifier is the cause")
         );
     }
 

@@ -1,15 +1,11 @@
 //! `netprobe flows`
 
-use std::io::IsTerminal;
-
 use super::{
-    live::{Request, Watch},
-    output::{Output, Ready, Record},
+    common::{Common, Table},
+    live::{Kind, Watch},
     run::{Show, run as run_live},
-    select::{Select, Target},
-    until::Until,
+    select::Select,
 };
-use crate::explain::Expectations;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,29 +24,17 @@ outside the cluster is named as DNS named its address to this pod.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, mut_arg("until_finding", |arg| arg.hide(true)))]
 pub struct FlowsArgs {
-    /// Show the table every second, in place where stdout is a terminal
-    #[arg(long)]
-    pub watch: bool,
+    /// Kept current.
+    #[command(flatten)]
+    pub table: Table,
 
     /// Whose flows; all where nobody is named.
     #[command(flatten)]
     pub select: Select,
 
-    /// When to end.
+    /// When to end, and where results go.
     #[command(flatten)]
-    pub until: Until,
-
-    /// How to show it.
-    #[command(flatten)]
-    pub output: Output,
-
-    /// Where to keep it.
-    #[command(flatten)]
-    pub record: Record,
-
-    /// Readiness and the kernel's types.
-    #[command(flatten)]
-    pub ready: Ready,
+    pub common: Common,
 }
 
 /// Runs `netprobe flows`.
@@ -59,18 +43,6 @@ pub struct FlowsArgs {
 ///
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &FlowsArgs) -> anyhow::Result<()> {
-    let request = Request {
-        command: "flows",
-        watch: Watch::Flows,
-        filter: &[],
-        select: &args.select,
-        default: Some(Target::All),
-        expect: Expectations::default(),
-        dns: None,
-        output: &args.output,
-        record: &args.record,
-        ready: &args.ready,
-    };
-    let show = if args.watch { Show::FlowsLive(std::io::stdout().is_terminal()) } else { Show::Flows };
-    run_live(&request, &args.until, show)
+    let request = args.common.request("flows", Watch::Flows, &args.select);
+    run_live(&request, &args.common.until, Show::table(Kind::Flows, args.table.watch, &args.common))
 }

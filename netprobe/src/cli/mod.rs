@@ -9,6 +9,7 @@ use clap::{
 
 pub mod capture;
 pub mod check;
+pub mod common;
 pub mod completions;
 pub mod demo;
 pub mod dns;
@@ -55,8 +56,8 @@ Examples:
   netprobe demo
       see it on a small broken network; needs no cluster
 
-Needs root, or CAP_BPF + CAP_PERFMON + CAP_NET_ADMIN. `netprobe check` says what
-this kernel can show. NETPROBE_LOG=debug says more on stderr.
+Needs root, or the capabilities that docs/privileges.md lists. `netprobe check` says
+what this kernel can show. NETPROBE_LOG=debug says more on stderr.
 Exit codes: 0 fine, 1 a finding (why), 2 error or usage.";
 
 /// What to do.
@@ -183,9 +184,9 @@ mod tests {
         let Some(Command::Trace(args)) = Cli::try_parse_from(args).expect("it is right").command else {
             panic!("it is trace")
         };
-        assert_eq!(args.filter, ["tcp", "and", "port", "80"]);
-        assert_eq!(args.until.duration, Some(std::time::Duration::from_secs(120)));
-        assert_eq!(args.output.format, crate::render::Format::Json);
+        assert_eq!(args.filter.words, ["tcp", "and", "port", "80"]);
+        assert_eq!(args.common.until.duration, Some(std::time::Duration::from_secs(120)));
+        assert_eq!(args.common.output.format, crate::render::Format::Json);
     }
 
     #[test]

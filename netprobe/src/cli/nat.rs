@@ -1,13 +1,11 @@
 //! `netprobe nat`
 
 use super::{
-    live::{Request, Watch},
-    output::{Output, Ready, Record},
+    common::{Common, Table},
+    live::{Kind, Request, Watch},
     run::{Show, run as run_live},
-    select::{Select, Target},
-    until::Until,
+    select::Select,
 };
-use crate::explain::Expectations;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +13,8 @@ Examples:
       each translation once, as it is seen: before, after, hook, device
   netprobe nat --pod shop/web-0 --for 30s
       one pod's
+  netprobe nat --watch
+      connections that are translated alike in one row, kept current until Ctrl-C
 
 Seen at TC classifiers: the conntrack entry that each packet carries.";
 
@@ -22,29 +22,17 @@ Seen at TC classifiers: the conntrack entry that each packet carries.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, mut_arg("until_finding", |arg| arg.hide(true)))]
 pub struct NatArgs {
-    /// As without it: translations are told as they are seen
-    #[arg(long)]
-    pub watch: bool,
+    /// Kept current.
+    #[command(flatten)]
+    pub table: Table,
 
     /// Whose connections; all where nobody is named.
     #[command(flatten)]
     pub select: Select,
 
-    /// When to end.
+    /// When to end, and where results go.
     #[command(flatten)]
-    pub until: Until,
-
-    /// How to show it.
-    #[command(flatten)]
-    pub output: Output,
-
-    /// Where to keep it.
-    #[command(flatten)]
-    pub record: Record,
-
-    /// Readiness and the kernel's types.
-    #[command(flatten)]
-    pub ready: Ready,
+    pub common: Common,
 }
 
 /// Runs `netprobe nat`.
@@ -53,17 +41,8 @@ pub struct NatArgs {
 ///
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &NatArgs) -> anyhow::Result<()> {
-    let request = Request {
-        command: "nat",
-        watch: Watch::Translations,
-        filter: &[],
-        select: &args.select,
-        default: Some(Target::All),
-        expect: Expectations::default(),
-        dns: None,
-        output: &args.output,
-        record: &args.record,
-        ready: &args.ready,
-    };
-    run_live(&request, &args.until, Show::Translations)
+    let watch = args.table.watch;
+    let request = Request { nat_table: watch, ..args.common.request("nat", Watch::Translations, &args.select) };
+    let show = if watch { Show::table(Kind::Nat, true, &args.common) } else { Show::Translations };
+    run_live(&request, &args.common.until, show)
 }

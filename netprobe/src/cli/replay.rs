@@ -1,6 +1,6 @@
 //! `netprobe replay`
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
@@ -9,7 +9,7 @@ use crate::{
     decode::Decoder,
     model::{counted::CountedRows, drops::Loss, symbols::Symbols},
     pipeline::{DnsOptions, DnsView, DropCounts, Input, Pipeline},
-    probe::tables::LOSS_NAMES,
+    probe::tables::{HOLE, LOSS_NAMES},
     record::{Frame, Reader},
     render::{FindingsOnly, Render},
 };
@@ -67,6 +67,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     }
     let decoder = Decoder::new(host, Symbols::default());
     let mut pipeline = Pipeline::new(decoder, node, inventory.unwrap_or_default(), expect, now_ns);
+    pipeline.show_flows_of(serde_json::from_value(options["namespaces"].clone()).unwrap_or_default());
     if let Some(options) = serde_json::from_value::<Option<DnsOptions>>(options["dns"].clone()).unwrap_or_default() {
         let view = if options.view == DnsView::Lines { DnsView::Lines } else { DnsView::Table(false) };
         pipeline = pipeline.showing_dns(DnsOptions { view, ..options });
@@ -114,19 +115,21 @@ fn feed(pipeline: &mut Pipeline, reader: Reader, last_ns: &mut u64, shown: &mut 
                 let rows: CountedRows = serde_json::from_value(value).context("the counted flows make no sense")?;
                 let (mono_ns, is_shown) = (rows.mono_ns, rows.shown);
                 pipeline.take(Input::Counted(rows));
-                let namespaces = serde_json::from_value(shown.options["namespaces"].clone()).unwrap_or_default();
-                let namespaces: Option<BTreeSet<u32>> = namespaces;
-                if is_shown && shown.options["command"] == "nat" {
-                    for translation in pipeline.fresh_translations(namespaces.as_ref()) {
-                        out.translation(&translation)?;
+                match (shown.options["command"] == "nat", shown.options["table"] == true) {
+                    _ if !is_shown => {}
+                    (true, true) => out.nat(&pipeline.nat_table(mono_ns), false)?,
+                    (true, false) => {
+                        for translation in pipeline.fresh_translations() {
+                            out.translation(&translation)?;
+                        }
                     }
-                } else if is_shown {
-                    out.flows(&pipeline.flow_table(mono_ns, namespaces.as_ref()), false)?;
+                    (false, _) => out.flows(&pipeline.flow_table(mono_ns), false)?,
                 }
             }
             Frame::Lost(lost) => {
-                let what = LOSS_NAMES.iter().find(|name| **name == lost.what).copied().unwrap_or("records");
-                let loss = Loss { mono_ns: lost.mono_ns, lost: lost.lost, what };
+                let what =
+                    LOSS_NAMES.iter().chain([&HOLE]).find(|name| **name == lost.what).copied().unwrap_or("records");
+                let loss = Loss { mono_ns: lost.mono_ns, lost: lost.lost, what, hole: lost.hole };
                 out.loss(&loss)?;
                 pipeline.take(Input::Lost(loss));
             }

@@ -9,37 +9,50 @@ use tokio::{
 };
 
 use super::{
-    live::{Live, Request, TURN},
+    common::Common,
+    live::{Draw, Kind, Live, Request, TURN},
     until::Until,
 };
-use crate::render::Render;
+use crate::render::{FindingsLast, Render};
 
 /// How a command shows what it sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
     /// Journeys or DNS exchanges, as they come, and findings.
     Journeys,
-    /// A table of drops at the end.
-    Drops,
-    /// A table of drops every second; `true` redraws it in place.
-    DropsLive(bool),
-    /// A table of flows at the end.
-    Flows,
-    /// A table of flows every second; `true` redraws it in place.
-    FlowsLive(bool),
     /// Translations as they are seen.
     Translations,
+    /// A table at the end.
+    Table(Kind),
+    /// A table every second; `true` redraws it in place.
+    Live(Kind, bool),
 }
 
 impl Show {
+    /// A table every second, or at the end.
+    #[must_use]
+    pub fn table(kind: Kind, watch: bool, common: &Common) -> Self {
+        if watch { Self::Live(kind, common.is_in_place()) } else { Self::Table(kind) }
+    }
+
+    const fn is_in_place(self) -> bool {
+        matches!(self, Self::Live(_, true))
+    }
+
+    /// Something is to be done every second.
+    const fn is_regular(self) -> bool {
+        !matches!(self, Self::Journeys | Self::Table(Kind::Drops))
+    }
+
     /// What is shown every second: gives how many of what `--count` counts.
     fn regularly(self, live: &mut Live, out: &mut dyn Render) -> Result<u64> {
         match self {
-            Self::Journeys | Self::Drops => Ok(0),
-            Self::DropsLive(in_place) => live.show_drops(out, in_place).map(|()| 1),
-            Self::Flows => live.tidy_flows().map(|()| 0),
-            Self::FlowsLive(in_place) => live.show_flows(out, in_place).map(|()| 1),
+            Self::Journeys | Self::Table(Kind::Drops) => Ok(0),
             Self::Translations => live.tell_translations(out),
+            Self::Table(Kind::Flows | Kind::Nat) => live.tidy_flows().map(|()| 0),
+            Self::Live(kind, in_place) => {
+                live.show_table(kind, if in_place { Draw::InPlace } else { Draw::Below }, out).map(|()| 1)
+            }
         }
     }
 
@@ -47,11 +60,20 @@ impl Show {
     fn finally(self, live: &mut Live, out: &mut dyn Render) -> Result<()> {
         match self {
             Self::Journeys => Ok(()),
-            Self::Drops | Self::DropsLive(_) => live.show_drops(out, false),
-            Self::Flows | Self::FlowsLive(_) => live.show_flows(out, false),
             Self::Translations => live.tell_translations(out).map(drop),
+            Self::Table(kind) => live.show_table(kind, Draw::Last { in_place: false }, out),
+            Self::Live(kind, in_place) => live.show_table(kind, Draw::Last { in_place }, out),
         }
     }
+}
+
+/// How a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// `--count` tables were shown: the last one is the last word.
+    Tables,
+    /// The time was over, there was enough, or a signal came.
+    Other,
 }
 
 /// Runs until the time is over, enough is seen, a signal comes, or the reader goes away.
@@ -66,18 +88,22 @@ pub fn run(request: &Request<'_>, until: &Until, show: Show) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
         let (mut live, mut out) = Live::start(request)?;
+        if show.is_in_place() {
+            out = Box::new(FindingsLast::new(out));
+        }
         let over = tokio::select! {
             over = turns(&mut live, &mut *out, until, show) => over,
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(End::Other),
+            _ = terminate.recv() => Ok(End::Other),
         };
-        over?;
-        show.finally(&mut live, &mut *out)?;
+        if over? == End::Other || show.is_in_place() {
+            show.finally(&mut live, &mut *out)?;
+        }
         live.finish(&mut *out)
     })
 }
 
-async fn turns(live: &mut Live, out: &mut dyn Render, until: &Until, show: Show) -> Result<()> {
+async fn turns(live: &mut Live, out: &mut dyn Render, until: &Until, show: Show) -> Result<End> {
     let (ring, facts) = live.ready()?;
     let mut clock = interval(TURN);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,22 +112,24 @@ async fn turns(live: &mut Live, out: &mut dyn Render, until: &Until, show: Show)
     let (mut shown, mut tables) = (0, 0);
     loop {
         tokio::select! {
+            // The end first: else a table that is due at the same moment is shown twice.
+            biased;
+            () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => return Ok(End::Other),
+            _ = table.tick(), if show.is_regular() => {
+                tables += show.regularly(live, out)?;
+                if until.count.is_some_and(|most| tables >= most) {
+                    return Ok(if matches!(show, Show::Live(..)) { End::Tables } else { End::Other });
+                }
+            }
             ready = ring.readable() => ready?.clear_ready(),
             ready = facts.readable() => ready?.clear_ready(),
             _ = clock.tick() => {}
-            _ = table.tick(), if !matches!(show, Show::Journeys | Show::Drops) => {
-                tables += show.regularly(live, out)?;
-                if until.count.is_some_and(|most| tables >= most) {
-                    return Ok(());
-                }
-            }
-            () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => return Ok(()),
         }
         let progress = live.turn(out)?;
         shown += progress.shown;
         let enough = show == Show::Journeys && until.count.is_some_and(|most| shown >= most);
         if enough || (until.until_finding && progress.findings > 0) {
-            return Ok(());
+            return Ok(End::Other);
         }
     }
 }

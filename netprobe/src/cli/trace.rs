@@ -1,10 +1,11 @@
 //! `netprobe trace`
 
 use super::{
+    common::{Common, Filter},
     expect::Expect,
-    output::{Output, Ready, Record},
+    live::{Request, Watch},
+    run::{Show, run as run_live},
     select::Select,
-    until::Until,
 };
 
 const EXAMPLES: &str = "\
@@ -22,13 +23,9 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TraceArgs {
-    /// Which packets, in tcpdump's language; evaluated in the kernel
-    ///
-    /// host A, net A/B, port N, portrange N-M, proto N, each after src or dst or neither; tcp, udp, icmp, icmp6, ip,
-    /// ip6, also before port; arp; len <= N; tcp[tcpflags] & (tcp-syn|tcp-ack) != 0; icmp[icmptype] == icmp-echo;
-    /// joined by and, or, not and ( ). Quote what the shell would take for itself.
-    #[arg(value_name = "FILTER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    pub filter: Vec<String>,
+    /// Which packets.
+    #[command(flatten)]
+    pub filter: Filter,
 
     /// Whose packets.
     #[command(flatten)]
@@ -38,21 +35,9 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub expect: Expect,
 
-    /// When to end.
+    /// When to end, and where results go.
     #[command(flatten)]
-    pub until: Until,
-
-    /// How to show it.
-    #[command(flatten)]
-    pub output: Output,
-
-    /// Where to keep it.
-    #[command(flatten)]
-    pub record: Record,
-
-    /// Readiness and the kernel's types.
-    #[command(flatten)]
-    pub ready: Ready,
+    pub common: Common,
 }
 
 /// Runs `netprobe trace`.
@@ -61,20 +46,14 @@ pub struct TraceArgs {
 ///
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
-    if super::filter::compile_words(&args.filter)?.is_arp_only() {
+    if super::filter::compile_words(&args.filter.words)?.is_arp_only() {
         anyhow::bail!("filter: trace shows connections, and ARP has none; `netprobe capture` keeps the frames");
     }
-    let request = super::live::Request {
-        command: "trace",
-        watch: super::live::Watch::Packets,
-        filter: &args.filter,
-        select: &args.select,
+    let request = Request {
+        filter: &args.filter.words,
         default: None,
-        dns: None,
         expect: args.expect.read()?,
-        output: &args.output,
-        record: &args.record,
-        ready: &args.ready,
+        ..args.common.request("trace", Watch::Packets, &args.select)
     };
-    super::run::run(&request, &args.until, super::run::Show::Journeys)
+    run_live(&request, &args.common.until, Show::Journeys)
 }

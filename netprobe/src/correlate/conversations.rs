@@ -35,7 +35,26 @@ pub struct Conversation<'a> {
     pub rows: Vec<(&'a Counted, bool)>,
 }
 
+/// A connection as it was known before, and how one of its forms belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// As its opener sends it.
+    pub original: Flow,
+    /// Its conntrack entry, where it had one.
+    pub tracked: Option<Tracked>,
+    /// Packets of this form go in the direction of the reply.
+    pub is_reply: bool,
+}
+
 impl Conversation<'_> {
+    /// All forms that its packets have on their way.
+    pub fn forms(&self) -> impl Iterator<Item = (Flow, Form)> {
+        let (original, tracked) = (self.original, self.tracked);
+        let forms = original.zip(self.reply()).map(|(original, reply)| forms(original, reply));
+        let form = move |is_reply| original.map(|original| Form { original, tracked, is_reply });
+        forms.into_iter().flatten().filter_map(move |(flow, is_reply)| Some((flow, form(is_reply)?)))
+    }
+
     /// The answer's flow, as the server sends it.
     #[must_use]
     pub fn reply(&self) -> Option<Flow> {
@@ -75,6 +94,12 @@ impl Conversation<'_> {
         self.rows.iter().filter(|(_, is_reply)| *is_reply == reply).fold(0, |all, (row, _)| all | row.flags)
     }
 
+    /// Its opener's first packet is among those seen.
+    #[must_use]
+    pub fn begins(&self) -> bool {
+        self.flags(false) & SYN != 0
+    }
+
     /// Packets were seen in both directions.
     #[must_use]
     pub fn is_answered(&self) -> bool {
@@ -111,9 +136,10 @@ impl Conversation<'_> {
     }
 }
 
-/// Joins rows. Linear in their number, but for the sort.
+/// Joins rows. Linear in their number, but for the sort. `earlier` knows connections of which rows were taken away:
+/// those that are left may not tell all forms.
 #[must_use]
-pub fn join(rows: &[Counted]) -> Vec<Conversation<'_>> {
+pub fn join<'a>(rows: &'a [Counted], earlier: impl Fn(&Flow) -> Option<Form>) -> Vec<Conversation<'a>> {
     let mut sorted: Vec<&Counted> = rows.iter().collect();
     // Entries first: they know all forms. Of the others the first packet shows who began.
     sorted.sort_by_key(|row| (row.tracked.is_none(), row.first_ns));
@@ -139,12 +165,11 @@ pub fn join(rows: &[Counted]) -> Vec<Conversation<'_>> {
             }
             (None, Some(&known)) => known,
             (None, None) => {
-                let reply = is_midway_reply(row, flow);
-                let original = if reply { flow.reversed() } else { flow };
-                joined.push(Conversation { original: Some(original), tracked: None, rows: Vec::new() });
+                let Form { original, tracked, is_reply } = earlier(&flow).unwrap_or_else(|| guessed(row, flow));
+                joined.push(Conversation { original: Some(original), tracked, rows: Vec::new() });
                 let at = joined.len() - 1;
-                learn(&mut forms, at, original, original.reversed());
-                (at, reply)
+                learn(&mut forms, at, original, tracked.map_or_else(|| original.reversed(), |t| t.reply));
+                (at, is_reply)
             }
         };
         joined[at].rows.push((row, reply));
@@ -152,11 +177,21 @@ pub fn join(rows: &[Counted]) -> Vec<Conversation<'_>> {
     joined
 }
 
-/// Notes all forms that a connection's packets have on their way.
-fn learn(forms: &mut HashMap<Flow, (usize, bool)>, at: usize, original: Flow, reply: Flow) {
-    for (form, is_reply) in [(original, false), (reply, true), (original.reversed(), true), (reply.reversed(), false)] {
-        forms.entry(form).or_insert((at, is_reply));
+/// All forms that a connection's packets have on their way, and whether they go in the direction of the reply.
+fn forms(original: Flow, reply: Flow) -> [(Flow, bool); 4] {
+    [(original, false), (reply, true), (original.reversed(), true), (reply.reversed(), false)]
+}
+
+fn learn(known: &mut HashMap<Flow, (usize, bool)>, at: usize, original: Flow, reply: Flow) {
+    for (form, is_reply) in forms(original, reply) {
+        known.entry(form).or_insert((at, is_reply));
     }
+}
+
+/// What a flow without an entry is taken for.
+fn guessed(row: &Counted, flow: Flow) -> Form {
+    let is_reply = is_midway_reply(row, flow);
+    Form { original: if is_reply { flow.reversed() } else { flow }, tracked: None, is_reply }
 }
 
 /// Where counting began in the middle of a connection, the ports tell who is the server.
@@ -169,6 +204,10 @@ fn is_midway_reply(row: &Counted, flow: Flow) -> bool {
 mod tests {
     use super::*;
     use crate::model::flow::Proto;
+
+    fn joined(rows: &[Counted]) -> Vec<Conversation<'_>> {
+        join(rows, |_| None)
+    }
 
     const STATUS: u32 = SRC_NAT | DST_NAT;
 
@@ -212,7 +251,7 @@ mod tests {
     #[test]
     fn both_forms_and_both_directions_are_one() {
         let rows = translated();
-        let joined = join(&rows);
+        let joined = joined(&rows);
         assert_eq!(joined.len(), 1, "{joined:#?}");
         let one = &joined[0];
         assert_eq!(one.original, Some(flow("10.1.0.5:41234", "10.96.0.1:80")));
@@ -226,7 +265,7 @@ mod tests {
         let mut rows = translated();
         rows.push(row(2, false, flow("10.1.0.5:41235", "10.96.0.1:80"), None, 9));
         rows.push(row(3, false, flow("10.20.0.4:8080", "192.0.2.10:41235"), None, 9));
-        assert_eq!(join(&rows).len(), 3, "nothing says that those two are one");
+        assert_eq!(joined(&rows).len(), 3, "nothing says that those two are one");
     }
 
     #[test]
@@ -238,7 +277,7 @@ mod tests {
             vec![begun, row(2, true, answer, None, 2)],
             vec![row(2, true, answer, None, 1), row(2, false, ask, None, 2)],
         ] {
-            let joined = join(&rows);
+            let joined = joined(&rows);
             assert_eq!((joined.len(), joined[0].original), (1, Some(ask)));
         }
     }
@@ -247,13 +286,13 @@ mod tests {
     fn a_connection_is_over_when_both_ends_said_so_or_nobody_speaks() {
         let (ask, answer) = (flow("10.1.0.5:41234", "10.20.0.4:80"), flow("10.20.0.4:80", "10.1.0.5:41234"));
         let mut rows = vec![row(2, false, ask, None, 1), row(2, true, answer, None, 2)];
-        assert!(!join(&rows)[0].is_over(30_000_000_000));
-        assert!(join(&rows)[0].is_over(70_000_000_000));
+        assert!(!joined(&rows)[0].is_over(30_000_000_000));
+        assert!(joined(&rows)[0].is_over(70_000_000_000));
         rows[0].flags = FIN;
-        assert!(!join(&rows)[0].is_over(30_000_000_000), "half closed");
+        assert!(!joined(&rows)[0].is_over(30_000_000_000), "half closed");
         rows[1].flags = FIN;
-        assert!(join(&rows)[0].is_over(30_000_000_000));
-        assert!(!join(&rows)[0].is_over(1_000_000_000), "its last packets may be on their way");
+        assert!(joined(&rows)[0].is_over(30_000_000_000));
+        assert!(!joined(&rows)[0].is_over(1_000_000_000), "its last packets may be on their way");
     }
 
     #[test]
@@ -268,6 +307,16 @@ mod tests {
         for row in &mut rows {
             (row.flags, row.syn_ns) = (SYN, Some(row.first_ns));
         }
-        assert_eq!(join(&rows)[0].handshake_ns(), Some(5_000_000));
+        assert_eq!(joined(&rows)[0].handshake_ns(), Some(5_000_000));
+    }
+
+    #[test]
+    fn what_is_left_of_a_connection_is_joined_by_what_was_known_of_it() {
+        let rows = translated();
+        let known: HashMap<Flow, Form> = joined(&rows)[0].forms().collect();
+        let late = vec![row(3, false, flow("10.20.0.4:8080", "192.0.2.10:41234"), None, 9)];
+        let told = join(&late, |flow| known.get(flow).copied());
+        assert_eq!((told[0].original, told[0].rows[0].1), (Some(flow("10.1.0.5:41234", "10.96.0.1:80")), true));
+        assert!(told[0].is_snat() && told[0].is_dnat());
     }
 }

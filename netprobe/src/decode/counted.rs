@@ -24,7 +24,8 @@ pub fn counted(key: &FlowCountKey, row: &FlowCount) -> Counted {
         packets: row.packets,
         bytes: row.bytes,
         first_ns: row.first_ns,
-        last_ns: row.last_ns,
+        // Of a clock that is a little behind.
+        last_ns: row.last_ns.max(row.first_ns),
         syn_ns: (row.syn_ns != 0).then_some(row.syn_ns),
         retransmits: row.retransmits,
         flags: row.flags,

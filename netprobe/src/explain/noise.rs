@@ -38,6 +38,10 @@ const DELIBERATE: &[&str] = &["NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS", "XDP"
 /// Reason, site (empty for any) and why it is noise.
 const NOISE: &[(&str, &str, &str)] = &[
     ("QUEUE_PURGE", "", "a socket or queue was closed with packets in it"),
+    // The same before Linux 6.2, which has no reason of that name.
+    ("NOT_SPECIFIED", "sk_stream_kill_queues", "a socket or queue was closed with packets in it"),
+    ("NOT_SPECIFIED", "inet_sock_destruct", "a socket or queue was closed with packets in it"),
+    ("NOT_SPECIFIED", "skb_queue_purge", "a socket or queue was closed with packets in it"),
     ("NOT_SPECIFIED", "tcp_v4_rcv", "the last segments of a connection that is closing"),
     ("NOT_SPECIFIED", "tcp_v6_rcv", "the last segments of a connection that is closing"),
     ("NOT_SPECIFIED", "ip6_mc_input", "multicast nobody joined (MLD)"),
@@ -68,6 +72,7 @@ mod tests {
     #[test]
     fn knows_the_background_of_a_healthy_node() {
         assert!(of("QUEUE_PURGE", "sk_stream_kill_queues", None, true).is_some());
+        assert!(of("NOT_SPECIFIED", "sk_stream_kill_queues", None, true).is_some());
         assert!(of("NOT_SPECIFIED", "tcp_v4_rcv", None, true).is_some());
     }
 

@@ -79,7 +79,7 @@ impl FactsReader {
         self.outside.retain(|_, outside| outside.nsid != Some(nsid));
         let node = self.watched.get(&self.node.inum);
         if let Some(netns) = node.and_then(|node| node.nsids.get(&nsid)).copied() {
-            self.forget(netns, now_ns, events);
+            self.forget(netns, false, now_ns, events);
         }
     }
 
@@ -89,19 +89,19 @@ impl FactsReader {
         let abandoned = self.watched.iter().filter(|(inum, w)| **inum != node && w.holders.path().is_none());
         let abandoned: Vec<u32> = abandoned.map(|(inum, _)| *inum).collect();
         for netns in abandoned {
-            self.forget(netns, now_ns, events);
+            self.forget(netns, false, now_ns, events);
         }
     }
 
-    /// Stops following a namespace.
-    fn forget(&mut self, netns: u32, now_ns: u64, events: &mut Vec<FactsEvent>) -> Option<Outside> {
+    /// Stops following a namespace: it has ended, or it is none of ours.
+    fn forget(&mut self, netns: u32, is_outside: bool, now_ns: u64, events: &mut Vec<FactsEvent>) -> Option<Outside> {
         let watched = self.watched.remove(&netns)?;
         let mut nsid = None;
         if let Some(node) = self.watched.get_mut(&self.node.inum) {
             nsid = node.nsids.iter().find(|(_, inum)| **inum == netns).map(|(id, _)| *id);
             node.nsids.retain(|_, inum| *inum != netns);
         }
-        self.tell(FactsEvent::NamespaceGone { netns, mono_ns: now_ns }, events);
+        self.tell(FactsEvent::NamespaceGone { netns, mono_ns: now_ns, is_outside }, events);
         Some(Outside { holders: watched.holders, nsid })
     }
 
@@ -166,7 +166,7 @@ impl FactsReader {
         let pods = self.mirror.namespaces.values().filter(|facts| facts.kind == NamespaceKind::Pod);
         let wrong = pods.filter(|facts| is_outside(node, facts, &self.pod_addresses));
         for netns in wrong.map(|facts| facts.inum).collect::<Vec<_>>() {
-            if let Some(outside) = self.forget(netns, now_ns, events) {
+            if let Some(outside) = self.forget(netns, true, now_ns, events) {
                 self.outside.insert(netns, outside);
             }
         }

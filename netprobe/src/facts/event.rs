@@ -35,6 +35,9 @@ pub enum FactsEvent {
         netns: u32,
         /// When we noticed, `CLOCK_MONOTONIC` nanoseconds.
         mono_ns: u64,
+        /// It goes on, and is none of ours.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_outside: bool,
     },
     /// Settings that were read and are no news: those of a new device, counters.
     Sysctls {
@@ -77,7 +80,7 @@ impl NodeFacts {
             FactsEvent::Namespace(facts) if !self.namespaces.contains_key(&facts.inum) => {
                 Some(line(facts.inum, facts.since_ns, What::NamespaceAdded))
             }
-            FactsEvent::NamespaceGone { netns, mono_ns } if self.namespaces.contains_key(netns) => {
+            FactsEvent::NamespaceGone { netns, mono_ns, .. } if self.namespaces.contains_key(netns) => {
                 Some(line(*netns, *mono_ns, What::NamespaceDeleted))
             }
             _ => None,

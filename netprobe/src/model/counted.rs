@@ -59,4 +59,7 @@ pub struct CountedRows {
     pub rows: Vec<Counted>,
     /// Rows that were taken out of the kernel's table, with their last counts.
     pub over: Vec<Counted>,
+    /// They were taken out though they may go on: their pod, its address or its device goes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{identity::Pod, sighting::Side};
 
 /// One row of `drops`.
@@ -42,6 +44,21 @@ pub struct DropTable {
     pub rows: Vec<DropRow>,
 }
 
+/// A time in which packets at a device were not seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hole {
+    /// Name of the device.
+    pub device: String,
+    /// Inode number of its namespace.
+    pub netns: u32,
+    /// When all was last seen to be well, `CLOCK_MONOTONIC` nanoseconds.
+    pub from_ns: u64,
+    /// When it was well again, likewise; none where it is not.
+    pub to_ns: Option<u64>,
+    /// Why.
+    pub why: String,
+}
+
 /// What was lost of the recording itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -51,6 +68,8 @@ pub struct Loss {
     pub lost: u64,
     /// Of what.
     pub what: &'static str,
+    /// The hole that it left in the counts of a device.
+    pub hole: Option<Hole>,
 }
 
 /// The end of a run.

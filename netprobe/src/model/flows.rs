@@ -48,6 +48,8 @@ impl std::ops::AddAssign for Amounts {
 pub struct DeviceRow {
     /// Whose; none for the node's own.
     pub pod: Option<Arc<Pod>>,
+    /// The pod's namespace is gone: nothing is added but what came late for it.
+    pub is_ended: bool,
     /// Where the device is.
     pub side: Side,
     /// Its name.
@@ -93,6 +95,8 @@ pub struct Translation {
     pub first_ns: u64,
     /// The pod that opened it, or that serves it; none for the node's own.
     pub pod: Option<Arc<Pod>>,
+    /// The pod's namespace is gone.
+    pub is_ended: bool,
     /// As its opener sends it.
     pub before: Flow,
     /// As its server gets it.
@@ -137,6 +141,8 @@ pub struct PeerName {
 pub struct FlowLine {
     /// Whose; none for the node's own.
     pub pod: Option<Arc<Pod>>,
+    /// The pod's namespace is gone.
+    pub is_ended: bool,
     /// Protocol.
     pub proto: Proto,
     /// The other end: with the port that was addressed, or port 0 where the peer opened it.
@@ -179,5 +185,27 @@ pub struct FlowTable {
     /// Connections by pod and peer, likewise.
     pub lines: Vec<FlowLine>,
     /// Peers that found no room in `lines`; their traffic is in `devices`.
+    pub more: u64,
+}
+
+/// What NAT makes alike: connections of one pod to one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatLine {
+    /// The last one.
+    pub last: Arc<Translation>,
+    /// How many.
+    pub connections: u64,
+}
+
+/// All translations at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatTable {
+    /// `CLOCK_MONOTONIC` nanoseconds when it was read.
+    pub mono_ns: u64,
+    /// When counting began, likewise.
+    pub since_ns: u64,
+    /// In the order in which they are to be shown.
+    pub lines: Vec<NatLine>,
+    /// Connections that found no room in `lines`.
     pub more: u64,
 }

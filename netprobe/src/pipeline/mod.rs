@@ -24,7 +24,7 @@ pub use dns::{DnsOptions, DnsView};
 pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
 use flows::Flows;
-pub use flows::rows_over;
+pub use flows::{Leaving, rows_over};
 
 use crate::{
     correlate::Journeys,
@@ -34,11 +34,11 @@ use crate::{
     facts::FactsEvent,
     model::{
         asked::Question,
-        counted::CountedRows,
+        counted::{Counted, CountedRows},
         drops::{DropTable, Loss, Summary},
         facts::NodeFacts,
         finding::Finding,
-        flows::{FlowTable, Translation},
+        flows::{FlowTable, NatTable, Translation},
         inventory::Inventory,
         packet::Packet,
     },
@@ -211,6 +211,8 @@ impl Pipeline {
                 }
             },
             Input::Facts(event) => {
+                let Self { names, facts, inventory, answers, flows, .. } = &mut *self;
+                flows.before(&event, flows::Known { names, facts, inventory, answers });
                 self.facts.apply(&event);
                 match &*event {
                     FactsEvent::Answer(answer) => self.answered(answer.question),
@@ -305,16 +307,39 @@ impl Pipeline {
         drops.table(now_ns, Known { decoder, names, facts, journeys })
     }
 
-    /// Who talks to whom at this moment; of `wanted` namespaces only, where they are given.
+    /// Shows flows and translations of these namespaces only; of all where it is none.
+    pub fn show_flows_of(&mut self, namespaces: Option<BTreeSet<u32>>) {
+        self.flows.show(namespaces);
+    }
+
+    /// Who talks to whom at this moment.
     #[must_use]
-    pub fn flow_table(&self, now_ns: u64, wanted: Option<&BTreeSet<u32>>) -> FlowTable {
-        self.flows.table(now_ns, self.known_for_flows(), wanted)
+    pub fn flow_table(&self, now_ns: u64) -> FlowTable {
+        self.flows.table(now_ns, self.known_for_flows())
+    }
+
+    /// What NAT makes of connections at this moment.
+    #[must_use]
+    pub fn nat_table(&self, now_ns: u64) -> NatTable {
+        self.flows.nat_table(now_ns, self.known_for_flows())
     }
 
     /// Translations that were not told yet.
-    pub fn fresh_translations(&mut self, wanted: Option<&BTreeSet<u32>>) -> Vec<Translation> {
+    pub fn fresh_translations(&mut self) -> Vec<Translation> {
         let Self { names, facts, inventory, answers, flows, .. } = self;
-        flows.fresh_translations(flows::Known { names, facts, inventory, answers }, wanted)
+        flows.fresh_translations(flows::Known { names, facts, inventory, answers })
+    }
+
+    /// What the event will take away from somebody: the rows counted by it are to be taken in before the event.
+    #[must_use]
+    pub fn leaving(&self, event: &FactsEvent) -> Option<Leaving> {
+        self.flows.leaving(event, &self.facts)
+    }
+
+    /// Positions of the rows that are told by what leaves.
+    #[must_use]
+    pub fn rows_leaving(&self, rows: &[Counted], leaving: &Leaving) -> BTreeSet<usize> {
+        self.flows.rows_leaving(rows, leaving, self.known_for_flows())
     }
 
     const fn known_for_flows(&self) -> flows::Known<'_> {

@@ -24,6 +24,9 @@ pub struct Lost {
     pub counters: [u64; loss::KINDS as usize],
 }
 
+/// What is lost where packets at a device were not seen.
+pub const HOLE: &str = "holes in the counts of a device";
+
 /// What each loss counter counts, in its order.
 pub const LOSS_NAMES: [&str; loss::KINDS as usize] = [
     "records (the ring was full)",

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
+    drops::Hole,
     facts::{HostFacts, NodeFacts},
     inventory::Inventory,
 };
@@ -62,6 +63,9 @@ pub struct Lost {
     pub lost: u64,
     /// Of what.
     pub what: String,
+    /// The hole that it left in the counts of a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hole: Option<Hole>,
 }
 
 /// One piece of a recording.

@@ -65,7 +65,7 @@ fn frames() -> Vec<Frame> {
         Frame::FactsEvent(Bytes::from_static(b"{\"RouteDeleted\":1}")),
         Frame::Record(Bytes::new()),
         Frame::Tick(5_000_000_000),
-        Frame::Lost(Lost { mono_ns: 9, lost: 3, what: "records".to_owned() }),
+        Frame::Lost(Lost { mono_ns: 9, lost: 3, what: "records".to_owned(), hole: None }),
         Frame::Counts(json!([1, 2])),
         Frame::Flows(json!({"rows": []})),
         Frame::Tick(6_000_000_000),

@@ -7,7 +7,7 @@ use crate::model::{
     drops::{DropTable, Loss, Summary},
     exchange::{DnsTable, Exchange},
     finding::Finding,
-    flows::{FlowTable, Translation},
+    flows::{FlowTable, NatTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
@@ -38,6 +38,10 @@ impl Render for FindingsOnly {
 
     fn translation(&mut self, translation: &Translation) -> io::Result<()> {
         self.0.translation(translation)
+    }
+
+    fn nat(&mut self, table: &NatTable, live: bool) -> io::Result<()> {
+        self.0.nat(table, live)
     }
 
     fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
@@ -110,6 +114,10 @@ impl Render for FindingsLast {
         self.out.translation(translation)
     }
 
+    fn nat(&mut self, table: &NatTable, live: bool) -> io::Result<()> {
+        self.out.nat(table, live)
+    }
+
     fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
         self.out.exchange(exchange)
     }
@@ -123,7 +131,11 @@ impl Render for FindingsLast {
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        match self.losses.iter_mut().find(|other| other.what == loss.what) {
+        match self
+            .losses
+            .iter_mut()
+            .find(|other| other.what == loss.what && other.hole.is_none() && loss.hole.is_none())
+        {
             Some(other) => other.lost += loss.lost,
             None => self.losses.push(loss.clone()),
         }
@@ -166,6 +178,10 @@ impl Render for Silent {
     }
 
     fn translation(&mut self, _: &Translation) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn nat(&mut self, _: &NatTable, _: bool) -> io::Result<()> {
         Ok(())
     }
 

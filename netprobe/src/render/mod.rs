@@ -12,7 +12,7 @@ use crate::model::{
     drops::{DropTable, Loss, Summary},
     exchange::{DnsTable, Exchange},
     finding::Finding,
-    flows::{FlowTable, Translation},
+    flows::{FlowTable, NatTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
@@ -58,6 +58,9 @@ pub trait Render {
 
     /// What NAT made of a connection: once for each.
     fn translation(&mut self, translation: &Translation) -> io::Result<()>;
+
+    /// What NAT makes of connections, at one moment. `live` redraws in place, where the format can.
+    fn nat(&mut self, table: &NatTable, live: bool) -> io::Result<()>;
 
     /// A DNS query and what became of it.
     fn exchange(&mut self, exchange: &Exchange) -> io::Result<()>;

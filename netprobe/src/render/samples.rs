@@ -10,7 +10,10 @@ use crate::{
         facts::HostFacts,
         finding::{Confidence, Evidence, Finding, Netfilter, RouteTaken},
         flow::{Flow, Proto},
-        flows::{Amount, Amounts, DeviceRow, FlowLine, FlowTable, NameSource, PeerName, State, Translation},
+        flows::{
+            Amount, Amounts, DeviceRow, FlowLine, FlowTable, NameSource, NatLine, NatTable, PeerName, State,
+            Translation,
+        },
         identity::{Pod, Source},
         journey::{Journey, Step},
         known::{Known, Why},
@@ -269,6 +272,7 @@ pub(super) fn translation() -> Translation {
     Translation {
         first_ns: START_NS,
         pod: Some(pod("web-0")),
+        is_ended: false,
         before: flow(Proto::Tcp, "10.1.0.5:41234", "10.96.0.1:80"),
         after: flow(Proto::Tcp, "192.0.2.10:41234", "10.20.0.4:8080"),
         dnat: Some("PREROUTING"),
@@ -284,6 +288,7 @@ pub(super) fn flow_table() -> FlowTable {
     let amounts = Amounts { out: amount(6, 504), into: amount(5, 15_000_000) };
     let device = |name: Option<&str>, device: &str, is_uplink| DeviceRow {
         pod: name.map(pod),
+        is_ended: false,
         side: Side::Node,
         device: device.to_owned(),
         is_uplink,
@@ -291,6 +296,7 @@ pub(super) fn flow_table() -> FlowTable {
     };
     let line = FlowLine {
         pod: Some(pod("web-0")),
+        is_ended: false,
         proto: Proto::Tcp,
         peer: "10.96.0.1:80".parse().expect("an address with a port"),
         served_port: 0,
@@ -334,6 +340,14 @@ pub(super) fn flow_table() -> FlowTable {
         more: 7,
     }
 }
+
+pub(super) fn nat_table() -> NatTable {
+    let line = NatLine { last: Arc::new(translation()), connections: 3 };
+    let ended = Translation { is_ended: true, service: None, dnat: None, devices: Vec::new(), ..translation() };
+    let ended = NatLine { last: Arc::new(ended), connections: 1 };
+    NatTable { mono_ns: START_NS, since_ns: START_NS - 1_500_000_000, lines: vec![line, ended], more: 2 }
+}
+
 fn server(addr: &str, name: Option<&str>) -> Server {
     Server { addr: addr.parse().expect("an address with a port"), name: name.map(Into::into) }
 }

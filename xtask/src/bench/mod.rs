@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the figures of the project, measured side by side.
 
-mod clock;
+pub(crate) mod clock;
 mod finding;
 mod forwarding;
 mod hooks;

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use clap::{ColorChoice, builder::NonEmptyStringValueParser};
 
 use super::{
-    live::{Live, Request, Watch},
+    common::Filter,
+    live::{DeviceName, Live, Request, Watch},
     output::{Output, Ready, Record},
     select::Select,
     until::{Until, duration},
@@ -32,6 +33,8 @@ Examples:
       at the node's ways out, also after NAT; open it with Wireshark
   netprobe capture --pod web-0 -w - tcp port 80 | tcpdump -nr -
       look at them as they come; Wireshark takes them with -k -i -
+  netprobe capture --pod web-0 -i node:eth0 -w web.pcapng
+      what leaves and enters the node by eth0, and nothing else
   netprobe capture --pod web-0 -w web.pcapng --rotate-size 100M --files 10
       for days: the last ten files stay
 
@@ -43,16 +46,20 @@ const SNAP: u32 = 1_600;
 /// With `--full`: the largest `sk_buff`, but those of BIG TCP.
 const FULL: u32 = 66_048;
 
+/// Which packets: other than those of `trace`, each by itself.
+const FILTER_HELP: &str = "\
+Which packets, in tcpdump's language; evaluated in the kernel
+
+As in tcpdump, each packet by itself: `dst port 80` leaves the answers out. A packet that NAT changes passes in \
+either form. `netprobe trace --help` lists the words. Quote what the shell would take for itself.";
+
 /// Options of `netprobe capture`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("rotated").args(["rotate_size", "rotate_time"]).multiple(true), mut_arg("until_finding", |arg| arg.hide(true)))]
+#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("rotated").args(["rotate_size", "rotate_time"]).multiple(true), mut_arg("until_finding", |arg| arg.hide(true)), mut_arg("filter", |arg| arg.long_help(FILTER_HELP)))]
 pub struct CaptureArgs {
-    /// Which packets, in tcpdump's language; evaluated in the kernel
-    ///
-    /// As in tcpdump, each packet by itself: `dst port 80` leaves the answers out. A packet that NAT changes passes in
-    /// either form. `netprobe trace --help` lists the words. Quote what the shell would take for itself.
-    #[arg(value_name = "FILTER", value_parser = NonEmptyStringValueParser::new())]
-    pub filter: Vec<String>,
+    /// Which packets.
+    #[command(flatten)]
+    pub filter: Filter,
 
     /// Write pcapng to this file; `-` is stdout. Without it to netprobe-POD-TIME.pcapng, here
     #[arg(short = 'w', long = "write", value_name = "FILE", help_heading = "Output")]
@@ -77,6 +84,12 @@ pub struct CaptureArgs {
     /// Keep the last so many files, and remove those before them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), requires = "rotated", help_heading = "Output")]
     pub files: Option<u32>,
+
+    /// Take packets at these devices alone: NAME, or pod:NAME and node:NAME; again for more
+    ///
+    /// Without it: at the pod's own device, at the node's end of its link, and at the node's ways out.
+    #[arg(short = 'i', long, value_name = "DEVICE", help_heading = "Whose packets")]
+    pub interface: Vec<DeviceName>,
 
     /// Name of this node; the host name without it
     #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = NonEmptyStringValueParser::new(), help_heading = "Output")]
@@ -139,7 +152,7 @@ pub fn run(args: &CaptureArgs) -> Result<()> {
     let request = Request {
         command: "capture",
         watch: Watch::Capture(args.snap()),
-        filter: &args.filter,
+        filter: &args.filter.words,
         select: &args.select,
         default: None,
         expect: Expectations::default(),
@@ -147,6 +160,8 @@ pub fn run(args: &CaptureArgs) -> Result<()> {
         record: &record,
         ready: &args.ready,
         dns: None,
+        nat_table: false,
+        at: &args.interface,
     };
     run::run(&request, args)
 }

@@ -86,7 +86,7 @@ impl Capture {
             window: Window::default(),
             words: Words::default(),
             places: Places::default(),
-            settings: Settings { snap: args.snap(), filter: args.filter.join(" ") },
+            settings: Settings { snap: args.snap(), filter: args.filter.words.join(" ") },
             offset_ns,
             begun_ns,
             housekeeping_ns: begun_ns,

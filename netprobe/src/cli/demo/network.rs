@@ -170,6 +170,22 @@ impl Network {
         Ok(())
     }
 
+    /// Takes a pod away as a CNI does: its namespace, and what leads to it.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name, or `ip` refuses.
+    pub fn remove_pod(&mut self, name: &str) -> Result<()> {
+        let at = self.pods.iter().position(|(pod, _)| pod.name == name);
+        let (DemoPod { v4, v6, .. }, mut namespace) =
+            self.pods.remove(at.with_context(|| format!("the network has no `{name}`"))?);
+        namespace.delete()?;
+        self.node.ip_batch(&format!(
+            "rule del pref 1536 from {v4} lookup 2\n\
+             -6 rule del pref 1536 from {v6} lookup 2\n"
+        ))
+    }
+
     /// A namespace by the name that the drawing above gives it.
     ///
     /// # Errors

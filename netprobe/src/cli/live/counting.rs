@@ -1,12 +1,16 @@
 //! Flows counted by TC classifiers: attached where they belong, read, and shown.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 
 use super::{Live, Watch, devices::wanted};
 use crate::{
     decode::counted::counted,
+    facts::FactsEvent,
     model::counted::{Counted, CountedRows},
-    pipeline::{Input, rows_over},
+    model::drops::Hole,
+    pipeline::{Input, Pipeline, rows_over},
     probe::host,
     record::Frame,
     render::{Render, escape},
@@ -42,14 +46,43 @@ impl Live {
         }
     }
 
+    /// Has the classifiers' filters looked after. Says where packets were not seen meanwhile.
+    pub(super) fn check_classifiers(&mut self) -> Vec<Hole> {
+        let facts = &self.facts;
+        self.attached.check_filters(|netns| {
+            let place = facts.place(netns)?;
+            Ok(move || place.enter())
+        })
+    }
+
+    /// Before somebody loses a device or an address, takes out the rows that are told to be theirs by it.
+    pub(super) fn take_leaving(&mut self, event: &FactsEvent) -> Result<()> {
+        if !self.watch.counts_flows() {
+            return Ok(());
+        }
+        let Some(leaving) = self.pipeline.leaving(event) else { return Ok(()) };
+        let read = CountedRows { mono_ns: host::mono_ns(), leaving: true, ..CountedRows::default() };
+        let read = self.read_counted(read, |pipeline, rows| pipeline.rows_leaving(rows, &leaving))?;
+        self.keep_flows(&read)
+    }
+
     /// Reads the counted flows, and takes those that are over out of the kernel's table.
-    fn take_counted(&mut self, now_ns: u64, shown: bool) -> Result<()> {
+    pub(super) fn read_over(&mut self, now_ns: u64) -> Result<CountedRows> {
+        let read = CountedRows { mono_ns: now_ns, ..CountedRows::default() };
+        self.read_counted(read, |_, rows| rows_over(rows, now_ns))
+    }
+
+    /// The same; `over` tells which rows to take out, by their positions.
+    fn read_counted(
+        &mut self,
+        mut read: CountedRows,
+        over: impl FnOnce(&Pipeline, &[Counted]) -> BTreeSet<usize>,
+    ) -> Result<CountedRows> {
         // The answers that came before these connections.
         self.take_records();
         let keyed = self.attached.counted()?;
         let rows: Vec<Counted> = keyed.iter().map(|(key, row)| counted(key, row)).collect();
-        let over = rows_over(&rows, now_ns);
-        let mut read = CountedRows { mono_ns: now_ns, shown, ..CountedRows::default() };
+        let over = over(&self.pipeline, &rows);
         for (at, row) in rows.into_iter().enumerate() {
             if !over.contains(&at) {
                 read.rows.push(row);
@@ -57,23 +90,16 @@ impl Live {
                 read.over.push(counted(&keyed[at].0, &last));
             }
         }
-        if self.recorder.is_some() {
-            self.keep(&Frame::Flows(serde_json::to_value(&read).context("write the counted flows as JSON")?));
-        }
-        self.pipeline.take(Input::Counted(read));
-        Ok(())
+        self.pipeline.take(Input::Counted(read.clone()));
+        Ok(read)
     }
 
-    /// Reads the counted flows and shows them.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the renderer returns.
-    pub fn show_flows(&mut self, out: &mut dyn Render, live: bool) -> Result<()> {
-        let now_ns = host::mono_ns();
-        self.take_counted(now_ns, true)?;
-        let table = self.pipeline.flow_table(now_ns, self.namespaces.as_ref());
-        Ok(out.flows(&table, live)?)
+    /// Writes what was read into the recording.
+    pub(super) fn keep_flows(&mut self, read: &CountedRows) -> Result<()> {
+        if self.recorder.is_some() {
+            self.keep(&Frame::Flows(serde_json::to_value(read).context("write the counted flows as JSON")?));
+        }
+        Ok(())
     }
 
     /// Reads the counted flows and tells the translations that are new. Gives how many.
@@ -82,8 +108,9 @@ impl Live {
     ///
     /// Whatever the renderer returns.
     pub fn tell_translations(&mut self, out: &mut dyn Render) -> Result<u64> {
-        self.take_counted(host::mono_ns(), true)?;
-        let fresh = self.pipeline.fresh_translations(self.namespaces.as_ref());
+        let read = self.read_over(host::mono_ns())?;
+        self.keep_flows(&CountedRows { shown: true, ..read })?;
+        let fresh = self.pipeline.fresh_translations();
         for translation in &fresh {
             out.translation(translation)?;
         }
@@ -96,6 +123,7 @@ impl Live {
     ///
     /// When a map refuses.
     pub fn tidy_flows(&mut self) -> Result<()> {
-        self.take_counted(host::mono_ns(), false)
+        let read = self.read_over(host::mono_ns())?;
+        self.keep_flows(&read)
     }
 }

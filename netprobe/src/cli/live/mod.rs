@@ -13,10 +13,14 @@ mod capturing;
 mod counting;
 mod devices;
 mod parts;
+mod tables;
 mod whom;
 
 use asking::Asking;
+pub use devices::DeviceName;
 use parts::{Parts, must_be_privileged};
+use tables::Table;
+pub use tables::{Draw, Kind};
 use whom::whom;
 
 use super::{
@@ -29,11 +33,11 @@ use crate::{
     explain::Expectations,
     facts::{FactsEvent, FactsReader, Place},
     model::{drops::Loss, identity::Pod, inventory::Inventory},
-    pipeline::{DnsOptions, DnsView, DropCount, DropCounts, Input, PATIENCE_NS, Pipeline, Progress},
+    pipeline::{DnsOptions, DnsView, Input, PATIENCE_NS, Pipeline, Progress},
     probe::{
         attach::{Attached, give_memory_back, readable},
         host,
-        tables::{LOSS_NAMES, Lost},
+        tables::{HOLE, LOSS_NAMES, Lost},
     },
     record::{Frame, Header, Lost as LostFrame, Symbol, Writer},
     render::{FindingsLast, FindingsOnly, Render},
@@ -65,6 +69,13 @@ pub enum Watch {
     Capture(u32),
 }
 
+impl Watch {
+    /// TC classifiers count flows.
+    const fn counts_flows(self) -> bool {
+        matches!(self, Self::Flows | Self::Translations)
+    }
+}
+
 /// What a live run is asked.
 pub struct Request<'a> {
     /// Name of the command, as recordings have it.
@@ -79,6 +90,10 @@ pub struct Request<'a> {
     pub default: Option<Target>,
     /// DNS exchanges are shown, in this way.
     pub dns: Option<DnsView>,
+    /// `nat`: the table is shown, else the translations one by one.
+    pub nat_table: bool,
+    /// `capture`: the devices at which packets are taken; all where none is named.
+    pub at: &'a [DeviceName],
     /// What should be so.
     pub expect: Expectations,
     /// Format.
@@ -105,8 +120,11 @@ pub struct Live {
     resting: bool,
     housekeeping_ns: u64,
     watch: Watch,
+    last_table: Option<Table>,
     /// DNS is what the run is about.
     dns: bool,
+    /// Where packets are captured; everywhere where no device is named.
+    at: Vec<DeviceName>,
 }
 
 impl Live {
@@ -166,7 +184,9 @@ impl Live {
             resting: false,
             housekeeping_ns: now_ns,
             watch,
+            last_table: None,
             dns: dns.is_some(),
+            at: request.at.to_vec(),
         };
         live.begin(&followed, now_ns)?;
         give_memory_back();
@@ -179,6 +199,7 @@ impl Live {
     /// Tells the programs whom to follow, has the classifiers where they belong, and reads what changes are held against.
     fn begin(&mut self, followed: &Followed, now_ns: u64) -> Result<()> {
         self.follow(followed)?;
+        self.check_devices()?;
         self.classify();
         if self.watch == Watch::Packets {
             self.asking.read_bases(self.pipeline.facts(), followed);
@@ -248,18 +269,6 @@ impl Live {
         self.take_answers(host::mono_ns())
     }
 
-    /// Reads the drop table and shows it.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the renderer returns.
-    pub fn show_drops(&mut self, out: &mut dyn Render, live: bool) -> Result<()> {
-        let now_ns = host::mono_ns();
-        self.take_drops(now_ns, true)?;
-        let table = self.pipeline.drop_table(now_ns);
-        Ok(out.drops(&table, live)?)
-    }
-
     /// What the run has seen so far.
     #[must_use]
     pub const fn pipeline(&self) -> &Pipeline {
@@ -305,8 +314,8 @@ impl Live {
         self.take_last_answers()?;
         let now_ns = host::mono_ns();
         self.take_losses(now_ns, out)?;
-        if !matches!(self.watch, Watch::Flows | Watch::Translations) {
-            self.take_drops(now_ns, false)?;
+        if !self.watch.counts_flows() {
+            self.take_drops(now_ns)?;
         }
         let result = self.pipeline.finish(now_ns, out);
         self.keep(&Frame::Tick(now_ns));
@@ -344,6 +353,7 @@ impl Live {
         let changed = !events.is_empty();
         for event in events {
             let json = serde_json::to_vec(&event).context("write a change of the node as JSON")?;
+            self.take_leaving(&event)?;
             self.keep(&Frame::FactsEvent(json.into()));
             renamed |= event.changes_names();
             self.pipeline.take(Input::Facts(Box::new(event)));
@@ -364,48 +374,28 @@ impl Live {
         for (index, what) in LOSS_NAMES.iter().enumerate() {
             let fresh = lost.counters[index].saturating_sub(self.lost.counters[index]);
             if fresh > 0 {
-                let loss = Loss { mono_ns: now_ns, lost: fresh, what };
-                out.loss(&loss)?;
-                self.keep(&Frame::Lost(LostFrame { mono_ns: now_ns, lost: fresh, what: (*what).to_owned() }));
-                self.pipeline.take(Input::Lost(loss));
+                self.tell_loss(Loss { mono_ns: now_ns, lost: fresh, what, hole: None }, out)?;
             }
         }
         self.lost = lost;
+        for hole in self.check_classifiers() {
+            self.tell_loss(Loss { mono_ns: now_ns, lost: 1, what: HOLE, hole: Some(hole) }, out)?;
+        }
         Ok(())
     }
 
-    fn take_drops(&mut self, now_ns: u64, shown: bool) -> Result<()> {
-        let rows: Vec<DropCount> = self
-            .attached
-            .drops()?
-            .into_iter()
-            .map(|(key, total)| DropCount {
-                location: key.location,
-                netns: key.netns,
-                ifindex: key.ifindex,
-                reason: key.reason,
-                owner: key.owner,
-                packets: total.packets,
-                bytes: total.bytes,
-                last_ns: total.last_ns,
-            })
-            .collect();
-        // Resolved now, so that the recording has the names before the counts.
-        for row in &rows {
-            self.pipeline.decoder().symbols().name(row.location);
-        }
-        for (address, name) in self.pipeline.decoder().symbols().take_fresh() {
-            self.keep(&Frame::Symbol(Symbol { address, name: name.to_string() }));
-        }
-        let counts = DropCounts { mono_ns: now_ns, shown, rows };
-        self.keep(&Frame::Counts(serde_json::to_value(&counts).context("write the drop counts as JSON")?));
-        self.pipeline.take(Input::Drops(counts.rows));
+    fn tell_loss(&mut self, loss: Loss, out: &mut dyn Render) -> Result<()> {
+        out.loss(&loss)?;
+        let Loss { mono_ns, lost, what, hole } = loss.clone();
+        self.keep(&Frame::Lost(LostFrame { mono_ns, lost, what: what.to_owned(), hole }));
+        self.pipeline.take(Input::Lost(loss));
         Ok(())
     }
 
     /// Tells the programs whom to follow.
     fn follow(&mut self, followed: &Followed) -> Result<()> {
         self.namespaces = (!followed.all).then(|| followed.namespaces.iter().copied().collect());
+        self.pipeline.show_flows_of(self.namespaces.clone());
         let facts = self.pipeline.facts();
         let whole = |inum: u32| followed.all || followed.namespaces.contains(&inum);
         let mark = |inum: u32| if whole(inum) { NS_FOLLOWED } else { 0 };
@@ -463,7 +453,7 @@ fn begin(
     writer.write(&Frame::NodeFacts(Box::new(parts.node.clone())))?;
     writer.write(&Frame::Inventory(Box::new(inventory.clone())))?;
     let namespaces = (!followed.all).then_some(&followed.namespaces);
-    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces, "dns": dns });
+    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces, "dns": dns, "table": request.nat_table });
     writer.write(&Frame::Options(options))?;
     writer.write(&Frame::Tick(now_ns))?;
     Ok(writer)

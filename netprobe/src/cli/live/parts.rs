@@ -75,9 +75,9 @@ impl Parts {
     }
 }
 
-/// `CAP_BPF` and `CAP_SYS_ADMIN` (`include/uapi/linux/capability.h`): to load programs, and to look into the
-/// pods' namespaces.
-const NEEDED: u64 = 1 << 39 | 1 << 21;
+/// `CAP_BPF`, `CAP_SYS_ADMIN` and `CAP_NET_BROADCAST` (`include/uapi/linux/capability.h`): to load programs, to look into
+/// the pods' namespaces, and to hear of their changes.
+const NEEDED: u64 = 1 << 39 | 1 << 21 | 1 << 11;
 
 pub(super) fn must_be_privileged() -> Result<()> {
     let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
@@ -86,7 +86,7 @@ pub(super) fn must_be_privileged() -> Result<()> {
     if effective & NEEDED != NEEDED {
         bail!(
             "not enough privileges to load BPF programs and to look into pods' namespaces: run it with sudo, \
-             or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN"
+             or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST"
         );
     }
     Ok(())

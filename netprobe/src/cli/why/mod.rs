@@ -139,6 +139,8 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
         select: &args.select,
         default: None,
         dns: None,
+        nat_table: false,
+        at: &[],
         expect: args.expect.read()?,
         output: &args.output,
         record: &args.record,

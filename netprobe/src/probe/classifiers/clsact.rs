@@ -87,14 +87,60 @@ impl Filter {
         if self.kind == TcFilterBpf::KIND { Owner::of(&self.name, self.handle) } else { None }
     }
 
+    /// Somebody else's, and not the head of a preference.
+    fn is_foreign(&self) -> bool {
+        self.handle != 0 && self.owner().is_none()
+    }
+
     /// It says that the qdisc is there because of netprobe.
     fn has_qdisc(&self) -> bool {
         self.owner().is_some() && Owner::has_qdisc(self.handle)
     }
 }
 
+/// Where our filters are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// All there, none of others before them.
+    First,
+    /// All there, behind filters of others: at egress always so, at ingress where there was no room before them.
+    Behind,
+    /// All there, behind filters of others that came later, with room before them.
+    Overtaken,
+    /// Somebody took one away, or the qdisc with it.
+    Missing,
+}
+
+/// Looks where `owner`'s filters are, `programs` of them.
+pub(super) fn look(ifindex: u32, owner: Owner, programs: usize) -> io::Result<Standing> {
+    let filters = Tc::open(ifindex)?.filters()?;
+    Ok(standing(&filters, owner, programs))
+}
+
+fn standing(filters: &[Filter], owner: Owner, programs: usize) -> Standing {
+    let ours: Vec<&Filter> = filters.iter().filter(|filter| filter.owner() == Some(owner)).collect();
+    if ours.len() < programs {
+        return Standing::Missing;
+    }
+    let mut standing = Standing::First;
+    for filter in ours {
+        let beside = || filters.iter().filter(|other| other.egress == filter.egress && *other != filter);
+        let is_before = |other: &Filter| other.is_foreign() && other.preference() < filter.preference();
+        if !beside().any(is_before) {
+            continue;
+        }
+        let taken: Vec<u16> = beside().map(Filter::preference).filter(|other| *other != filter.preference()).collect();
+        let better = place(filter.egress, &taken).is_some_and(|place| place < filter.preference());
+        if better && !filter.egress {
+            return Standing::Overtaken;
+        }
+        standing = Standing::Behind;
+    }
+    standing
+}
+
 /// Adds the programs to a device, and before it the qdisc where there is none. `tell` hears beforehand whether the qdisc
-/// is there because of netprobe. What dead runs left here is removed first.
+/// is there because of netprobe. What dead runs left here is removed first, and what `owner` has here already.
 ///
 /// Says whether filters of others come before ours.
 pub(super) fn attach(
@@ -109,7 +155,8 @@ pub(super) fn attach(
         Some("clsact") => {
             let inherited = tc.filters()?.iter().any(Filter::has_qdisc);
             tell(inherited).context("tell the guardian")?;
-            tc.remove(&|of, program| of.life(program) == Life::Dead).context("remove what a dead run left")?;
+            let old = |of: Owner, program| of == owner || of.life(program) == Life::Dead;
+            tc.remove(&old).context("remove what a dead run left")?;
             inherited
         }
         Some(other) => bail!("its qdisc {other} has no place for a filter at egress"),
@@ -216,8 +263,7 @@ impl Tc {
         let attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.to_owned()), options];
         let message = RouteNetlinkMessage::NewTrafficFilter(TcMessage::from_parts(header, attributes));
         self.requests.change(&message, NLM_F_CREATE | NLM_F_EXCL)?;
-        let theirs = |filter: &Filter| filter.handle != 0 && filter.owner().is_none();
-        Ok(there().any(|filter| theirs(filter) && filter.preference() < preference))
+        Ok(there().any(|filter| filter.is_foreign() && filter.preference() < preference))
     }
 
     /// Removes netprobe's filters of which `whose` says so, given who added them and the id of their program.
@@ -301,6 +347,30 @@ mod tests {
         assert_eq!(place(true, &[]), Some(LAST));
         assert_eq!(place(true, &[1, 49152]), Some(LAST));
         assert_eq!(place(true, &[LAST]), Some(LAST - 1));
+    }
+
+    #[test]
+    fn filters_are_where_they_belong_or_not() {
+        let at = |egress, preference: u16, name: &str, handle| Filter {
+            egress,
+            info: u32::from(preference) << 16,
+            handle,
+            kind: TcFilterBpf::KIND.to_owned(),
+            name: name.to_owned(),
+            program: 9,
+        };
+        let owner = Owner::own();
+        let ours =
+            [at(false, FIRST, "netprobe_in", owner.handle(true)), at(true, LAST, "netprobe_out", owner.handle(true))];
+        let with = |more: &[Filter]| standing(&[&ours, more].concat(), owner, ours.len());
+        assert_eq!(with(&[]), Standing::First);
+        assert_eq!(standing(&ours[..1], owner, 2), Standing::Missing);
+        assert_eq!(with(&[at(false, 10, "theirs", 1)]), Standing::Overtaken);
+        assert_eq!(with(&[at(false, 10, "", 0)]), Standing::First, "the head of a preference is no filter");
+        assert_eq!(with(&[at(false, 100, "theirs", 1), at(true, LAST, "theirs", 1)]), Standing::First);
+        assert_eq!(with(&[at(true, 10, "theirs", 1)]), Standing::Behind, "at egress they come first");
+        let at_two = [at(false, 2, "netprobe_in", owner.handle(true)), at(false, 1, "theirs", 1)];
+        assert_eq!(standing(&at_two, owner, 1), Standing::Behind, "no room before 1");
     }
 
     fn bytes(handle: u32, kind: &str, options: Vec<TcFilterBpfOption>) -> Vec<u8> {

@@ -104,6 +104,11 @@ impl Guardian {
         Ok(guardian)
     }
 
+    /// It has ended: somebody killed it.
+    pub(super) fn is_gone(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Tells it of a device.
     pub(super) fn tell(&mut self, key: Key, news: News) -> io::Result<()> {
         self.socket.as_mut().map_or(Ok(()), |socket| socket.write_all(&write(key, news)))

@@ -24,8 +24,9 @@ use self::{
     guardian::{Guardian, News},
     owner::Owner,
 };
-use super::{attach::Attached, btf::KernelBtf, catalog::CLASSIFIERS};
+use super::{attach::Attached, btf::KernelBtf, catalog::CLASSIFIERS, host::mono_ns};
 
+mod check;
 mod clsact;
 pub mod guardian;
 mod owner;
@@ -92,7 +93,12 @@ pub struct Classifiers {
 #[derive(Debug)]
 enum Held {
     Links(Vec<SchedClassifierLinkId>),
-    Filters,
+    Filters {
+        /// When they were last seen where they belong, `CLOCK_MONOTONIC` nanoseconds.
+        seen_ns: u64,
+        /// Filters of others come before them, which was told.
+        is_behind: bool,
+    },
 }
 
 impl Classifiers {
@@ -114,9 +120,15 @@ impl Classifiers {
 
     /// The guardian, started where there is none yet. It shares the calling thread's namespace, so none that we entered.
     fn guardian(&mut self) -> Result<&mut Guardian> {
-        if self.guardian.is_none() {
-            self.guardian =
-                Some(Guardian::start().context("start a guardian, which removes filters if netprobe is killed")?);
+        if self.guardian.as_mut().is_none_or(Guardian::is_gone) {
+            self.guardian = None;
+            let start = Guardian::start().context("start a guardian, which removes filters if netprobe is killed");
+            let guardian = self.guardian.insert(start?);
+            // One that was killed knew of these.
+            let filters = self.held.iter().filter(|(_, held)| matches!(held, Held::Filters { .. }));
+            for (device, _) in filters {
+                guardian.tell((device.netns, device.ifindex), News::Held { qdisc: false })?;
+            }
         }
         self.guardian.as_mut().context("there is a guardian")
     }
@@ -125,7 +137,8 @@ impl Classifiers {
     fn remove(&mut self, device: &Device) -> Result<()> {
         let key = (device.netns, device.ifindex);
         guardian::detach(key, Owner::own(), false)?;
-        Ok(self.guardian()?.tell(key, News::Left)?)
+        // One that is gone need not hear it.
+        Ok(self.guardian.as_mut().map_or(Ok(()), |guardian| guardian.tell(key, News::Left))?)
     }
 }
 
@@ -133,7 +146,7 @@ impl Classifiers {
 impl Drop for Classifiers {
     fn drop(&mut self) {
         for (device, held) in std::mem::take(&mut self.held) {
-            if matches!(held, Held::Filters)
+            if matches!(held, Held::Filters { .. })
                 && let Err(error) = self.remove(&device)
             {
                 log::debug!("remove filters from {}: {error:#}", device.name);
@@ -195,10 +208,11 @@ impl Attached {
             Way::Tcx => link(&mut self.ebpf, device, enter).map(Held::Links),
             Way::Clsact => {
                 let guardian = self.classifiers.guardian()?;
-                if add_filters(&self.ebpf, device, enter, guardian)? {
+                let is_behind = add_filters(&self.ebpf, device, enter, guardian)?;
+                if is_behind {
                     self.classifiers.behind.push(device.clone());
                 }
-                Ok(Held::Filters)
+                Ok(Held::Filters { seen_ns: mono_ns(), is_behind })
             }
         }
     }
@@ -207,7 +221,7 @@ impl Attached {
     fn let_go(&mut self, device: &Device) {
         let detached = match self.classifiers.held.remove(device) {
             Some(Held::Links(links)) => self.unlink(links),
-            Some(Held::Filters) => self.classifiers.remove(device),
+            Some(Held::Filters { .. }) => self.classifiers.remove(device),
             None => Ok(()),
         };
         if let Err(error) = detached {

@@ -35,6 +35,7 @@ impl<'a> TableBody<'a> {
 #[derive(Serialize)]
 struct DeviceRef<'a> {
     pod: Option<PodRef<'a>>,
+    ended: bool,
     at: At<'a>,
     uplink: bool,
     #[serde(flatten)]
@@ -45,6 +46,7 @@ impl<'a> DeviceRef<'a> {
     fn new(row: &'a DeviceRow) -> Self {
         Self {
             pod: row.pod.as_deref().map(PodRef::new),
+            ended: row.is_ended,
             at: At::new(row.side, Some(&row.device)),
             uplink: row.is_uplink,
             amounts: row.amounts,
@@ -55,6 +57,7 @@ impl<'a> DeviceRef<'a> {
 #[derive(Serialize)]
 struct LineRef<'a> {
     pod: Option<PodRef<'a>>,
+    ended: bool,
     proto: String,
     initiated: bool,
     peer: IpAddr,
@@ -77,6 +80,7 @@ impl<'a> LineRef<'a> {
     fn new(line: &'a FlowLine, clock: &Clock) -> Self {
         Self {
             pod: line.pod.as_deref().map(PodRef::new),
+            ended: line.is_ended,
             proto: FlowRef::proto(line.proto),
             initiated: line.initiated,
             peer: line.peer.ip(),
@@ -99,6 +103,7 @@ impl<'a> LineRef<'a> {
 #[derive(Serialize)]
 pub(super) struct TranslationBody<'a> {
     pod: Option<PodRef<'a>>,
+    ended: bool,
     before: FlowRef,
     after: FlowRef,
     dnat: Option<&'a str>,
@@ -112,6 +117,7 @@ impl<'a> TranslationBody<'a> {
     pub(super) fn new(translation: &'a Translation) -> Self {
         Self {
             pod: translation.pod.as_deref().map(PodRef::new),
+            ended: translation.is_ended,
             before: FlowRef::new(&translation.before),
             after: FlowRef::new(&translation.after),
             dnat: translation.dnat,

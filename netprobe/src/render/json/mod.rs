@@ -12,7 +12,7 @@ use crate::model::{
     drops::{DropTable, Loss, Summary},
     exchange::{DnsTable, Exchange},
     finding::Finding,
-    flows::{FlowTable, Translation},
+    flows::{FlowTable, NatTable, Translation},
     journey::{Journey, Step},
     verdict::Verdict,
 };
@@ -20,6 +20,7 @@ use crate::model::{
 mod dns;
 mod event;
 mod flows;
+mod nat;
 mod object;
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,11 @@ impl Render for Json {
         self.flush()
     }
 
+    fn nat(&mut self, table: &NatTable, _live: bool) -> io::Result<()> {
+        self.object("nat-table", table.mono_ns, nat::TableBody::new(table, &self.clock))?;
+        self.flush()
+    }
+
     fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
         self.object("dns", exchange.asked_ns, dns::ExchangeBody::new(exchange))
     }
@@ -95,7 +101,14 @@ impl Render for Json {
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        self.object("loss", loss.mono_ns, object::LossBody { lost: loss.lost, what: loss.what })?;
+        let hole = loss.hole.as_ref().map(|hole| object::HoleBody {
+            device: &hole.device,
+            netns: hole.netns,
+            from: self.clock.rfc3339(hole.from_ns),
+            to: hole.to_ns.map(|to_ns| self.clock.rfc3339(to_ns)),
+            why: &hole.why,
+        });
+        self.object("loss", loss.mono_ns, object::LossBody { lost: loss.lost, what: loss.what, hole })?;
         self.flush()
     }
 

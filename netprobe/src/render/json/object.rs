@@ -267,6 +267,17 @@ impl<'a> DropsBody<'a> {
 pub(super) struct LossBody<'a> {
     pub lost: u64,
     pub what: &'a str,
+    pub hole: Option<HoleBody<'a>>,
+}
+
+/// A time in which packets at a device were not seen.
+#[derive(Serialize)]
+pub(super) struct HoleBody<'a> {
+    pub device: &'a str,
+    pub netns: u32,
+    pub from: String,
+    pub to: Option<String>,
+    pub why: &'a str,
 }
 
 #[derive(Serialize)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Json;
 use crate::{
     model::{
-        drops::{Loss, Summary},
+        drops::{Hole, Loss, Summary},
         finding::Finding,
         sighting::Side,
     },
@@ -54,9 +54,12 @@ fn everything() -> Vec<Value> {
         json.drops(&samples::drop_table(), true)?;
         json.flows(&samples::flow_table(), true)?;
         json.translation(&samples::translation())?;
+        json.nat(&samples::nat_table(), true)?;
         samples::exchanges().iter().try_for_each(|exchange| json.exchange(exchange))?;
         json.dns(&samples::dns_table(), true)?;
-        json.loss(&Loss { mono_ns: 1, lost: 12, what: "records that found no room" })?;
+        json.loss(&Loss { mono_ns: 1, lost: 12, what: "records that found no room", hole: None })?;
+        let hole = Hole { device: "veth0".to_owned(), netns: 9, from_ns: 1, to_ns: Some(2), why: "gone".to_owned() };
+        json.loss(&Loss { mono_ns: 1, lost: 1, what: "holes", hole: Some(hole) })?;
         json.summary(&summary())
     })
 }
@@ -70,7 +73,9 @@ fn every_object_is_as_the_schema_says() {
         let errors: Vec<_> = validator.iter_errors(object).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{object}\n{errors:?}");
     }
-    for kind in ["packet", "journey", "finding", "drops", "flows", "nat", "dns", "dns-table", "loss", "summary"] {
+    for kind in
+        ["packet", "journey", "finding", "drops", "flows", "nat", "nat-table", "dns", "dns-table", "loss", "summary"]
+    {
         assert!(objects.iter().any(|object| object["kind"] == kind), "no {kind}");
     }
 }
@@ -161,9 +166,9 @@ fn what_is_missing_is_null() {
 
 #[test]
 fn a_loss_says_how_many_and_of_what() {
-    let loss = rendered(|json| json.loss(&Loss { mono_ns: 1, lost: 12, what: "records" })).remove(0);
+    let loss = rendered(|json| json.loss(&Loss { mono_ns: 1, lost: 12, what: "records", hole: None })).remove(0);
     let want = json!({"kind": "loss", "time": "2023-11-14T22:13:20.000000001Z", "node": "n1", "lost": 12,
-                      "what": "records"});
+                      "what": "records", "hole": null});
     assert_eq!(loss, want);
 }
 

@@ -43,7 +43,7 @@ fn peers(table: &FlowTable, columns: usize, wrap_at: usize) -> Vec<String> {
     let mut lines = vec![String::new(), format!("{INDENT}{heading}")];
     let mut above = None;
     for (row, line) in rows.zip(&table.lines) {
-        let pod = who(line.pod.as_deref());
+        let pod = who(line.pod.as_deref(), line.is_ended);
         if above.as_ref() != Some(&pod) {
             lines.push(pod.clone());
             above = Some(pod);
@@ -62,7 +62,7 @@ fn device_cells(row: &DeviceRow) -> [String; 6] {
         (false, _) => " (its link)",
     };
     [
-        who(row.pod.as_deref()),
+        who(row.pod.as_deref(), row.is_ended),
         format!("{}{kind}", escape(&row.device)),
         row.amounts.out.packets.to_string(),
         bytes(row.amounts.out.bytes),
@@ -82,8 +82,9 @@ fn flow_cells(line: &FlowLine) -> [String; 6] {
     ]
 }
 
-fn who(pod: Option<&Pod>) -> String {
-    pod.map_or_else(|| "(node)".to_owned(), |pod| escape(&pod.to_string()).into_owned())
+pub(super) fn who(pod: Option<&Pod>, is_ended: bool) -> String {
+    let ended = if is_ended { " (ended)" } else { "" };
+    pod.map_or_else(|| "(node)".to_owned(), |pod| format!("{}{ended}", escape(&pod.to_string())))
 }
 
 /// `10.0.0.4:3306 tcp shop/db`, `10.0.0.9 -> :8080 tcp`, `s3.example.com (203.0.113.9):443 tcp`
@@ -126,8 +127,8 @@ fn notes(line: &FlowLine) -> Vec<String> {
 
 /// A translation: whose and what it was before, and what each hook made of it.
 pub(super) fn translation(translation: &Translation) -> (String, Vec<String>) {
-    let Translation { before, after, dnat, snat, snat_device, service, devices, pod, .. } = translation;
-    let header = format!("{}  {before}", who(pod.as_deref()));
+    let Translation { before, after, dnat, snat, snat_device, service, devices, pod, is_ended, .. } = translation;
+    let header = format!("{}  {before}", who(pod.as_deref(), *is_ended));
     let mut words = Vec::new();
     if let Some(hook) = dnat {
         let service = service.as_deref().map(|name| format!(" of service {}", escape(name))).unwrap_or_default();

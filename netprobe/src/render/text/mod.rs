@@ -10,10 +10,10 @@ use textwrap::{Options, WordSplitter};
 
 use super::{Clock, Render, Setup, clock::elapsed, escape};
 use crate::model::{
-    drops::{DropTable, Loss, Summary},
+    drops::{DropTable, Hole, Loss, Summary},
     exchange::{DnsTable, Exchange},
     finding::{Evidence, Finding},
-    flows::{FlowTable, Translation},
+    flows::{FlowTable, NatTable, Translation},
     journey::{Journey, Step},
     verdict::{Outcome, Verdict},
 };
@@ -21,6 +21,7 @@ use crate::model::{
 mod dns;
 mod flows;
 mod grid;
+mod nat;
 mod path;
 mod style;
 mod table;
@@ -49,6 +50,8 @@ pub(super) struct Text {
     said: HashMap<String, Finding>,
     /// Counts of flows were shown: a run that follows no packet has no journeys to sum up.
     counted: bool,
+    /// A table was drawn in place: what comes next takes its place.
+    in_place: bool,
     /// Columns of the longest client told, so that lines stay in line.
     client_columns: usize,
 }
@@ -64,6 +67,7 @@ impl Text {
             current: None,
             said: HashMap::new(),
             counted: false,
+            in_place: false,
             client_columns: 0,
         }
     }
@@ -126,7 +130,12 @@ impl Text {
                 write!(self.out, "{line}\x1b[K\r\n")?;
             }
             write!(self.out, "\x1b[J")?;
+            self.in_place = true;
         } else {
+            if std::mem::take(&mut self.in_place) {
+                // The last table stands where it stood, whole.
+                write!(self.out, "\x1b[H\x1b[J")?;
+            }
             writeln!(self.out, "{}", paint(self.styles.dim, heading))?;
             for line in &lines {
                 writeln!(self.out, "{line}")?;
@@ -226,6 +235,14 @@ impl Render for Text {
         self.flush()
     }
 
+    fn nat(&mut self, table: &NatTable, live: bool) -> io::Result<()> {
+        self.counted = true;
+        let lines = nat::lines(table, self.table_columns());
+        let took = elapsed(table.mono_ns.saturating_sub(table.since_ns));
+        let heading = format!("{}  connections translated in {took}", self.clock.time_of_day(table.mono_ns));
+        self.table(&heading, lines, live)
+    }
+
     fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
         self.current = None;
         let client = dns::client(exchange);
@@ -288,7 +305,14 @@ impl Render for Text {
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
         self.current = None;
-        let text = format!("{} {}: nothing in this time can be stated", loss.lost, escape(loss.what));
+        let text = match &loss.hole {
+            None => format!("{} {}: nothing in this time can be stated", loss.lost, escape(loss.what)),
+            Some(Hole { device, from_ns, to_ns, why, .. }) => {
+                let from = self.clock.time_of_day(*from_ns);
+                let to = to_ns.map_or_else(|| "on".to_owned(), |to_ns| format!("to {}", self.clock.time_of_day(to_ns)));
+                format!("counts at {} have a hole from {from} {to}: {}", escape(device), escape(why))
+            }
+        };
         self.wrapped(&text, "lost: ", "  ", self.styles.bad)?;
         self.flush()
     }

@@ -10,7 +10,7 @@ mod dns;
 use super::Text;
 use crate::{
     model::{
-        drops::{DropRow, DropTable, Loss, Summary},
+        drops::{DropRow, DropTable, Hole, Loss, Summary},
         exchange::{DnsRow, DnsTable, Exchange, Server},
         finding::Finding,
         flow::Proto,
@@ -291,6 +291,42 @@ fn a_translation_is_told_by_hook_and_device() {
 }
 
 #[test]
+fn a_hole_in_the_counts_says_where_and_when() {
+    let (from_ns, to_ns) = (samples::START_NS, Some(samples::START_NS + 1_500_000_000));
+    let hole = Hole { device: "v\u{1b}0".to_owned(), netns: 9, from_ns, to_ns, why: "it was removed".to_owned() };
+    let loss = Loss { mono_ns: 1, lost: 1, what: "holes", hole: Some(hole) };
+    assert_eq!(
+        rendered(|text| text.loss(&loss)),
+        "lost: counts at v\\u{1b}0 have a hole from 22:13:25.000 to 22:13:26.500: it was\n  removed\n"
+    );
+}
+
+#[test]
+fn a_table_of_translations_has_a_row_for_those_that_are_alike() {
+    assert_eq!(
+        rendered(|text| text.nat(&samples::nat_table(), false)),
+        "\
+22:13:25.000  connections translated in 1.50 s
+pod                 from      to                        becomes from       to              by    conns
+shop/web-0          10.1.0.5  10.96.0.1:80 tcp shop/db  192.0.2.10 (eth0)  10.20.0.4:8080  eth1      3
+shop/web-0 (ended)  10.1.0.5  10.96.0.1:80 tcp          192.0.2.10 (eth0)  -               -         1
+connections that found no room here: 2
+"
+    );
+}
+
+#[test]
+fn the_last_table_takes_the_place_of_those_drawn_in_place() {
+    let table = samples::nat_table();
+    let text = rendered_with(Setup { lines: Some(40), ..setup(80) }, |text| {
+        text.nat(&table, true)?;
+        text.nat(&table, false)?;
+        text.nat(&table, false)
+    });
+    assert_eq!(text.matches("\u{1b}[H\u{1b}[J22:13:25.000").count(), 1, "{text:?}");
+}
+
+#[test]
 fn a_live_table_redraws_in_place_and_fits_the_screen() {
     let rows = (0..30).map(|n| samples::drop_row(Some("web-0"), "NETFILTER_DROP", n)).collect();
     let table = DropTable { rows, ..samples::drop_table() };
@@ -325,7 +361,7 @@ fn nothing_is_wider_than_the_terminal() {
             text.drops(&table, false)?;
             samples::exchanges().iter().try_for_each(|exchange| text.exchange(exchange))?;
             text.dns(&samples::dns_table(), true)?;
-            text.loss(&Loss { mono_ns: 1, lost: 12, what: "records that found no room in the ring" })?;
+            text.loss(&Loss { mono_ns: 1, lost: 12, what: "records that found no room in the ring", hole: None })?;
             text.summary(&Summary { findings: vec![("wrong-egress", 1)], ..Summary::default() })
         });
         for line in text.replace("\u{1b}[K", "").replace("\u{1b}[H", "").replace("\u{1b}[J", "").lines() {

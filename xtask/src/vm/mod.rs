@@ -1,0 +1,161 @@
+//! `cargo xtask vm`: the stories on the kernels that clusters run, in guests of QEMU.
+//!
+//! A guest is Debian's kernel with a file system in memory (`image`): this machine's programs, the same netprobe and
+//! the same stories as the host's. This program is the guest's first process (`guest`) and reports each story on a
+//! serial line (`report`); the kernel's own messages go to another (`qemu`).
+
+mod cpio;
+mod guest;
+mod image;
+mod kernel;
+mod page;
+mod qemu;
+mod report;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+pub(crate) use guest::run as guest;
+use kernel::Kernel;
+pub(crate) use page::check as check_page;
+use report::{Outcome, Plan, Results};
+
+use crate::{
+    build, setup,
+    shell::{ask, is_root, say},
+};
+
+/// Options of `cargo xtask vm`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VmArgs {
+    /// A kernel; all where none is named.
+    #[arg(long = "kernel", value_enum, value_name = "KERNEL")]
+    kernels: Vec<Kernel>,
+    /// Take the results over into docs/kernels.json and docs/kernels.md.
+    #[arg(long)]
+    publish: bool,
+    /// Of each file the first story, and all about what a kill leaves behind: what CI has time for.
+    #[arg(long, conflicts_with = "stories")]
+    brief: bool,
+    /// Stories whose name has one of these words; all where nothing is named.
+    stories: Vec<String>,
+}
+
+/// Guests without hardware help are this much slower, so that whatever waits in a story waits so much longer.
+const PATIENCE: u32 = 6;
+/// How long one story may take in a guest.
+const STORY: Duration = Duration::from_secs(240);
+
+/// Files of which `--brief` takes every story: what is left after a kill depends on the kernel most.
+const WHOLE: &[&str] = &["clsact", "kill_nine"];
+
+/// What CI runs: every kernel, briefly.
+pub(crate) fn brief(root: &Path) -> Result<()> {
+    run(root, &VmArgs { kernels: vec![], publish: false, brief: true, stories: vec![] })
+}
+
+/// Builds, boots each kernel, runs the stories, and fails if one of them did or could not tell.
+pub(crate) fn run(root: &Path, args: &VmArgs) -> Result<()> {
+    if !is_root() {
+        bail!("the file system of a guest holds programs that only root may read; run `cargo xtask vm` as root");
+    }
+    setup::ensure_guests()?;
+    let netprobe = build::release(root)?;
+    let cases = build::stories(root)?;
+    let all = listed(&cases)?;
+    let stories = chosen(&all, args)?;
+    let kernels = if args.kernels.is_empty() { &Kernel::ALL[..] } else { &args.kernels };
+    let folder = build::target_dir(root)?.join("vm");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let mut failed = vec![];
+    for kernel in kernels {
+        let plan = Plan { stories: stories.clone(), patience: PATIENCE, limit_seconds: STORY.as_secs() };
+        let results = one(root, *kernel, &plan, (&netprobe, &cases), &folder)?;
+        results.write(&folder.join(format!("{}.json", kernel.name())))?;
+        say("vm", &format!("Linux {}: {}", results.release, results.summary()));
+        if args.publish {
+            page::publish(root, *kernel, &results, &all)?;
+        }
+        failed.extend(results.failed().map(|story| format!("{} on {}", story, kernel.name())));
+    }
+    if !failed.is_empty() {
+        bail!("failed in guests:\n  {}", failed.join("\n  "));
+    }
+    Ok(())
+}
+
+/// The stories, as the test program names them: file and story.
+fn listed(cases: &Path) -> Result<Vec<String>> {
+    let said = ask(Command::new(cases).args(["--list", "--format", "terse"]))?;
+    Ok(said.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+/// Those to run.
+fn chosen(all: &[String], args: &VmArgs) -> Result<Vec<String>> {
+    if args.brief {
+        return Ok(first_of_each(all));
+    }
+    let words = &args.stories;
+    let wanted = |name: &&String| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let stories: Vec<String> = all.iter().filter(wanted).cloned().collect();
+    if stories.is_empty() {
+        bail!("no story has {} in its name", words.join(" or "));
+    }
+    Ok(stories)
+}
+
+fn first_of_each(all: &[String]) -> Vec<String> {
+    let file = |story: &str| story.split_once("::").map_or(String::new(), |(file, _)| file.to_owned());
+    let mut seen = BTreeSet::new();
+    let wanted = |story: &&String| {
+        let file = file(story);
+        WHOLE.contains(&file.as_str()) || seen.insert(file)
+    };
+    all.iter().filter(wanted).cloned().collect()
+}
+
+fn one(root: &Path, kernel: Kernel, plan: &Plan, (netprobe, cases): (&Path, &Path), folder: &Path) -> Result<Results> {
+    let unpacked = kernel::Unpacked::fetch(root, kernel)?;
+    let archive: PathBuf = folder.join(format!("{}.cpio", kernel.name()));
+    let text = serde_json::to_string(plan).context("write the plan")?;
+    image::write(&archive, &unpacked, &image::Contents { netprobe, cases, plan: &text })?;
+    say("vm", &format!("Linux {}: {} stories", unpacked.release, plan.stories.len()));
+    let guest = qemu::Guest {
+        image: &unpacked.image(),
+        archive: &archive,
+        console: &folder.join(format!("{}.log", kernel.name())),
+        silence: STORY + Duration::from_secs(60),
+    };
+    let mut results = Results::default();
+    let ended = guest.run(|event| {
+        if let Some(line) = results.take(event) {
+            say("vm", &line);
+        }
+    });
+    let _ = fs::remove_file(archive);
+    ended.with_context(|| format!("the guest of Linux {} is lost after {}", unpacked.release, results.summary()))?;
+    for story in &plan.stories {
+        if results.outcome(story).is_none() {
+            results.stories.insert(story.clone(), report::Story { outcome: Outcome::Lost, ..Default::default() });
+        }
+    }
+    Ok(results)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn briefly_is_the_first_of_each_file_and_all_about_a_kill() {
+        let all = ["dns::a", "dns::b", "kill_nine::a", "kill_nine::b", "why::a"].map(str::to_owned);
+        assert_eq!(first_of_each(&all), ["dns::a", "kill_nine::a", "kill_nine::b", "why::a"]);
+    }
+}
