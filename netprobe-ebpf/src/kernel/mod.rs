@@ -5,6 +5,7 @@ pub(crate) mod conntrack;
 pub(crate) mod device;
 pub(crate) mod header;
 pub(crate) mod neighbour;
+pub(crate) mod port;
 pub(crate) mod route;
 pub(crate) mod skb;
 pub(crate) mod sock;

@@ -13,10 +13,12 @@ use std::{
 
 use bytes::Bytes;
 
+mod answers;
 mod dns;
 mod drops;
 mod flows;
 
+use answers::Answers;
 use dns::Dns;
 pub use dns::{DnsOptions, DnsView};
 pub use drops::{DropCount, DropCounts};
@@ -121,6 +123,7 @@ pub struct Pipeline {
     told: BTreeMap<String, (Arc<Finding>, u64)>,
     drops: Drops,
     flows: Flows,
+    answers: Answers,
     /// DNS exchanges, where they are what is shown.
     dns: Option<Dns>,
     summary: Summary,
@@ -149,6 +152,7 @@ impl Pipeline {
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
             flows: Flows::since(now_ns),
+            answers: Answers::default(),
             dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
         };
@@ -210,11 +214,13 @@ impl Pipeline {
                 }
             },
             Input::Facts(event) => {
-                let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
-                self.flows.before(&event, known);
+                let Self { names, facts, inventory, answers, flows, .. } = &mut *self;
+                flows.before(&event, flows::Known { names, facts, inventory, answers });
                 self.facts.apply(&event);
-                if let FactsEvent::Answer(answer) = &*event {
-                    self.answered(answer.question, answer.mono_ns);
+                match &*event {
+                    FactsEvent::Answer(answer) => self.answered(answer.question, answer.mono_ns),
+                    FactsEvent::NamespaceGone { netns, .. } => self.answers.forget(*netns),
+                    _ => {}
                 }
                 if event.changes_names() {
                     self.rename();
@@ -226,8 +232,10 @@ impl Pipeline {
             }
             Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
             Input::Counted(rows) => {
-                let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
-                self.flows.set(rows, known);
+                // Answers first: they came before the connections that are counted.
+                self.correlate(rows.mono_ns);
+                let Self { names, facts, inventory, answers, flows, .. } = self;
+                flows.set(rows, flows::Known { names, facts, inventory, answers });
             }
             Input::Lost(loss) => self.note_loss(loss.lost),
         }
@@ -322,8 +330,8 @@ impl Pipeline {
 
     /// Translations that were not told yet.
     pub fn fresh_translations(&mut self) -> Vec<Translation> {
-        let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
-        self.flows.fresh_translations(known)
+        let Self { names, facts, inventory, answers, flows, .. } = self;
+        flows.fresh_translations(flows::Known { names, facts, inventory, answers })
     }
 
     /// What the event will take away from somebody: the rows counted by it are to be taken in before the event.
@@ -339,7 +347,8 @@ impl Pipeline {
     }
 
     const fn known_for_flows(&self) -> flows::Known<'_> {
-        flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory }
+        let Self { names, facts, inventory, answers, .. } = self;
+        flows::Known { names, facts, inventory, answers }
     }
 
     fn dropped(&mut self) -> u64 {
@@ -371,6 +380,7 @@ impl Pipeline {
                 continue;
             }
             let sighting = Arc::new(enrich::sighting(packet, &self.names, &self.facts));
+            self.answers.take(&sighting);
             if let Some(dns) = &mut self.dns {
                 dns.take(&sighting);
             }

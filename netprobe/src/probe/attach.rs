@@ -12,7 +12,7 @@ use aya::{
     programs::BtfTracePoint,
 };
 use netprobe_common::{
-    config::{Config, MODE_DROPS, MODE_TC, NS_SHARED, NetnsSlot, Owner, TC_CAPTURE},
+    config::{Config, MODE_DNS, MODE_DROPS, MODE_TC, NS_SHARED, NetnsSlot, Owner, TC_CAPTURE},
     flow::{mapped, spread},
     limits::{ADDRESS_BITS_WORDS, CAPTURE_RING_BYTES, NETNS_SLOTS},
 };
@@ -84,8 +84,9 @@ impl Attached {
         let Prepared { loader, kernel } = prepared;
         let mut ebpf = load(config, loader)?;
         let mut status = survey(btf);
-        status.retain(|s| match config.mode & (MODE_DROPS | MODE_TC) {
+        status.retain(|s| match config.mode & (MODE_DROPS | MODE_TC | MODE_DNS) {
             0 => true,
+            MODE_DNS => s.probe.need != Need::EveryPacket,
             MODE_DROPS => s.probe.need == Need::Always,
             _ => false,
         });

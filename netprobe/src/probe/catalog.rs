@@ -5,8 +5,10 @@
 pub enum Need {
     /// Every command.
     Always,
-    /// Commands that follow packets (`trace`, `why`), not those that count drops.
+    /// Commands that follow packets (`trace`, `why`, `dns`), not those that count drops.
     Following,
+    /// Of these the ones that look at every packet; `dns` has classifiers in their place, which let all but port 53 pass.
+    EveryPacket,
 }
 
 /// A program and its hook.
@@ -74,28 +76,28 @@ pub const PROBES: &[Probe] = &[
         reads: &[SKB],
         since: "3.0",
         shows: "packets that come in by a device",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "net_dev_queue",
         reads: &[SKB],
         since: "3.0",
         shows: "packets given to a device's queue",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "net_dev_start_xmit",
         reads: &["const sk_buff*"],
         since: "3.14",
         shows: "packets that leave by a device",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "consume_skb",
         reads: &[SKB],
         since: "3.0",
         shows: "packets that arrived, and connection requests a full queue ignored",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "fib_table_lookup",
