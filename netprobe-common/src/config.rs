@@ -128,13 +128,14 @@ pub const MODE_DROPS: u32 = 2;
 /// No tracepoints at all: the run lives on TC classifiers.
 pub const MODE_TC: u32 = 4;
 
-/// TC classifiers send the beginning of DNS messages over TCP: there they may lie in pages, where no tracepoint can read.
+/// TC classifiers send the beginning of each DNS message that crosses a pod's link.
 pub const TC_DNS: u32 = 4;
 /// TC classifiers count flows.
 pub const TC_FLOWS: u32 = 1;
 /// TC classifiers send the packets themselves, and `kfree_skb` what becomes of them.
 pub const TC_CAPTURE: u32 = 2;
-/// Look-ups and sockets of port 53 only: packets are held to it by the filter, these have none.
+/// The run is about DNS: packets of port 53 come from TC classifiers, and of the tracepoints only those are attached that do
+/// not run for every packet. Look-ups and sockets are held to port 53 too, for which there is no filter.
 pub const MODE_DNS: u32 = 8;
 
 crate::wire! {

@@ -1,18 +1,22 @@
 //! The beginning of DNS messages, as the pod sends and receives them.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes};
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes},
+    programs::TcContext,
+};
 use netprobe_common::{
-    config::{PLACE_RECEIVE, PLACE_TRANSMIT, TC_DNS},
-    event::DnsHead,
+    config::{NS_POD, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey, Receiving},
+    event::{DnsHead, Hop},
     limits::DNS_HEAD,
 };
 
 use crate::{
-    emit::{emit, now},
-    kernel::{classified::Classified, config, device::Device, header::Headers, skb::Skb},
+    emit::{count_place, emit, now},
+    follow::{self, DNS},
+    kernel::{classified::Classified, device::Device, header::Headers, port, skb::Skb},
+    path::is_telling,
 };
 
-const PORT: u16 = 53;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// Bytes of a DNS header: less is no message (RFC 1035, 4.1.1).
@@ -28,16 +32,13 @@ pub(crate) struct Seen {
 /// Sends the message's beginning, if the packet carries one. A function of its own, for its stack.
 #[inline(always)]
 pub(crate) fn send(skb: Skb, headers: &Headers, ip: u64, at: &Seen) {
-    let flow = &headers.flow;
-    let is_dns = (flow.sport == PORT || flow.dport == PORT) && (flow.proto == UDP || flow.proto == TCP);
-    let by_classifier = config!(tc) & TC_DNS != 0 && flow.proto == TCP;
-    if !is_dns || by_classifier || headers.payload_len < HEADER || headers.payload_len > headers.ip_len {
+    if !is_message(headers) {
         return;
     }
     let payload = ip + u64::from(headers.ip_len - headers.payload_len);
     let linear = skb.linear_end().saturating_sub(payload);
     emit::<DnsHead>(now(), |record| {
-        record.flow = *flow;
+        record.flow = headers.flow.copied();
         record.netns = at.netns;
         record.ifindex = skb.device().map_or(0, Device::ifindex);
         record.place = at.place;
@@ -47,20 +48,116 @@ pub(crate) fn send(skb: Skb, headers: &Headers, ip: u64, at: &Seen) {
     });
 }
 
-/// Sends the beginning of a DNS message over TCP, wherever its bytes lie. A function of its own, for its stack.
-#[inline(never)]
-pub(crate) fn classified(packet: &Classified<'_>, headers: &Headers) {
+/// Whether it carries a DNS message.
+#[inline(always)]
+fn is_message(headers: &Headers) -> bool {
     let flow = &headers.flow;
-    let is_dns = flow.proto == TCP && (flow.sport == PORT || flow.dport == PORT);
-    if !is_dns || headers.payload_len < HEADER || headers.payload_len > headers.ip_len {
+    let is_dns = (flow.sport == DNS || flow.dport == DNS) && (flow.proto == UDP || flow.proto == TCP);
+    is_dns && headers.payload_len >= HEADER && headers.payload_len <= headers.ip_len
+}
+
+/// A packet at a classifier of a run that is about DNS. What is neither of port 53 nor what became of such a packet ends
+/// here, before anything of it is copied.
+#[inline(always)]
+pub(crate) fn look(ctx: &TcContext, egress: bool) -> Option<()> {
+    let skb = ctx.skb.skb;
+    let receiving = follow::receiving()?;
+    // SAFETY: a per-CPU entry that classifiers at ingress write, none of which interrupts another; and the context, whose
+    // load the verifier rewrites.
+    let (receiving, came_in_by) = unsafe { (&mut *receiving, (*skb).ingress_ifindex) };
+    let mut same = false;
+    if receiving.followed != 0 {
+        if egress {
+            // Its address alone is no identity. The packet received last is still the one at that address if it came in by
+            // the same device: another one would have taken its place here.
+            same = receiving.skb == skb as u64 && receiving.ifindex == came_in_by;
+        } else {
+            receiving.followed = 0;
+        }
+    }
+    if !same && !port::may_have(skb, DNS) {
+        return None;
+    }
+    let packet = Classified::new(ctx, egress)?;
+    let headers = packet.headers()?;
+    // One after the other and not one within the other, for the stack.
+    let netns = followed_in(&packet, headers, receiving, same);
+    if netns == 0 {
+        return None;
+    }
+    hop(&packet, headers, netns);
+    send_message(&packet, headers);
+    Some(())
+}
+
+/// The packet's namespace, if it is followed; else 0. A function of its own, for its stack.
+#[inline(never)]
+fn followed_in(packet: &Classified<'_>, headers: &Headers, receiving: &mut Receiving, same: bool) -> u32 {
+    let netns = packet.netns();
+    let role = follow::role(netns);
+    if role == 0 || !follow::packet_or(role, headers, || same && receiving.netns == netns) {
+        return 0;
+    }
+    if !packet.egress {
+        receiving.skb = packet.address();
+        (receiving.netns, receiving.ifindex, receiving.followed) = (netns, packet.ifindex(), 1);
+    }
+    netns
+}
+
+/// Sends the message, where the packet carries one and a pod is at one end of the link.
+#[inline(always)]
+pub(crate) fn send_message(packet: &Classified<'_>, headers: &Headers) {
+    if is_message(headers) {
+        at_a_pod(packet, headers);
+    }
+}
+
+/// A function of its own, for its stack.
+#[inline(never)]
+fn at_a_pod(packet: &Classified<'_>, headers: &Headers) {
+    let netns = packet.netns();
+    if follow::role(netns) & NS_POD != 0 || follow::leads_to_pod(netns, packet.ifindex()) {
+        message(packet, headers, netns);
+    }
+}
+
+/// Where a classifier is. At egress the packet is on its way into the device's queue.
+#[inline(always)]
+const fn place(packet: &Classified<'_>) -> u32 {
+    if packet.egress { PLACE_TRANSMIT } else { PLACE_RECEIVE }
+}
+
+/// Sends the packet as one that crosses a device: not every one of a flow. A function of its own, for its stack.
+#[inline(never)]
+fn hop(packet: &Classified<'_>, headers: &Headers, netns: u32) {
+    let place = place(packet);
+    let key = PlaceKey { flow: headers.flow.copied(), netns, ifindex: packet.ifindex(), place, detail: 0 };
+    let (seen, wanted) = count_place(&key, packet.len(), is_telling(headers));
+    if !wanted {
         return;
     }
-    let at = packet.link_header() + (headers.ip_len - headers.payload_len);
+    emit::<Hop>(now(), |hop| {
+        packet.store(headers, netns, &mut hop.head);
+        packet.store_conntrack(&mut hop.ct);
+        hop.place = place;
+        hop.has_inner = u32::from(headers.inner.family != 0);
+        hop.seen = seen;
+        hop.inner = headers.inner.copied();
+        hop.location = 0;
+        follow::remember(&hop.ct);
+    });
+}
+
+/// Sends the beginning of a DNS message, wherever its bytes lie: every one. A function of its own, for its stack.
+#[inline(never)]
+fn message(packet: &Classified<'_>, headers: &Headers, netns: u32) {
+    let at = packet.link_header() + headers.ip_len.wrapping_sub(headers.payload_len);
     emit::<DnsHead>(now(), |record| {
-        record.flow = *flow;
-        record.netns = packet.netns();
+        record.flow = headers.flow.copied();
+        record.netns = netns;
         record.ifindex = packet.ifindex();
-        record.place = if packet.egress { PLACE_TRANSMIT } else { PLACE_RECEIVE };
+        record.place = place(packet);
         record.len = headers.payload_len;
         record.seen = 0;
         record.kept = load(&mut record.data, packet, at, headers.payload_len);

@@ -90,11 +90,11 @@ pub(crate) fn emit_packet<const N: usize>(
         header._pad = 0;
         fill(&mut (*record).captured, &mut (*record).forms);
         let data = (&raw mut (*record).data).cast();
-        // Compared here and nowhere before, and signed: the verifier of Linux 6.1 forgets the bounds of a number that was
-        // on the stack meanwhile, and learns nothing from "not zero".
-        let keep = core::hint::black_box(keep);
-        let fits = keep as i32 > 0 && keep <= N as u32;
-        let read = if fits { bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, data, keep) } else { -1 };
+        // The verifier of Linux 6.1 forgets the bounds of a number that was on the stack meanwhile, and learns nothing from
+        // "not zero". So one less is held against the room right here: one more than that is a byte at least.
+        let less = core::hint::black_box(keep.wrapping_sub(1));
+        let fits = less < N as u32;
+        let read = if fits { bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, data, less + 1) } else { -1 };
         (*record).captured.kept = if read == 0 { keep } else { 0 };
     }
     let wake = if RING.query(AVAILABLE) >= CAPTURE_WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP };

@@ -19,7 +19,7 @@ use crate::kernel::{
 };
 
 /// The port of DNS.
-const DNS: u16 = 53;
+pub(crate) const DNS: u16 = 53;
 
 /// Namespaces by the low bits of their inode number: one load instead of a hash.
 #[map]
@@ -229,10 +229,16 @@ pub(crate) fn received(skb: Skb) {
 /// is a followed packet in another dress; and passes the user's filter.
 #[inline(always)]
 pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
+    packet_or(role, headers, || is_receiving(skb))
+}
+
+/// The same; `in_another_dress` tells a followed packet by what its headers do not say.
+#[inline(always)]
+pub(crate) fn packet_or(role: u32, headers: &Headers, in_another_dress: impl FnOnce() -> bool) -> bool {
     let flow = &headers.flow;
     let ours = all() || role & NS_FOLLOWED != 0 || addresses(flow);
     // A packet that fitted the filter may not fit it any more once its port is translated.
-    let followed = (ours && passes(headers)) || translated(flow) || is_receiving(skb);
+    let followed = (ours && passes(headers)) || translated(flow) || in_another_dress();
     if followed {
         set_in_flight();
     }
@@ -242,9 +248,24 @@ pub(crate) fn packet(role: u32, skb: Skb, headers: &Headers) -> bool {
 /// Whether a frame without IP addresses is a followed pod's: by the device it is on; and passes the user's filter.
 #[inline(always)]
 pub(crate) fn port(netns: u32, ifindex: u32, headers: &Headers) -> bool {
+    passes(headers) && leads_to_pod(netns, ifindex)
+}
+
+/// Whether a followed pod is behind that device of the node.
+#[inline(always)]
+pub(crate) fn leads_to_pod(netns: u32, ifindex: u32) -> bool {
     let key = u64::from(netns) << 32 | u64::from(ifindex);
     // SAFETY: the value is not looked at.
-    passes(headers) && unsafe { PORTS.get(key) }.is_some()
+    unsafe { PORTS.get(key) }.is_some()
+}
+
+/// Whether this CPU is receiving a followed packet, which came in by the device `iif`; or by any, where a look-up names none
+/// (1 is `lo`, with which the reverse path is looked up).
+#[inline(always)]
+pub(crate) fn is_receiving_by(iif: u32) -> bool {
+    let Some(now) = receiving() else { return false };
+    // SAFETY: a per-CPU entry; only this CPU writes it.
+    unsafe { (*now).followed != 0 && (iif <= 1 || (*now).ifindex == iif) }
 }
 
 /// Whether look-ups and sockets of `flow` are asked for at all.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netprobe_common::{
-    config::{MODE_DNS, NS_FOLLOWED, NS_POD, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
+    config::{NS_FOLLOWED, NS_POD, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
     event::Hop,
 };
 
@@ -135,10 +135,7 @@ fn send(skb: Skb, headers: &Headers, role: u32, ip: u64, at: &At) {
     let At { netns, place, location } = *at;
     let ifindex = skb.device().map_or(0, Device::ifindex);
     let key = PlaceKey { flow: headers.flow.copied(), netns, ifindex, place, detail: 0 };
-    // A closed window stops the sender: as rare as it is telling.
-    let closed = headers.flags & ACK != 0 && headers.window == 0;
-    let telling = (headers.flags & TELLING_FLAGS != 0 || closed) && place != PLACE_CONSUME;
-    let (seen, wanted) = count_place(&key, skb.len(), telling);
+    let (seen, wanted) = count_place(&key, skb.len(), is_telling(headers) && place != PLACE_CONSUME);
     if wanted {
         emit::<Hop>(now(), |hop| {
             skb.store(headers, netns, &mut hop.head);
@@ -151,9 +148,15 @@ fn send(skb: Skb, headers: &Headers, role: u32, ip: u64, at: &At) {
             follow::remember(&hop.ct);
         });
     }
-    // Where DNS is what the run is about, no message is left out.
-    let every = config!(mode) & MODE_DNS != 0;
-    if (wanted || every) && role & NS_POD != 0 && (place == PLACE_RECEIVE || place == PLACE_TRANSMIT) {
-        dns::send(skb, headers, ip, &dns::Seen { netns, place, seen: if every { 0 } else { seen } });
+    if wanted && role & NS_POD != 0 && (place == PLACE_RECEIVE || place == PLACE_TRANSMIT) {
+        dns::send(skb, headers, ip, &dns::Seen { netns, place, seen });
     }
+}
+
+/// Whether a packet is rare and says much.
+#[inline(always)]
+pub(crate) fn is_telling(headers: &Headers) -> bool {
+    // A closed window stops the sender: as rare as it is telling.
+    let closed = headers.flags & ACK != 0 && headers.window == 0;
+    headers.flags & TELLING_FLAGS != 0 || closed
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netprobe_common::{
-    config::{NS_FOLLOWED, PLACE_LOOKUP, PlaceKey, Receiving},
+    config::{MODE_DNS, NS_FOLLOWED, PLACE_LOOKUP, PlaceKey, Receiving},
     event::RouteLookup,
     flow::FlowKey,
 };
@@ -12,6 +12,7 @@ use crate::{
     emit::{count_place, emit, now},
     follow,
     kernel::{
+        config,
         device::{inum, task_netns},
         route::{NextHop, Question, fib6_result, fib6_table_id},
         rule::PolicyRule,
@@ -86,9 +87,14 @@ struct Answer {
 }
 
 /// Whether it is not worth another look: nothing followed is on its way, and it asks for a packet
-/// that came in and has none of our addresses.
+/// that came in and has none of our addresses. Where DNS is what the run is about: it is neither for such a packet that came
+/// in, nor for one to be sent.
 #[inline(always)]
 fn rests(question: Question) -> bool {
+    if config!(mode) & MODE_DNS != 0 {
+        let iif = question.iif();
+        return !follow::is_receiving_by(iif) && (iif > 1 || !question.names_port(follow::DNS));
+    }
     if question.iif() <= 1 || follow::in_flight() {
         return false;
     }
@@ -112,6 +118,8 @@ fn place(question: Question, asked: &FlowKey, exact: impl FnOnce() -> u32) -> Op
         return None;
     }
     let exact = exact();
+    // Of another namespace, whose device has the same number.
+    let of_packet = of_packet && (exact == 0 || exact == receiving.netns);
     let task = if task == 0 { task_netns() } else { task };
     // A miss has no namespace of its own: it happened where the packet is, or where the task is.
     let ours = if exact != 0 {

@@ -3,7 +3,7 @@
 //! They return [`TC_ACT_UNSPEC`] and nothing else: every other verdict would end the chain, or overrule a filter beside us.
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
-use netprobe_common::config::{TC_CAPTURE, TC_DNS, TC_FLOWS};
+use netprobe_common::config::{MODE_DNS, TC_CAPTURE, TC_DNS, TC_FLOWS};
 
 use crate::{
     capture, dns, flows,
@@ -26,12 +26,16 @@ pub(crate) fn netprobe_out(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn look(ctx: &TcContext, egress: bool) -> Option<()> {
+    if config!(mode) & MODE_DNS != 0 {
+        return dns::look(ctx, egress);
+    }
     let packet = Classified::new(ctx, egress)?;
     if config!(tc) & TC_FLOWS != 0 {
-        flows::count(&packet, packet.headers()?);
-    }
-    if config!(tc) & TC_DNS != 0 {
-        dns::classified(&packet, packet.headers()?);
+        let headers = packet.headers()?;
+        flows::count(&packet, headers);
+        if config!(tc) & TC_DNS != 0 {
+            dns::send_message(&packet, headers);
+        }
     }
     if config!(tc) & TC_CAPTURE != 0 {
         capture::take(&packet);

@@ -42,6 +42,7 @@ fn hooks() -> String {
         let needed_by = match probe.need {
             Need::Always => "every command",
             Need::Following => "commands that follow packets",
+            Need::EveryPacket => "commands that follow packets, but `dns`",
         };
         let arguments = probe.reads.join(", ");
         let is = match probe.hook {
@@ -57,8 +58,10 @@ fn hooks() -> String {
     }
     page += FUNCTIONS;
     page += "\n## TC classifiers\n\n\
-             Attached by `flows`, `nat` and `capture`, to the node's ends of the pods' links and to the node's ways out, by \
-             `capture` and `dns` to the pods' own devices. They end with `TC_ACT_UNSPEC`, so that they decide nothing.\n\n\
+             Attached by `flows`, `nat`, `dns` and `capture`, to the node's ends of the pods' links (to the pods' own devices where \
+             there is no such end) and to the node's ways out, by `capture` to the pods' own devices too. `dns` has them in \
+             place of the tracepoints that run for every packet: what is not of port 53 passes before anything of it is \
+             copied. They end with `TC_ACT_UNSPEC`, so that they decide nothing.\n\n\
              With TCX (Linux 6.6) links hold them, which go with the process. At ingress ours comes first, so that it sees \
              what arrives, also what another program redirects or drops; at egress last, so that what it sees leaves.\n\n\
              Without TCX they are filters of a clsact qdisc, which netprobe adds where there is none. At ingress ours has \

@@ -11,15 +11,15 @@ use std::{
     time::Duration,
 };
 
-use netprobe_tests::{Lab, Run, WEB_0, WEB_1};
+use netprobe_tests::{Lab, Run, SERVER, WEB_0, WEB_1};
 use serde_json::{Value, json};
 
 /// The service's addresses; its port 53 is port 5353 of `web-1`.
-const SERVICE: &str = "10.96.0.10:53";
+pub(crate) const SERVICE: &str = "10.96.0.10:53";
 const SERVICE6: &str = "[fd5a:96::10]:53";
-const BEHIND: u16 = 5353;
+pub(crate) const BEHIND: u16 = 5353;
 
-const NAT: &str = "\
+pub(crate) const NAT: &str = "\
 table ip t {
 chain c { type nat hook prerouting priority -100;
     ip daddr 10.96.0.10 udp dport 53 dnat to 10.61.7.11:5353;
@@ -34,18 +34,18 @@ chain c { type nat hook prerouting priority -100;
 ";
 
 /// How long a client waits for an answer.
-const SOON: Duration = Duration::from_secs(2);
-const A: u8 = 1;
+pub(crate) const SOON: Duration = Duration::from_secs(2);
+pub(crate) const A: u8 = 1;
 const AAAA: u8 = 28;
 
 /// A DNS server in `web-1`, ended when dropped. The name's first label says what it does.
-struct Server {
+pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    fn start(lab: &Lab) -> Self {
+    pub(crate) fn start(lab: &Lab) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, BEHIND));
         let udp = lab.on("web-1").enter(|| UdpSocket::bind(any)).expect("listen in the pod");
@@ -72,7 +72,7 @@ impl Drop for Server {
 }
 
 /// A question with one try's number.
-fn question(id: u16, name: &str, kind: u8) -> Vec<u8> {
+pub(crate) fn question(id: u16, name: &str, kind: u8) -> Vec<u8> {
     let mut message = [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
     for label in name.split('.') {
         message.push(label.len() as u8);
@@ -82,26 +82,31 @@ fn question(id: u16, name: &str, kind: u8) -> Vec<u8> {
     message
 }
 
-/// `api` has an address, `broken` makes the server fail, `silent` gets no answer; no other name exists.
+/// `api` has an address, `s3` that of the server outside, `broken` makes the server fail, `silent` gets no answer; no other name exists.
 fn answer(question: &[u8]) -> Option<Vec<u8>> {
     let label = question.get(13..13 + usize::from(*question.get(12)?))?;
     let (code, found) = match label {
         b"silent" => return None,
         b"broken" => (2, false),
-        b"api" => (0, question.get(question.len() - 3) == Some(&A)),
+        b"api" | b"s3" => (0, question.get(question.len() - 3) == Some(&A)),
         _ => (3, false),
     };
     let mut message = question.to_vec();
     message[2..4].copy_from_slice(&[0x81, 0x80 | code]);
     message[7] = u8::from(found);
     if found {
-        message.extend([0xc0, 12, 0, A, 0, 1, 0, 0, 0, 30, 0, 4, 192, 0, 2, 7]);
+        let address = match (label, SERVER.ip()) {
+            (b"s3", IpAddr::V4(address)) => address.octets(),
+            _ => [192, 0, 2, 7],
+        };
+        message.extend([0xc0, 12, 0, A, 0, 1, 0, 0, 0, 30, 0, 4]);
+        message.extend(address);
     }
     Some(message)
 }
 
 /// Asks from `web-0`, so often as there may be tries; whether an answer came.
-fn ask(lab: &Lab, server: &str, message: &[u8], tries: usize, wait: Duration) -> bool {
+pub(crate) fn ask(lab: &Lab, server: &str, message: &[u8], tries: usize, wait: Duration) -> bool {
     lab.on("web-0").enter(|| {
         let server: SocketAddr = server.parse().expect("an address");
         let any: IpAddr = if server.is_ipv6() { WEB_0.v6.into() } else { WEB_0.v4.into() };
@@ -165,6 +170,9 @@ fn every_query_is_told_with_its_server_and_what_became_of_it() {
     assert_eq!(table["rows"][0]["result"], "timeout", "what failed comes first");
     let mut rules: Vec<String> = run.findings().iter().map(|finding| finding.rule().to_owned()).collect();
     rules.sort();
+    let timeout = run.findings().into_iter().find(|finding| finding.rule() == "dns-timeout").expect("there is one");
+    let claim = timeout.text("/claim").to_owned();
+    assert!(claim.contains("it went to shop/web-1 by vweb1, and no answer was seen"), "{claim}");
     assert_eq!(rules, ["dns-nxdomain", "dns-servfail", "dns-timeout"]);
     assert_eq!(run.lost(), 0);
 }
@@ -232,8 +240,33 @@ fn nothing_but_dns_is_told() {
     let Some(lab) = Lab::start("nothing_but_dns_is_told") else { return };
     lab.on("node").run("ip route del default table 2");
     let probe = lab.netprobe(&["dns"]);
-    drop(lab.on("web-0").cannot_connect(netprobe_tests::SERVER));
+    drop(lab.on("web-0").cannot_connect(SERVER));
     let run = probe.settled();
     run.silent();
     assert_eq!(run.objects.last().map(|summary| &summary["journeys"]), Some(&json!(0)), "{:#?}", run.objects);
+}
+
+#[test]
+fn an_icmp_error_in_place_of_an_answer_is_told() {
+    let Some(lab) = Lab::start("an_icmp_error_in_place_of_an_answer_is_told") else { return };
+    lab.on("node").nft(NAT);
+    let probe = lab.netprobe(&["dns", "--pod", "shop/web-0"]);
+    // Nobody listens.
+    assert!(!ask(&lab, SERVICE, &question(1, "api.shop.test", A), 1, SOON));
+    let run = probe.settled();
+    let refused = query(&run, "api.shop.test", "A");
+    assert_eq!((&refused["result"], &refused["tries"]), (&json!("icmp"), &json!(1)), "{refused:#}");
+}
+
+#[test]
+fn a_query_that_leaves_by_the_wrong_device_is_explained() {
+    let Some(lab) = Lab::start("a_query_that_leaves_by_the_wrong_device_is_explained") else { return };
+    lab.on("node").run("ip route del default table 2");
+    let probe = lab.netprobe(&["dns", "--pod", "shop/web-0"]);
+    let outside = SocketAddr::new(SERVER.ip(), 53).to_string();
+    assert!(!ask(&lab, &outside, &question(1, "api.shop.test", A), 2, Duration::from_millis(600)));
+    let finding = probe.finding("wrong-egress");
+    assert_eq!(finding.text("/at/device"), "eth0");
+    let run = probe.settled();
+    assert_eq!(queries(&run, "api.shop.test").len(), 1);
 }

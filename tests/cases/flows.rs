@@ -10,6 +10,8 @@ use std::{
 use netprobe_tests::{DemoPod, LATE_POD, Lab, Run, SERVER, SERVER6, WEB_0, WEB_1};
 use serde_json::Value;
 
+use super::dns;
+
 /// Datagrams sent at once, and how long a receiver has to take them.
 const DATAGRAMS: u64 = 4_000;
 const PAYLOAD: usize = 100;
@@ -243,6 +245,26 @@ fn a_pod_that_comes_later_is_counted() {
     lab.on("late-0").connects(SERVER);
     let run = probe.stop();
     assert!(counted(&run, "late-0", netprobe_tests::LATE_POD.device)[0].0 >= 4, "{run:#?}");
+}
+
+#[test]
+fn a_peer_outside_has_the_name_that_the_pod_asked_for() {
+    let Some(lab) = Lab::start("a_peer_outside_has_the_name_that_the_pod_asked_for") else { return };
+    lab.on("node").nft(dns::NAT);
+    let _server = dns::Server::start(&lab);
+    let probe = lab.netprobe(&["flows"]);
+    assert!(dns::ask(&lab, dns::SERVICE, &dns::question(1, "s3.example.com", dns::A), 1, dns::SOON));
+    lab.on("web-0").connects(SERVER);
+    lab.on("web-1").connects(SERVER);
+    let run = probe.stop();
+    let named = |pod| {
+        let line = line(&run, pod, SERVER.ip(), SERVER.port());
+        (line["peer_name"].clone(), line["peer_name_source"].clone())
+    };
+    assert_eq!(named("web-0"), ("s3.example.com".into(), "dns".into()));
+    assert_eq!(named("web-1"), (Value::Null, Value::Null), "it did not ask");
+    let server = line(&run, "web-1", WEB_0.v4.into(), dns::BEHIND);
+    assert_eq!((&server["peer_name"], &server["peer_name_source"]), (&"shop/web-0".into(), &"pod".into()));
 }
 
 /// What is told of a pod that ended, or of one that goes on: at a device, from it.

@@ -35,7 +35,8 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     step("docs", &mut || docs::run(root, true));
     step("unit tests", &mut || unit_tests(root));
     step("stories", &mut || stories(root, arguments));
-    if arguments.is_empty() {
+    // Not yet each time: the guests' own waits still fail on a machine that is busy.
+    if arguments.is_empty() && std::env::var_os("NETPROBE_GUESTS").is_some() {
         step("stories on other kernels", &mut || vm::brief(root));
     }
     if !failed.is_empty() {

@@ -5,7 +5,8 @@ use crate::{flow::FlowKey, limits::DNS_HEAD};
 crate::wire! {
     /// The first bytes of a DNS message that a pod sent or received.
     ///
-    /// Sources: `net:netif_receive_skb`, `net:net_dev_start_xmit`, for port 53 in a pod's namespace.
+    /// Sources: `net:netif_receive_skb`, `net:net_dev_start_xmit`, for port 53 in a pod's namespace; TC classifiers there and
+    /// at the node's end of a pod's link.
     pub struct DnsHead {
         /// Five-tuple at this moment.
         pub flow: FlowKey,

@@ -81,7 +81,7 @@ crate::wire! {
 
     /// A packet crossed a device, or was consumed.
     ///
-    /// Sources: `net:netif_receive_skb`, `net:net_dev_queue`, `net:net_dev_start_xmit`, `skb:consume_skb`.
+    /// Sources: `net:netif_receive_skb`, `net:net_dev_queue`, `net:net_dev_start_xmit`, `skb:consume_skb`; TC classifiers.
     pub struct Hop {
         /// The packet.
         pub head: PacketHead,

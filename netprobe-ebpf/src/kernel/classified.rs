@@ -12,10 +12,13 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::TcContext,
 };
-use netprobe_common::limits::SKB_BYTES;
+use netprobe_common::{
+    event::{Conntrack, PacketHead},
+    limits::SKB_BYTES,
+};
 
 use super::{
-    has,
+    conntrack, has,
     header::{ETH_P_IP, First, Headers, Slot},
     offset, probe,
 };
@@ -109,6 +112,26 @@ impl<'a> Classified<'a> {
         let nfct: u64 = self.field(offset!(skb_nfct));
         let (entry, info) = (nfct & !7, nfct & 7);
         if entry == 0 || info == CT_UNTRACKED { None } else { Some((entry, info >= CT_IS_REPLY)) }
+    }
+
+    /// Writes what every packet event has into a record. As elsewhere the packet begins with its network header.
+    #[inline(always)]
+    pub(crate) fn store(&self, headers: &Headers, netns: u32, head: &mut PacketHead) {
+        headers.store(head);
+        head.skb = self.address();
+        head.netns = netns;
+        head.ifindex = self.ifindex();
+        head.in_ifindex = self.field(offset!(skb_iif));
+        head.mark = self.field(offset!(skb_mark));
+        head.hash = self.field(offset!(skb_hash));
+        head.len = self.len().wrapping_sub(self.link_header());
+    }
+
+    /// Writes its conntrack entry into a record.
+    #[inline(always)]
+    pub(crate) fn store_conntrack(&self, to: &mut Conntrack) {
+        let nfct: u64 = if has!(skb_nfct) { self.field(offset!(skb_nfct)) } else { 0 };
+        conntrack::store(nfct, to);
     }
 
     /// Address of the network header.

@@ -6,6 +6,7 @@ pub(crate) mod device;
 pub(crate) mod header;
 pub(crate) mod hook;
 pub(crate) mod neighbour;
+pub(crate) mod port;
 pub(crate) mod route;
 pub(crate) mod rule;
 pub(crate) mod skb;

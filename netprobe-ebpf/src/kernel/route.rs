@@ -60,6 +60,14 @@ impl Question {
         }
     }
 
+    /// Whether either of its ports is this one. Where no port is asked for they are 0.
+    #[inline(always)]
+    pub(crate) fn names_port(self, port: u16) -> bool {
+        let mut flow = FlowKey::EMPTY;
+        self.complete(&mut flow);
+        flow.sport == port || flow.dport == port
+    }
+
     /// Device asked to be the input.
     #[inline(always)]
     pub(crate) fn iif(self) -> u32 {

@@ -17,7 +17,8 @@ Examples:
       packets and bytes per pod and device, for a program
 
 Counted in the kernel by TC classifiers at the pods' links and the node's
-devices: packets and bytes as they are on the wire, also after NAT.";
+devices: packets and bytes as they are on the wire, also after NAT. A peer
+outside the cluster is named as DNS named its address to this pod.";
 
 /// Options of `netprobe flows`.
 #[derive(Debug, clap::Args)]

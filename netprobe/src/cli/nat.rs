@@ -42,7 +42,7 @@ pub struct NatArgs {
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &NatArgs) -> anyhow::Result<()> {
     let watch = args.table.watch;
-    let request = Request { nat_table: watch, ..args.common.request("nat", Watch::Flows, &args.select) };
+    let request = Request { nat_table: watch, ..args.common.request("nat", Watch::Translations, &args.select) };
     let show = if watch { Show::table(Kind::Nat, true, &args.common) } else { Show::Translations };
     run_live(&request, &args.common.until, show)
 }

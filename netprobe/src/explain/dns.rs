@@ -145,6 +145,19 @@ pub fn whereto(case: &Case<'_>) -> (Side, Option<String>, String) {
         let pod = case.place(&step.sighting);
         return (Side::Pod, Some(step.sighting.device.to_string()), format!("it reached {pod}, which did not answer"));
     }
+    // Where nobody looks inside the pods, the node's end of the link tells.
+    let given = case.hops().find(|(step, place, _)| {
+        let packet = &step.sighting.packet;
+        step.forward
+            && *place == Place::Transmit
+            && packet.netns == case.facts.node
+            && case.facts.behind(packet.ifindex).is_some()
+    });
+    if let Some((step, ..)) = given {
+        let device = step.sighting.device.to_string();
+        let pod = step.sighting.destination.yes().map_or_else(|| "a pod".to_owned(), ToString::to_string);
+        return (Side::Node, Some(device.clone()), format!("it went to {pod} by {device}, and no answer was seen"));
+    }
     match case.exits() {
         Some((_, exit)) => {
             let device = exit.sighting.device.to_string();

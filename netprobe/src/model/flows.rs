@@ -113,6 +113,29 @@ pub struct Translation {
     pub devices: Vec<String>,
 }
 
+/// What names a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NameSource {
+    /// It is a pod's address.
+    Pod,
+    /// It is a service's address.
+    Service,
+    /// It is a node's address.
+    Node,
+    /// A DNS server gave the address to this pod, for this name.
+    Dns,
+}
+
+/// A peer's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerName {
+    /// The name: `shop/web-0`, `shop/db (service)`, `s3.example.com`. Of the cluster's or of DNS's making: not escaped.
+    pub text: String,
+    /// What it is from.
+    pub source: NameSource,
+}
+
 /// All connections between a pod (or the node) and one peer's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowLine {
@@ -129,7 +152,7 @@ pub struct FlowLine {
     /// The pod opened them.
     pub initiated: bool,
     /// Name of the peer, where known.
-    pub name: Option<String>,
+    pub name: Option<PeerName>,
     /// Devices by which the pod's packets left the node; empty: they stayed on it.
     pub devices: Vec<String>,
     /// How many connections.

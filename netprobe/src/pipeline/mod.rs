@@ -13,11 +13,13 @@ use std::{
 
 use bytes::Bytes;
 
+mod answers;
 mod dns;
 mod drops;
 mod flows;
 mod requests;
 
+use answers::Answers;
 use dns::Dns;
 pub use dns::{DnsOptions, DnsView};
 pub use drops::{DropCount, DropCounts};
@@ -125,6 +127,7 @@ pub struct Pipeline {
     flows: Flows,
     /// Who asked for changes of the network.
     requests: Requests,
+    answers: Answers,
     /// DNS exchanges, where they are what is shown.
     dns: Option<Dns>,
     summary: Summary,
@@ -154,6 +157,7 @@ impl Pipeline {
             drops: Drops::since(now_ns),
             flows: Flows::since(now_ns),
             requests: Requests::default(),
+            answers: Answers::default(),
             dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
         };
@@ -219,14 +223,14 @@ impl Pipeline {
                 }
             },
             Input::Facts(event) => {
-                let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
-                self.flows.before(&event, known);
+                let Self { names, facts, inventory, answers, flows, .. } = &mut *self;
+                flows.before(&event, flows::Known { names, facts, inventory, answers });
                 self.facts.apply(&event);
-                if matches!(&*event, FactsEvent::Change(_)) {
-                    self.requests.sign(&mut self.facts.journal);
-                }
-                if let FactsEvent::Answer(answer) = &*event {
-                    self.answered(answer.question, answer.mono_ns);
+                match &*event {
+                    FactsEvent::Change(_) => self.requests.sign(&mut self.facts.journal),
+                    FactsEvent::Answer(answer) => self.answered(answer.question, answer.mono_ns),
+                    FactsEvent::NamespaceGone { netns, .. } => self.answers.forget(*netns),
+                    _ => {}
                 }
                 if event.changes_names() {
                     self.rename();
@@ -238,8 +242,10 @@ impl Pipeline {
             }
             Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
             Input::Counted(rows) => {
-                let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
-                self.flows.set(rows, known);
+                // Answers first: they came before the connections that are counted.
+                self.correlate(rows.mono_ns);
+                let Self { names, facts, inventory, answers, flows, .. } = self;
+                flows.set(rows, flows::Known { names, facts, inventory, answers });
             }
             Input::Lost(loss) => self.note_loss(loss.lost),
         }
@@ -334,8 +340,8 @@ impl Pipeline {
 
     /// Translations that were not told yet.
     pub fn fresh_translations(&mut self) -> Vec<Translation> {
-        let known = flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory };
-        self.flows.fresh_translations(known)
+        let Self { names, facts, inventory, answers, flows, .. } = self;
+        flows.fresh_translations(flows::Known { names, facts, inventory, answers })
     }
 
     /// What the event will take away from somebody: the rows counted by it are to be taken in before the event.
@@ -351,7 +357,8 @@ impl Pipeline {
     }
 
     const fn known_for_flows(&self) -> flows::Known<'_> {
-        flows::Known { names: &self.names, facts: &self.facts, inventory: &self.inventory }
+        let Self { names, facts, inventory, answers, .. } = self;
+        flows::Known { names, facts, inventory, answers }
     }
 
     fn dropped(&mut self) -> u64 {
@@ -383,6 +390,7 @@ impl Pipeline {
                 continue;
             }
             let sighting = Arc::new(enrich::sighting(packet, &self.names, &self.facts));
+            self.answers.take(&sighting);
             if let Some(dns) = &mut self.dns {
                 dns.take(&sighting);
             }

@@ -12,7 +12,7 @@ use aya::{
     programs::BtfTracePoint,
 };
 use netprobe_common::{
-    config::{Config, MODE_DROPS, MODE_TC, NS_SHARED, NetnsSlot, Owner, TC_CAPTURE},
+    config::{Config, MODE_DNS, MODE_DROPS, MODE_TC, NS_SHARED, NetnsSlot, Owner, TC_CAPTURE},
     flow::{mapped, spread},
     limits::{ADDRESS_BITS_WORDS, CAPTURE_RING_BYTES, NETNS_SLOTS},
 };
@@ -272,8 +272,9 @@ fn load(config: &Config, loader: EbpfLoader<'static>) -> Result<Ebpf> {
 
 /// Whether the run lives on that program.
 fn is_needed(config: &Config, probe: &Probe) -> bool {
-    match config.mode & (MODE_DROPS | MODE_TC) {
+    match config.mode & (MODE_DROPS | MODE_TC | MODE_DNS) {
         0 => true,
+        MODE_DNS => probe.need != Need::EveryPacket,
         MODE_DROPS => probe.need == Need::Always,
         _ => false,
     }

@@ -5,8 +5,10 @@
 pub enum Need {
     /// Every command.
     Always,
-    /// Commands that follow packets (`trace`, `why`), not those that count drops.
+    /// Commands that follow packets (`trace`, `why`, `dns`), not those that count drops.
     Following,
+    /// Of these the ones that look at every packet; `dns` has classifiers in their place, which let all but port 53 pass.
+    EveryPacket,
 }
 
 /// What a program is attached to.
@@ -117,7 +119,7 @@ pub const PROBES: &[Probe] = &[
         reads: &[SKB],
         since: "3.0",
         shows: "packets that come in by a device",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "net_dev_queue",
@@ -125,7 +127,7 @@ pub const PROBES: &[Probe] = &[
         reads: &[SKB],
         since: "3.0",
         shows: "packets given to a device's queue",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "net_dev_start_xmit",
@@ -133,7 +135,7 @@ pub const PROBES: &[Probe] = &[
         reads: &["const sk_buff*"],
         since: "3.14",
         shows: "packets that leave by a device",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "consume_skb",
@@ -141,7 +143,7 @@ pub const PROBES: &[Probe] = &[
         reads: &[SKB],
         since: "3.0",
         shows: "packets that arrived, and connection requests a full queue ignored",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "fib_table_lookup",
@@ -245,7 +247,7 @@ pub const PROBES: &[Probe] = &[
         reads: RULE_ACTION,
         since: "5.5",
         shows: "which policy rule led an IPv4 look-up to its table, and the namespace of look-ups that find nothing",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "fib6_rule_action",
@@ -253,7 +255,7 @@ pub const PROBES: &[Probe] = &[
         reads: RULE_ACTION,
         since: "5.5",
         shows: "which policy rule led an IPv6 look-up to its table",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "rtnetlink_rcv_msg",
@@ -269,7 +271,7 @@ pub const PROBES: &[Probe] = &[
         reads: &[SKB, "nf_hook_state*", "const nf_hook_entries*", "unsigned int"],
         since: "5.5",
         shows: "by whom, and between which devices, a netfilter hook dropped a packet",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "nft_do_chain",
@@ -277,7 +279,7 @@ pub const PROBES: &[Probe] = &[
         reads: &["nft_pktinfo*", "void*"],
         since: "5.5",
         shows: "which table and base chain of nftables (also iptables-nft) dropped a packet",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "ipt_do_table",
@@ -285,7 +287,7 @@ pub const PROBES: &[Probe] = &[
         reads: XTABLES,
         since: "5.16",
         shows: "which table of iptables-legacy dropped a packet",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "ip6t_do_table",
@@ -293,7 +295,7 @@ pub const PROBES: &[Probe] = &[
         reads: XTABLES,
         since: "5.16",
         shows: "which table of ip6tables-legacy dropped a packet",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
     Probe {
         program: "__nf_conntrack_confirm",
@@ -301,7 +303,7 @@ pub const PROBES: &[Probe] = &[
         reads: &[SKB],
         since: "5.5",
         shows: "packets that conntrack dropped because their connection found no place",
-        need: Need::Following,
+        need: Need::EveryPacket,
     },
 ];
 

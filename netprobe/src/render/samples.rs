@@ -10,7 +10,10 @@ use crate::{
         facts::HostFacts,
         finding::{Confidence, Evidence, Finding, Netfilter, RouteTaken},
         flow::{Flow, Proto},
-        flows::{Amount, Amounts, DeviceRow, FlowLine, FlowTable, NatLine, NatTable, State, Translation},
+        flows::{
+            Amount, Amounts, DeviceRow, FlowLine, FlowTable, NameSource, NatLine, NatTable, PeerName, State,
+            Translation,
+        },
         identity::{Pod, Source},
         journey::{Journey, Step},
         known::{Known, Why},
@@ -308,7 +311,7 @@ pub(super) fn flow_table() -> FlowTable {
         peer: "10.96.0.1:80".parse().expect("an address with a port"),
         served_port: 0,
         initiated: true,
-        name: Some("shop/db (service)".to_owned()),
+        name: Some(PeerName { text: "shop/db (service)".to_owned(), source: NameSource::Service }),
         devices: vec!["eth1".to_owned()],
         connections: 3,
         amounts,
@@ -329,9 +332,23 @@ pub(super) fn flow_table() -> FlowTable {
         nat: None,
         ..line.clone()
     };
+    let asked_for = FlowLine {
+        peer: "203.0.113.9:443".parse().expect("an address with a port"),
+        name: Some(PeerName { text: "s3.example.com".to_owned(), source: NameSource::Dns }),
+        states: vec![(State::Open, 1)],
+        nat: None,
+        retransmits: 0,
+        ..line.clone()
+    };
     let devices =
         vec![device(Some("web-0"), "veth3f2", false), device(Some("web-0"), "eth1", true), device(None, "eth0", true)];
-    FlowTable { mono_ns: START_NS, since_ns: START_NS - 1_500_000_000, devices, lines: vec![line, served], more: 7 }
+    FlowTable {
+        mono_ns: START_NS,
+        since_ns: START_NS - 1_500_000_000,
+        devices,
+        lines: vec![line, served, asked_for],
+        more: 7,
+    }
 }
 
 pub(super) fn nat_table() -> NatTable {

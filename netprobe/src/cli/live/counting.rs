@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
 
-use super::{
-    Live, Watch,
-    devices::{own, wanted},
-};
+use super::{Live, Watch, devices::wanted};
 use crate::{
     decode::counted::counted,
     facts::FactsEvent,
@@ -25,9 +22,11 @@ impl Live {
     pub(super) fn classify(&mut self) {
         let namespaces = self.namespaces.clone();
         let wanted = match self.watch {
-            Watch::Packets if self.dns => own(self.pipeline.facts(), namespaces.as_ref()),
-            Watch::Packets | Watch::Drops => return,
-            Watch::Flows => wanted(self.pipeline.facts(), namespaces.as_ref()),
+            Watch::Packets if !self.dns => return,
+            Watch::Drops => return,
+            // Whoever is followed: behind DNAT the query goes to another pod.
+            Watch::Packets => wanted(self.pipeline.facts(), None),
+            Watch::Flows | Watch::Translations => wanted(self.pipeline.facts(), namespaces.as_ref()),
             Watch::Capture(_) => self.capture_places(namespaces.as_ref()),
         };
         let facts = &self.facts;
@@ -58,7 +57,7 @@ impl Live {
 
     /// Before somebody loses a device or an address, takes out the rows that are told to be theirs by it.
     pub(super) fn take_leaving(&mut self, event: &FactsEvent) -> Result<()> {
-        if self.watch != Watch::Flows {
+        if !self.watch.counts_flows() {
             return Ok(());
         }
         let Some(leaving) = self.pipeline.leaving(event) else { return Ok(()) };
@@ -79,6 +78,8 @@ impl Live {
         mut read: CountedRows,
         over: impl FnOnce(&Pipeline, &[Counted]) -> BTreeSet<usize>,
     ) -> Result<CountedRows> {
+        // The answers that came before these connections.
+        self.take_records();
         let keyed = self.attached.counted()?;
         let rows: Vec<Counted> = keyed.iter().map(|(key, row)| counted(key, row)).collect();
         let over = over(&self.pipeline, &rows);

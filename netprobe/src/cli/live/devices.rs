@@ -94,7 +94,7 @@ pub(super) fn wanted(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> B
 }
 
 /// The followed pods' own devices: where the pod itself sees its packets.
-pub(super) fn own(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> BTreeSet<Device> {
+fn own(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> BTreeSet<Device> {
     let follows = |inum: u32| inum != facts.node && namespaces.is_none_or(|wanted| wanted.contains(&inum));
     let pods = facts.namespaces.values().filter(|ns| follows(ns.inum));
     let links = pods.flat_map(|pod| pod.links.values().map(|link| (pod.inum, link)));

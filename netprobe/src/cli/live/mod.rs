@@ -61,10 +61,19 @@ pub enum Watch {
     Packets,
     /// Drops alone.
     Drops,
-    /// Flows counted by TC classifiers.
+    /// Flows counted by TC classifiers, with names from DNS.
     Flows,
+    /// The same for what NAT makes of them, without names.
+    Translations,
     /// The packets themselves, so many bytes of each, and what becomes of them.
     Capture(u32),
+}
+
+impl Watch {
+    /// TC classifiers count flows.
+    const fn counts_flows(self) -> bool {
+        matches!(self, Self::Flows | Self::Translations)
+    }
 }
 
 /// What a live run is asked.
@@ -305,7 +314,7 @@ impl Live {
         self.take_last_answers()?;
         let now_ns = host::mono_ns();
         self.take_losses(now_ns, out)?;
-        if self.watch != Watch::Flows {
+        if !self.watch.counts_flows() {
             self.take_drops(now_ns)?;
         }
         let result = self.pipeline.finish(now_ns, out);
@@ -407,7 +416,7 @@ impl Live {
             .node()
             .into_iter()
             .flat_map(|node| node.links.values().map(|link| (node.inum, link)))
-            .filter(|(_, link)| link.peer_netns.is_some_and(|inum| followed.namespaces.contains(&inum)))
+            .filter(|(_, link)| link.peer_netns.is_some_and(|inum| inum != facts.node && whole(inum)))
             .map(|(inum, link)| (inum, link.index))
             .collect();
         self.attached.set_ports(&ports)?;

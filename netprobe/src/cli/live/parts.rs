@@ -59,7 +59,8 @@ impl Parts {
                 Watch::Packets if request.dns.is_some() => (MODE_DNS, TC_DNS),
                 Watch::Packets => (0, 0),
                 Watch::Drops => (MODE_DROPS, 0),
-                Watch::Flows => (MODE_TC, TC_FLOWS),
+                Watch::Flows => (MODE_TC, TC_FLOWS | TC_DNS),
+                Watch::Translations => (MODE_TC, TC_FLOWS),
                 // Of the tracepoints `kfree_skb` alone, as for drops.
                 Watch::Capture(_) => (MODE_DROPS, TC_CAPTURE),
             };

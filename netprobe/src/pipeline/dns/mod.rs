@@ -163,9 +163,17 @@ impl Dns {
                     Some(answer) => self.answer(sighting, *flow, *place, (message, answer)),
                 }
             }
-            What::Hop { place: Place::Receive, head, inner: Some(about), .. } if sighting.side == Side::Pod => {
+            // In the pod, or where the node's device gives it to the pod.
+            What::Hop { place, head, inner: Some(about), ct, .. }
+                if (sighting.side, *place) == (Side::Pod, Place::Receive)
+                    || (sighting.side, *place) == (Side::Node, Place::Transmit) =>
+            {
+                // An error carries the entry of the packet that it is about.
+                if let Some(ct) = ct {
+                    self.translation(ct, packet.mono_ns);
+                }
                 if let Some(error) = head.flow.filter(|_| head.icmp.is_some_and(is_unreachable)) {
-                    self.unreachable(packet, about, error.src.ip());
+                    self.unreachable(sighting, about, error.src.ip());
                 }
             }
             _ if sighting.side != Side::Node => {}
@@ -261,8 +269,10 @@ impl Dns {
     }
 
     /// An ICMP error about a query came: nobody will answer.
-    fn unreachable(&mut self, packet: &Packet, about: &Flow, from: IpAddr) {
-        let mine = |(key, open): &(&Key, &Open)| key.netns == packet.netns && open.flow == *about;
+    fn unreachable(&mut self, sighting: &Sighting, about: &Flow, from: IpAddr) {
+        let packet = &sighting.packet;
+        let here = |key: &Key| sighting.side == Side::Node || key.netns == packet.netns;
+        let mine = |(key, open): &(&Key, &Open)| here(key) && open.flow == *about;
         // Of several on one socket the oldest one is meant: they went out in this order.
         let waiting = self.open.iter().filter(mine).min_by_key(|(_, open)| open.asked_ns);
         let Some(key) = waiting.map(|(key, _)| key.clone()) else { return };

@@ -211,6 +211,26 @@ fn an_icmp_error_ends_the_query_it_is_about() {
 }
 
 #[test]
+fn an_icmp_error_on_its_way_to_the_pod_tells_the_server_behind_the_service() {
+    let mut scene = Scene::new();
+    let ct = Conntrack {
+        original: asked(),
+        reply: flow("10.9.0.30:5353", "10.9.0.29:40000"),
+        entry: 1,
+        status: 0,
+        info: 4,
+        zone: 0,
+    };
+    let mut error = hop(2, flow("10.96.0.10:0", "10.9.0.29:0"), Some(ct));
+    let What::Hop { place, head, inner, .. } = &mut error.packet.what else { panic!("it is a hop") };
+    (*place, head.icmp, *inner) = (Place::Transmit, Some((3, 3)), Some(asked()));
+    let exchange = one(scene.after(5, &[asks(0, 7, "api.com"), error]));
+    assert_eq!(exchange.status(), Status::Unreachable);
+    let Translated::To(server) = exchange.translated else { panic!("it was translated: {exchange:?}") };
+    assert_eq!(server.addr.to_string(), "10.9.0.30:5353");
+}
+
+#[test]
 fn conntrack_tells_the_server_behind_a_service() {
     let mut scene = Scene::new();
     let reply = flow("10.9.0.30:5353", "10.9.0.29:40000");

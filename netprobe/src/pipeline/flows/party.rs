@@ -17,6 +17,7 @@ use crate::{
         identity::Pod,
         inventory::Inventory,
     },
+    pipeline::answers::Answers,
 };
 
 /// Forms of connections remembered that lost their pod, its address or its device: a connection has two to four.
@@ -41,6 +42,8 @@ pub(in crate::pipeline) struct Known<'a> {
     pub(in crate::pipeline) names: &'a Names,
     pub(in crate::pipeline) facts: &'a NodeFacts,
     pub(in crate::pipeline) inventory: &'a Inventory,
+    /// What pods were told by DNS.
+    pub(in crate::pipeline) answers: &'a Answers,
 }
 
 /// What a change takes away, by which rows were told to be somebody's.

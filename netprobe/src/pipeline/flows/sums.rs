@@ -8,14 +8,14 @@ use std::{
 
 use super::{
     party::{Party, Whose},
-    view::{View, name_of},
+    view::{View, name_of, named},
 };
 use crate::{
     correlate::conversations::Conversation,
     model::{
         counted::Counted,
         flow::Proto,
-        flows::{Amounts, DeviceRow, FlowLine, NatLine, State, Translation},
+        flows::{Amounts, DeviceRow, FlowLine, NameSource, NatLine, PeerName, State, Translation},
         identity::Pod,
         sighting::Side,
     },
@@ -58,7 +58,7 @@ pub(super) struct Sums {
 
 #[derive(Clone, Default)]
 struct Line {
-    name: Option<String>,
+    name: Option<PeerName>,
     devices: BTreeSet<String>,
     connections: u64,
     amounts: Amounts,
@@ -119,7 +119,8 @@ impl Sums {
                 continue;
             }
             let line = self.lines.entry(key).or_default();
-            line.name = name_of(peer, whose.known).filter(|_| key.ended_peer.is_none()).or_else(|| line.name.take());
+            line.name =
+                name_of(peer, party, whose.known).filter(|_| key.ended_peer.is_none()).or_else(|| line.name.take());
             line.add(conversation, view, party);
         }
     }
@@ -157,7 +158,7 @@ impl Sums {
             key.party = change(key.party);
             if key.ended_peer.is_none() && addresses.contains(&key.peer) {
                 key.ended_peer = Some(to);
-                line.name = Some(pod.to_string());
+                line.name = Some(named(pod, NameSource::Pod));
             }
             self.lines.insert(key, line);
         }
@@ -261,7 +262,7 @@ impl Line {
             peer: SocketAddr::new(peer, if initiated { port } else { 0 }),
             served_port: if initiated { 0 } else { port },
             initiated,
-            name: self.name.as_ref().map(|name| format!("{name}{ended}")),
+            name: self.name.as_ref().map(|name| named(format!("{}{ended}", name.text), name.source)),
             devices: self.devices.iter().cloned().collect(),
             connections: self.connections,
             amounts: self.amounts,

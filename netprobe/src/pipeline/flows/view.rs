@@ -11,7 +11,7 @@ use crate::{
     model::{
         counted::Counted,
         facts::NodeFacts,
-        flows::{Amount, Amounts, Translation},
+        flows::{Amount, Amounts, NameSource, PeerName, Translation},
     },
 };
 
@@ -152,20 +152,28 @@ fn is_nodes(conversation: &Conversation<'_>, known: Known<'_>) -> bool {
     src.is_some_and(|ip| known.facts.node().is_some_and(|node| node.owns(ip)))
 }
 
-/// Name of a peer: a pod, a service, a node.
-pub(super) fn name_of(ip: IpAddr, known: Known<'_>) -> Option<String> {
-    let pod = known.names.address(ip).yes().map(ToString::to_string);
+/// A name of that source.
+pub(super) fn named(text: impl ToString, source: NameSource) -> PeerName {
+    PeerName { text: text.to_string(), source }
+}
+
+/// Name of a party's peer: a pod, a service, a node; outside the cluster as DNS named it to the party.
+pub(super) fn name_of(ip: IpAddr, party: Party, known: Known<'_>) -> Option<PeerName> {
+    let Known { names, inventory, answers, .. } = known;
+    let pod = names.address(ip).yes().map(|pod| named(pod, NameSource::Pod));
     let service = || {
-        known
-            .inventory
-            .services
-            .iter()
-            .find(|s| s.cluster_ips.contains(&ip))
-            .map(|s| format!("{}/{} (service)", s.namespace, s.name))
+        let service = inventory.services.iter().find(|s| s.cluster_ips.contains(&ip))?;
+        Some(named(format!("{}/{} (service)", service.namespace, service.name), NameSource::Service))
     };
-    let node =
-        || known.inventory.nodes.iter().find(|(_, ips)| ips.contains(&ip)).map(|(name, _)| format!("{name} (node)"));
-    pod.or_else(service).or_else(node)
+    let node = || {
+        let (name, _) = inventory.nodes.iter().find(|(_, ips)| ips.contains(&ip))?;
+        Some(named(format!("{name} (node)"), NameSource::Node))
+    };
+    let asked_for = || match party {
+        Party::Pod(inum) => answers.name_of(inum, ip).map(|name| named(name, NameSource::Dns)),
+        Party::Node | Party::Ended(_) => None,
+    };
+    pod.or_else(service).or_else(node).or_else(asked_for)
 }
 
 /// The service that is addressed so.

@@ -8,7 +8,7 @@ use super::object::{At, FlowRef, PodRef};
 use crate::{
     model::{
         flow::Proto,
-        flows::{Amounts, DeviceRow, FlowLine, FlowTable, State, Translation},
+        flows::{Amounts, DeviceRow, FlowLine, FlowTable, NameSource, State, Translation},
     },
     render::Clock,
 };
@@ -62,6 +62,7 @@ struct LineRef<'a> {
     initiated: bool,
     peer: IpAddr,
     peer_name: Option<&'a str>,
+    peer_name_source: Option<NameSource>,
     port: u16,
     devices: &'a [String],
     connections: u64,
@@ -83,7 +84,8 @@ impl<'a> LineRef<'a> {
             proto: FlowRef::proto(line.proto),
             initiated: line.initiated,
             peer: line.peer.ip(),
-            peer_name: line.name.as_deref(),
+            peer_name: line.name.as_ref().map(|name| name.text.as_str()),
+            peer_name_source: line.name.as_ref().map(|name| name.source),
             port: if line.initiated { line.peer.port() } else { line.served_port },
             devices: &line.devices,
             connections: line.connections,

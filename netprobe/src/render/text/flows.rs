@@ -4,7 +4,7 @@ use super::grid;
 use crate::{
     model::{
         flow::Flow,
-        flows::{DeviceRow, FlowLine, FlowTable, State, Translation},
+        flows::{DeviceRow, FlowLine, FlowTable, NameSource, State, Translation},
         identity::Pod,
         sighting::Side,
     },
@@ -87,17 +87,25 @@ pub(super) fn who(pod: Option<&Pod>, is_ended: bool) -> String {
     pod.map_or_else(|| "(node)".to_owned(), |pod| format!("{}{ended}", escape(&pod.to_string())))
 }
 
-/// `10.0.0.4:3306 tcp shop/db`, `10.0.0.9 -> :8080 tcp`
+/// `10.0.0.4:3306 tcp shop/db`, `10.0.0.9 -> :8080 tcp`, `s3.example.com (203.0.113.9):443 tcp`
 fn peer(line: &FlowLine) -> String {
-    let end = Flow { proto: line.proto, src: line.peer, dst: line.peer }.destination();
+    let asked_for = line.name.as_ref().filter(|name| name.source == NameSource::Dns);
+    let mut end = match asked_for {
+        Some(name) => format!("{} ({})", escape(&name.text), line.peer.ip()),
+        None if line.initiated => Flow { proto: line.proto, src: line.peer, dst: line.peer }.destination(),
+        None => line.peer.ip().to_string(),
+    };
+    if line.initiated && asked_for.is_some() && line.peer.port() != 0 {
+        end.push_str(&format!(":{}", line.peer.port()));
+    }
     let mut text = match (line.initiated, line.served_port) {
         (true, _) => format!("{end} {}", line.proto),
-        (false, 0) => format!("{} -> {}", line.peer.ip(), line.proto),
-        (false, port) => format!("{} -> :{port} {}", line.peer.ip(), line.proto),
+        (false, 0) => format!("{end} -> {}", line.proto),
+        (false, port) => format!("{end} -> :{port} {}", line.proto),
     };
-    if let Some(name) = &line.name {
+    if let Some(name) = line.name.as_ref().filter(|_| asked_for.is_none()) {
         text.push(' ');
-        text.push_str(&escape(name));
+        text.push_str(&escape(&name.text));
     }
     text
 }

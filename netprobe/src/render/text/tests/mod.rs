@@ -271,14 +271,15 @@ shop/web-0  veth3f2 (its link)            6      504 B           5  14.3 MiB
 shop/web-0  eth1                          6      504 B           5  14.3 MiB
 (node)      eth0                          6      504 B           5  14.3 MiB
 
-  peer                                by    conns    out        in   SYN-ACK
+  peer                                  by    conns    out        in   SYN-ACK
 shop/web-0
-  10.96.0.1:80 tcp shop/db (service)  eth1      3  504 B  14.3 MiB  0.257 ms
+  10.96.0.1:80 tcp shop/db (service)    eth1      3  504 B  14.3 MiB  0.257 ms
     1 unanswered, 2 segments sent again
     DNAT in PREROUTING: to 10.20.0.4:8080 of service shop/db; SNAT in
       POSTROUTING: from 192.0.2.10:41234, the address of eth0, leaves by eth1
-  10.9.0.7 -> :8080 tcp               -         3  504 B  14.3 MiB  0.257 ms
+  10.9.0.7 -> :8080 tcp                 -         3  504 B  14.3 MiB  0.257 ms
     2 segments sent again
+  s3.example.com (203.0.113.9):443 tcp  eth1      3  504 B  14.3 MiB  0.257 ms
 connections to peers that found no room here: 7
 "
     );
