@@ -14,7 +14,7 @@ use crate::{
     emit::{count_place, emit, emit_classified, now},
     follow::{self, DNS},
     kernel::{classified::Classified, device::Device, header::Headers, port, skb::Skb},
-    path::is_telling,
+    path::{is_telling, place_hop},
 };
 
 const TCP: u8 = 6;
@@ -140,12 +140,8 @@ fn hop(packet: &Classified<'_>, headers: &Headers, netns: u32) {
     emit_classified::<Hop>(now(), |hop| {
         packet.store(headers, netns, &mut hop.head);
         packet.store_conntrack(&mut hop.ct);
-        hop.place = place;
-        hop.has_inner = u32::from(headers.inner.family != 0);
-        hop.seen = seen;
-        hop.inner = headers.inner.copied();
+        place_hop(hop, headers, place, seen);
         hop.location = 0;
-        follow::remember(&hop.ct);
     });
 }
 
