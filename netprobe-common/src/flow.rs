@@ -133,3 +133,40 @@ pub const fn spread_words((high, low): (u64, u64)) -> u32 {
 pub const fn mapped(octets: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, octets[0], octets[1], octets[2], octets[3]]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOW: FlowKey = FlowKey {
+        src: mapped([10, 9, 0, 2]),
+        dst: mapped([192, 0, 2, 7]),
+        sport: 40_000,
+        dport: 53,
+        proto: 17,
+        family: 4,
+        ether_type: 0x0800,
+    };
+
+    #[test]
+    fn words_are_the_fields_in_memory_order() {
+        let word = |octets| mapped_word(u32::from_ne_bytes(octets));
+        let last = FlowKey::last_word((40_000, 53), 17, 4, 0x0800);
+        let words = [0, word([10, 9, 0, 2]), 0, word([192, 0, 2, 7]), last];
+        assert_eq!(FlowKey::from_words(words), FLOW);
+        let mut put = FlowKey::EMPTY;
+        put.put(words);
+        assert_eq!((put, FLOW.copied()), (FLOW, FLOW));
+    }
+
+    #[test]
+    fn both_directions_have_one_canonical_form() {
+        let form = FLOW.canonical();
+        assert_eq!(form, FLOW.reversed().canonical());
+        assert_eq!((form.proto, form.family, form.ether_type), (17, 4, 0));
+        let ends = |flow: &FlowKey| (flow.src, flow.sport, flow.dst, flow.dport);
+        assert!(ends(&form) == ends(&FLOW) || ends(&form) == ends(&FLOW.reversed()), "a port stays with its address");
+        let same = FlowKey { dst: FLOW.src, ..FLOW };
+        assert_eq!(same.canonical(), same.reversed().canonical(), "equal addresses are told apart by the ports");
+    }
+}

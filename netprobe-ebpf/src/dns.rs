@@ -11,10 +11,10 @@ use netprobe_common::{
 };
 
 use crate::{
-    emit::{count_place, emit, now},
+    emit::{count_place, emit, emit_classified, now},
     follow::{self, DNS},
     kernel::{classified::Classified, device::Device, header::Headers, port, skb::Skb},
-    path::is_telling,
+    path::{is_telling, place_hop},
 };
 
 const TCP: u8 = 6;
@@ -137,15 +137,11 @@ fn hop(packet: &Classified<'_>, headers: &Headers, netns: u32) {
     if !wanted {
         return;
     }
-    emit::<Hop>(now(), |hop| {
+    emit_classified::<Hop>(now(), |hop| {
         packet.store(headers, netns, &mut hop.head);
         packet.store_conntrack(&mut hop.ct);
-        hop.place = place;
-        hop.has_inner = u32::from(headers.inner.family != 0);
-        hop.seen = seen;
-        hop.inner = headers.inner.copied();
+        place_hop(hop, headers, place, seen);
         hop.location = 0;
-        follow::remember(&hop.ct);
     });
 }
 
@@ -153,7 +149,7 @@ fn hop(packet: &Classified<'_>, headers: &Headers, netns: u32) {
 #[inline(never)]
 fn message(packet: &Classified<'_>, headers: &Headers, netns: u32) {
     let at = packet.link_header() + headers.ip_len.wrapping_sub(headers.payload_len);
-    emit::<DnsHead>(now(), |record| {
+    emit_classified::<DnsHead>(now(), |record| {
         record.flow = headers.flow.copied();
         record.netns = netns;
         record.ifindex = packet.ifindex();
@@ -168,13 +164,16 @@ fn message(packet: &Classified<'_>, headers: &Headers, netns: u32) {
 #[inline(always)]
 fn load(to: &mut [u8; DNS_HEAD], packet: &Classified<'_>, at: u32, len: u32) -> u32 {
     let len = if len > DNS_HEAD as u32 { DNS_HEAD as u32 } else { len };
-    if len == 0 {
-        return 0;
-    }
+    // Older verifiers know of a length that it is not 0 only where it is one more than something.
+    let less = core::hint::black_box(len.wrapping_sub(1));
     // SAFETY: as in `copy`; the context is valid for the program's run.
     let failed = unsafe {
         bpf_probe_read_kernel(to.as_mut_ptr().cast(), DNS_HEAD as u32, core::ptr::null());
-        bpf_skb_load_bytes(packet.context().skb.skb.cast(), at, to.as_mut_ptr().cast(), len)
+        if less < DNS_HEAD as u32 {
+            bpf_skb_load_bytes(packet.context().skb.skb.cast(), at, to.as_mut_ptr().cast(), less + 1)
+        } else {
+            -1
+        }
     };
     if failed == 0 { len } else { 0 }
 }

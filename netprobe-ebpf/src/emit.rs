@@ -36,6 +36,17 @@ const FORCE_WAKEUP: u64 = 2;
 /// Writes one record. `fill` gets its place in the ring and writes every field.
 #[inline(always)]
 pub(crate) fn emit<P: Payload>(now_ns: u64, fill: impl FnOnce(&mut P)) {
+    emit_of::<P>(now_ns, (bpf_get_current_pid_tgid() >> 32) as u32, fill);
+}
+
+/// Writes one record of a classifier: there the current process says nothing, and older kernels (6.1) refuse to be asked.
+#[inline(always)]
+pub(crate) fn emit_classified<P: Payload>(now_ns: u64, fill: impl FnOnce(&mut P)) {
+    emit_of::<P>(now_ns, 0, fill);
+}
+
+#[inline(always)]
+fn emit_of<P: Payload>(now_ns: u64, pid: u32, fill: impl FnOnce(&mut P)) {
     let Some(mut entry) = RING.reserve::<Record<P>>(0) else {
         lost(loss::RING_FULL);
         return;
@@ -48,7 +59,7 @@ pub(crate) fn emit<P: Payload>(now_ns: u64, fill: impl FnOnce(&mut P)) {
         header.kind = P::KIND;
         header.cpu = bpf_get_smp_processor_id();
         header.mono_ns = now_ns;
-        header.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        header.pid = pid;
         header._pad = 0;
         fill(&mut (*record).payload);
     }

@@ -140,17 +140,23 @@ fn send(skb: Skb, headers: &Headers, role: u32, ip: u64, at: &At) {
         emit::<Hop>(now(), |hop| {
             skb.store(headers, netns, &mut hop.head);
             skb.store_conntrack(&mut hop.ct);
-            hop.place = place;
-            hop.has_inner = u32::from(headers.inner.family != 0);
-            hop.seen = seen;
-            hop.inner = headers.inner.copied();
+            place_hop(hop, headers, place, seen);
             hop.location = location;
-            follow::remember(&hop.ct);
         });
     }
     if wanted && role & NS_POD != 0 && (place == PLACE_RECEIVE || place == PLACE_TRANSMIT) {
         dns::send(skb, headers, ip, &dns::Seen { netns, place, seen });
     }
+}
+
+/// Writes what a hop is beside its packet, whose conntrack entry it has already.
+#[inline(always)]
+pub(crate) fn place_hop(hop: &mut Hop, headers: &Headers, place: u32, seen: u64) {
+    hop.place = place;
+    hop.has_inner = u32::from(headers.inner.family != 0);
+    hop.seen = seen;
+    hop.inner = headers.inner.copied();
+    follow::remember(&hop.ct);
 }
 
 /// Whether a packet is rare and says much.

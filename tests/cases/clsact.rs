@@ -213,9 +213,9 @@ fn what_somebody_removes_comes_back_and_the_hole_is_told() {
         let probe = flows(&lab);
         let whole = ours(&lab);
         lab.on("node").run(&line);
-        assert!(ours(&lab) < whole, "{line} took nothing of ours");
-        assert!(wait(CLEAN, || ours(&lab) == whole), "{line}: {}", filters(&lab));
+        // Told only of filters that were missing; how long they were is over before a slow machine can look.
         assert!(wait(CLEAN, || !holes(&probe, device).is_empty()), "{line}: no word of a hole");
+        assert!(wait(CLEAN, || ours(&lab) == whole), "{line}: {}", filters(&lab));
         let told = holes(&probe, device);
         assert_eq!(told.len(), 1, "{told:#?}");
         assert!(told[0]["from"].as_str() < told[0]["to"].as_str(), "{told:#?}");

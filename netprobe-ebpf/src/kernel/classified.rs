@@ -174,9 +174,11 @@ impl<'a> Classified<'a> {
         // SAFETY: the context is valid for the program's run; the verifier rewrites the load.
         let protocol = u16::from_be(unsafe { (*self.ctx.skb.skb).protocol } as u16);
         let slot = if self.egress { Slot::Egress } else { Slot::Ingress };
-        match self.first().and_then(|first| Headers::plain(slot, &first)) {
-            Some(headers) if protocol == ETH_P_IP => Some(headers),
-            _ => Headers::read(slot, self.network(), protocol),
+        let plain =
+            if protocol == ETH_P_IP { self.first().and_then(|first| Headers::plain(slot, &first)) } else { None };
+        match plain {
+            Some(headers) => Some(headers),
+            None => Headers::read(slot, self.network(), protocol),
         }
     }
 

@@ -7,11 +7,12 @@ use aya_ebpf::{
     helpers::generated::bpf_skb_load_bytes_relative,
 };
 
+use super::header::ETH_P_IP;
+
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
-const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 /// Bytes of an IPv6 header.
 const IPV6_HEADER: u32 = 40;
@@ -25,7 +26,7 @@ pub(crate) fn may_have(skb: *mut __sk_buff, port: u16) -> bool {
     // SAFETY: `skb` is a classifier's context, valid for its run; the verifier rewrites the load.
     let protocol = unsafe { (*skb).protocol } as u16;
     match u16::from_be(protocol) {
-        IPV4 => may_have_ipv4(skb, port),
+        ETH_P_IP => may_have_ipv4(skb, port),
         IPV6 => may_have_ipv6(skb, port),
         _ => false,
     }

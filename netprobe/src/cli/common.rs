@@ -10,7 +10,7 @@ use super::{
     select::{Select, Target},
     until::Until,
 };
-use crate::{explain::Expectations, render::Format};
+use crate::render::Format;
 
 /// Which packets.
 #[derive(Debug, Default, clap::Args)]
@@ -56,20 +56,8 @@ impl Common {
     /// A run that is asked for everybody's packets, where nobody is named, and expects nothing.
     #[must_use]
     pub fn request<'a>(&'a self, command: &'static str, watch: Watch, select: &'a Select) -> Request<'a> {
-        Request {
-            command,
-            watch,
-            filter: &[],
-            select,
-            default: Some(Target::All),
-            dns: None,
-            nat_table: false,
-            at: &[],
-            expect: Expectations::default(),
-            output: &self.output,
-            record: &self.record,
-            ready: &self.ready,
-        }
+        let options = (&self.output, &self.record, &self.ready);
+        Request { default: Some(Target::All), ..Request::new(command, watch, select, options) }
     }
 
     /// Tables are redrawn in place.

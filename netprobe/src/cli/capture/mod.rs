@@ -16,7 +16,7 @@ use super::{
     select::Select,
     until::{Until, duration},
 };
-use crate::{explain::Expectations, model::identity::Pod, render::Format};
+use crate::{model::identity::Pod, render::Format};
 
 mod files;
 mod places;
@@ -150,18 +150,9 @@ pub fn run(args: &CaptureArgs) -> Result<()> {
     let output = Output { format: Format::Text, color: ColorChoice::Never };
     let record = Record { file: None, node_name: args.node_name.clone() };
     let request = Request {
-        command: "capture",
-        watch: Watch::Capture(args.snap()),
         filter: &args.filter.words,
-        select: &args.select,
-        default: None,
-        expect: Expectations::default(),
-        output: &output,
-        record: &record,
-        ready: &args.ready,
-        dns: None,
-        nat_table: false,
         at: &args.interface,
+        ..Request::new("capture", Watch::Capture(args.snap()), &args.select, (&output, &record, &args.ready))
     };
     run::run(&request, args)
 }

@@ -104,6 +104,32 @@ pub struct Request<'a> {
     pub ready: &'a Ready,
 }
 
+impl<'a> Request<'a> {
+    /// A run that follows nobody but whom `select` names, all their packets, and expects nothing.
+    #[must_use]
+    pub fn new(
+        command: &'static str,
+        watch: Watch,
+        select: &'a Select,
+        (output, record, ready): (&'a Output, &'a Record, &'a Ready),
+    ) -> Self {
+        Self {
+            command,
+            watch,
+            filter: &[],
+            select,
+            default: None,
+            dns: None,
+            nat_table: false,
+            at: &[],
+            expect: Expectations::default(),
+            output,
+            record,
+            ready,
+        }
+    }
+}
+
 /// A live run.
 pub struct Live {
     attached: Attached,

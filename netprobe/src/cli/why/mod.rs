@@ -30,7 +30,7 @@ use watch::Watched;
 use super::{
     error::{EXIT_ERROR, EXIT_FINDING, EXIT_OK},
     expect::Expect,
-    live::{Live, Request, TURN},
+    live::{Live, Request, TURN, Watch},
     output::{Output, Ready, Record},
     select::Select,
 };
@@ -132,20 +132,8 @@ const AFTER_FINDING: Duration = Duration::from_millis(250);
 /// Bad input, missing privileges, and whatever the output returns.
 pub fn run(args: &WhyArgs) -> Result<ExitCode> {
     let proto = check(args)?;
-    let request = Request {
-        command: "why",
-        watch: super::live::Watch::Packets,
-        filter: &[],
-        select: &args.select,
-        default: None,
-        dns: None,
-        nat_table: false,
-        at: &[],
-        expect: args.expect.read()?,
-        output: &args.output,
-        record: &args.record,
-        ready: &args.ready,
-    };
+    let options = (&args.output, &args.record, &args.ready);
+    let request = Request { expect: args.expect.read()?, ..Request::new("why", Watch::Packets, &args.select, options) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
