@@ -17,6 +17,7 @@ mod answers;
 mod dns;
 mod drops;
 mod flows;
+mod requests;
 
 use answers::Answers;
 use dns::Dns;
@@ -25,6 +26,7 @@ pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
 use flows::Flows;
 pub use flows::{Leaving, rows_over};
+use requests::Requests;
 
 use crate::{
     correlate::Journeys,
@@ -123,6 +125,8 @@ pub struct Pipeline {
     told: BTreeMap<String, (Arc<Finding>, u64)>,
     drops: Drops,
     flows: Flows,
+    /// Who asked for changes of the network.
+    requests: Requests,
     answers: Answers,
     /// DNS exchanges, where they are what is shown.
     dns: Option<Dns>,
@@ -152,6 +156,7 @@ impl Pipeline {
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
             flows: Flows::since(now_ns),
+            requests: Requests::default(),
             answers: Answers::default(),
             dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
@@ -206,7 +211,11 @@ impl Pipeline {
             Input::Record(bytes) => match self.decoder.packet(&bytes) {
                 Ok(packet) => {
                     self.summary.records += 1;
-                    self.pending.push(packet);
+                    if self.requests.note(&packet) {
+                        self.requests.sign(&mut self.facts.journal);
+                    } else {
+                        self.pending.push(packet);
+                    }
                 }
                 Err(malformed) => {
                     log::warn!("a record makes no sense: {malformed:?}");
@@ -218,6 +227,7 @@ impl Pipeline {
                 flows.before(&event, flows::Known { names, facts, inventory, answers });
                 self.facts.apply(&event);
                 match &*event {
+                    FactsEvent::Change(_) => self.requests.sign(&mut self.facts.journal),
                     FactsEvent::Answer(answer) => self.answered(answer.question, answer.mono_ns),
                     FactsEvent::NamespaceGone { netns, .. } => self.answers.forget(*netns),
                     _ => {}
