@@ -10,15 +10,15 @@ use crate::{
     },
     model::{
         finding::{Confidence, Netfilter},
-        packet::{Judge, Place, What},
+        packet::{Judge, Packet, Place, What},
         stack::{base, netfilter_hook},
         traced::Traced,
     },
 };
 
-/// How far apart a REJECT's answer and its drop may lie, nanoseconds: both happen in one call, and 5 ms leave room for a
-/// preempted CPU.
-const SAME_CALL_NS: u64 = 5_000_000;
+/// How far apart a REJECT's answer and its drop may lie, nanoseconds: both happen in one call on one CPU, which may be
+/// preempted.
+const SAME_CALL_NS: u64 = 50_000_000;
 
 /// The function that evaluates a base chain names its family.
 const FAMILIES: &[(&str, &str)] = &[
@@ -261,8 +261,9 @@ fn place(judge: &Judge, hook: &str) -> String {
 /// The answer that goes with a drop: an ICMP error sent here, or a RST that no device received.
 fn answer(case: &Case<'_>, drop: &Drop<'_>) -> Option<(u64, String)> {
     let here = drop.sighting().packet.netns;
-    let near = |ns: u64| ns.abs_diff(drop.mono_ns()) <= SAME_CALL_NS;
-    case.steps().filter(|s| s.sighting.packet.netns == here && near(s.sighting.packet.mono_ns)).find_map(|step| {
+    let dropped = &drop.sighting().packet;
+    let near = |p: &Packet| p.cpu == dropped.cpu && p.mono_ns.abs_diff(dropped.mono_ns) <= SAME_CALL_NS;
+    case.steps().filter(|s| s.sighting.packet.netns == here && near(&s.sighting.packet)).find_map(|step| {
         let text = match &step.sighting.packet.what {
             What::IcmpSent { icmp: (kind, code), .. } => format!("ICMP {}", icmp_name(*kind, *code)),
             What::Hop { place: Place::Queue, head, inner: None, .. } if !step.forward && head.flags.rst() => {
