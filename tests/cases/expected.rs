@@ -35,3 +35,33 @@ fn what_is_as_expected_is_silent() {
     lab.on("web-0").connects(SERVER);
     assert!(probe.settled().findings().is_empty());
 }
+
+/// Traces a pod that should keep its address, while `translation` is what postrouting does to it.
+fn translated(lab: &Lab, translation: &str) -> netprobe_tests::Finding {
+    lab.on("node").nft(&format!(
+        "table ip site {{\n chain post {{\n type nat hook postrouting priority 100;\n oifname eth1 counter {translation}\n }}\n}}\n"
+    ));
+    let probe = lab.netprobe(&["trace", "--pod", "shop/web-0", "--expect-src", "pod"]);
+    // Nobody may route an answer back: the SYN is enough.
+    let _ = lab.on("web-0").enter(|| std::net::TcpStream::connect_timeout(&SERVER, std::time::Duration::from_secs(1)));
+    let finding = probe.one("unexpected-snat");
+    finding.is_at("web-0", "node", "eth1");
+    finding.says("chain post in table ip site");
+    finding
+}
+
+#[test]
+fn why_masquerading_took_that_address_is_told() {
+    let Some(lab) = Lab::start("why_masquerading_took_that_address_is_told") else { return };
+    lab.on("node").run("ip addr add 203.0.113.99/32 dev eth1");
+    translated(&lab, "masquerade").says("masquerading takes eth1's first address in the network of the next hop");
+}
+
+#[test]
+fn an_address_of_the_other_nic_is_told() {
+    let Some(lab) = Lab::start("an_address_of_the_other_nic_is_told") else { return };
+    let listing = lab.on("node").run("ip -4 -o addr show dev eth0");
+    let address = listing.split_whitespace().nth(3).and_then(|net| net.split('/').next()).expect("it has one");
+    translated(&lab, &format!("snat to {address}"))
+        .says(&format!("to {address}, which is an address of eth0 and not of eth1"));
+}

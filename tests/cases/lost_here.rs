@@ -43,9 +43,9 @@ fn rules_that_are_read_late_are_named_late() {
         socket.send_to(b"word", SERVER).expect("send");
     });
     let first = probe.finding("netfilter-drop");
-    assert!(!first.value("/netfilter/chain").is_string(), "it was not read late: {first:#?}");
+    assert!(!first.value("/netfilter/rule").is_string(), "it was not read late: {first:#?}");
     // What takes long is read again only after four times as long, and it was read at the start.
-    wait(Duration::from_secs(15), || probe.finding("netfilter-drop").value("/netfilter/chain").is_string());
+    wait(Duration::from_secs(15), || probe.finding("netfilter-drop").value("/netfilter/rule").is_string());
     let last = probe.settled().one("netfilter-drop");
     assert_eq!(last.text("/netfilter/chain"), "FORWARD");
     last.says("-s 10.61.7.10");

@@ -23,5 +23,6 @@ mod port_closed;
 mod recorded;
 mod refused_routes;
 mod rp_filter;
+mod rules_traced;
 mod why;
 mod wrong_egress;

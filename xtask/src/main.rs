@@ -59,6 +59,8 @@ enum Verb {
     Bench(bench::BenchArgs),
     /// Run the stories on other kernels, in guests of QEMU (as root; some minutes each).
     Vm(vm::VmArgs),
+    /// Ask which programs fit the kernels in Debian's packages, by their types
+    Kernels(vm::TypesArgs),
     /// What `vm` runs inside its guests.
     #[command(hide = true)]
     Guest,
@@ -99,6 +101,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Ci => ci::run(&root),
         Verb::Bench(args) => bench::run(&root, &args),
         Verb::Vm(args) => vm::run(&root, &args),
+        Verb::Kernels(args) => vm::types(&root, &args),
         Verb::Guest => vm::guest(),
         Verb::Load(args) => bench::send(&args),
         Verb::Layers => layers::run(&root),

@@ -79,7 +79,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         node: host.node.clone(),
         kernel: host.kernel.clone(),
         privileges: privileges(),
-        hooks: hooks(&btf, &host),
+        hooks: hooks(&btf, &host, args.btf.is_none()),
         network: network(),
     };
     let mut out = io::stdout().lock();
@@ -97,8 +97,9 @@ fn privileges() -> Vec<Item> {
     CAPABILITIES.iter().map(|(bit, name, what)| Item::new(*name, effective >> bit & 1 == 1, *what)).collect()
 }
 
-fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
-    let refused = functions::refused();
+fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts, is_here: bool) -> Vec<Item> {
+    // The kernel of other types cannot be asked.
+    let refused = is_here.then(functions::refused).flatten();
     let mut items: Vec<Item> = attach::survey(btf, refused.as_deref())
         .into_iter()
         .map(|row| {

@@ -32,6 +32,17 @@ pub struct Table {
     pub watch: bool,
 }
 
+/// What the run may do to the node to learn more.
+#[derive(Debug, Default, clap::Args)]
+pub struct Depth {
+    /// Let nftables tell which rule drops a packet, for which the node gets a table of ours while this runs
+    ///
+    /// The table marks these pods' packets for nftables' trace, a hundred a second, and names the rule by its handle
+    /// (iptables-nft's, too; not iptables-legacy's). The kernel removes it with this process, however that ends.
+    #[arg(long)]
+    pub allow_system_changes: bool,
+}
+
 /// When to end, and where results go.
 #[derive(Debug, clap::Args)]
 pub struct Common {

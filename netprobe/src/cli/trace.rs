@@ -1,7 +1,7 @@
 //! `netprobe trace`
 
 use super::{
-    common::{Common, Filter},
+    common::{Common, Depth, Filter},
     expect::Expect,
     live::{Request, Watch},
     run::{Show, run as run_live},
@@ -35,6 +35,10 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub expect: Expect,
 
+    /// What it may do to learn more.
+    #[command(flatten)]
+    pub depth: Depth,
+
     /// When to end, and where results go.
     #[command(flatten)]
     pub common: Common,
@@ -53,6 +57,7 @@ pub fn run(args: &TraceArgs) -> anyhow::Result<()> {
         filter: &args.filter.words,
         default: None,
         expect: args.expect.read()?,
+        traces_rules: args.depth.allow_system_changes,
         ..args.common.request("trace", Watch::Packets, &args.select)
     };
     run_live(&request, &args.common.until, Show::Journeys)

@@ -7,9 +7,11 @@ use crate::model::{
     packet::{Head, Packet},
 };
 
-/// How long a received packet stays in its CPU's hands at most, nanoseconds: forwarding takes
+/// How long after a packet was received another at its address is still taken for it, nanoseconds: forwarding takes
 /// microseconds, and 2 ms leave room for a preempted virtual CPU.
 const IN_HAND_NS: u64 = 2_000_000;
+/// The same where the kernel says itself that its CPU is receiving it: only what is left over from long ago is refused.
+const RECEIVING_NS: u64 = 200_000_000;
 /// Bytes of the smallest header that a tunnel puts before a packet: IPv4 without options.
 const OUTER_HEADER_BYTES: u32 = 20;
 
@@ -34,22 +36,22 @@ impl Receiving {
         self.0.insert(packet.cpu, held);
     }
 
-    /// The journey of the packet at that address, if this CPU has it in hand at this time.
+    /// The journey of the packet that this CPU was receiving, at that address, when it looked up a route for it.
     pub(super) fn journey(&self, at: &Packet, skb: u64) -> Option<u64> {
-        self.held(at, skb).map(|held| held.journey)
+        self.held(at, skb, RECEIVING_NS).map(|held| held.journey)
     }
 
     /// The journey of the packet in hand, if it can be what `packet` carries inside: in the same
     /// namespace, in a protocol that carries packets, and with room for it.
     pub(super) fn inside(&self, packet: &Packet, head: &Head, flow: &Flow) -> Option<u64> {
-        let held = self.held(packet, head.skb)?;
+        let held = self.held(packet, head.skb, IN_HAND_NS)?;
         let has_room = head.ip_len >= held.ip_len.saturating_add(OUTER_HEADER_BYTES);
         (held.netns == packet.netns && is_tunnel(flow) && has_room).then_some(held.journey)
     }
 
-    fn held(&self, at: &Packet, skb: u64) -> Option<&Held> {
+    fn held(&self, at: &Packet, skb: u64, limit_ns: u64) -> Option<&Held> {
         let held = self.0.get(&at.cpu)?;
-        (held.skb == skb && skb != 0 && at.mono_ns.saturating_sub(held.seen_ns) <= IN_HAND_NS).then_some(held)
+        (held.skb == skb && skb != 0 && at.mono_ns.saturating_sub(held.seen_ns) <= limit_ns).then_some(held)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
         packet::{Conntrack, Head, Judge, LookupRole, Place, What},
         sighting::{Side, Sighting},
         stack::base,
+        traced::Traced,
     },
 };
 
@@ -113,6 +114,9 @@ pub struct Verdict<'a> {
 /// How long after the drop the hook may end, nanoseconds: it is one call on one CPU, which may be preempted.
 const SAME_HOOK_NS: u64 = 50_000_000;
 
+/// How far from the drop the trace of a packet of its flow may be read, nanoseconds.
+const SAME_RULE_NS: u64 = 1_000_000_000;
+
 /// "No match in this table" of IPv4 and IPv6 (`EAGAIN`, `ENETUNREACH`).
 pub(super) const MISS: [i32; 2] = [-11, -101];
 
@@ -154,6 +158,15 @@ impl<'a> Case<'a> {
             let same = *skb == drop.head.skb && packet.cpu == dropped.cpu && after <= SAME_HOOK_NS;
             same.then_some(Verdict { step, hook, out_ifindex: *out_ifindex, judge })
         })
+    }
+
+    /// The rule that nftables itself names as the one that dropped the packet, or one of its flow's in that second.
+    #[must_use]
+    pub fn traced(&self, drop: &Drop<'_>) -> Option<&'a Traced> {
+        let (packet, flow) = (&drop.sighting().packet, drop.head.flow?);
+        let same = |traced: &&Traced| traced.netns == packet.netns && traced.flow == flow;
+        let apart = |traced: &&Traced| traced.mono_ns.abs_diff(packet.mono_ns);
+        self.facts.traced.iter().filter(same).filter(|traced| apart(traced) <= SAME_RULE_NS).min_by_key(apart)
     }
 
     /// Look-ups for the journey's packets, reverse-path ones included.

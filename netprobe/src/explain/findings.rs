@@ -121,7 +121,7 @@ impl Findings {
             }
         }
         let finding = match self.by_key.get(&key) {
-            Some(old) if fresh == 0 && draft.confidence <= old.confidence => return Verdict::Nothing,
+            Some(old) if fresh == 0 && (self.lossy || !is_better(&draft, old, fresh)) => return Verdict::Nothing,
             Some(old) => self.merged(old, draft, fresh),
             None => self.first(case, rule, key.clone(), id, draft),
         };
@@ -131,7 +131,7 @@ impl Findings {
     }
 
     fn merged(&self, old: &Finding, draft: Draft, fresh: u64) -> Finding {
-        let better = draft.confidence > old.confidence && !self.lossy;
+        let better = is_better(&draft, old, fresh) && !self.lossy;
         let mut finding = Finding { count: old.count + fresh, last_ns: old.last_ns.max(draft.last_ns), ..old.clone() };
         if better {
             finding.confidence = draft.confidence;
@@ -140,6 +140,8 @@ impl Findings {
             finding.fix = draft.fix;
             finding.evidence = draft.evidence;
             finding.expected_device = draft.expected_device;
+            finding.netfilter = draft.netfilter;
+            finding.route = draft.route;
         }
         finding
     }
@@ -173,3 +175,9 @@ impl Findings {
         }
     }
 }
+/// Whether a draft says more than the finding: it is surer, or facts that came late prove more of the same packets.
+fn is_better(draft: &Draft, old: &Finding, fresh: u64) -> bool {
+    let proves_more = fresh == 0 && draft.evidence.len() > old.evidence.len();
+    draft.confidence > old.confidence || (draft.confidence == old.confidence && proves_more)
+}
+

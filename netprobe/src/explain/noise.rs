@@ -46,6 +46,11 @@ const NOISE: &[(&str, &str, &str)] = &[
     ("NOT_SPECIFIED", "tcp_v6_rcv", "the last segments of a connection that is closing"),
     ("NOT_SPECIFIED", "ip6_mc_input", "multicast nobody joined (MLD)"),
     ("NOT_SPECIFIED", "ip_rcv_finish_core", "multicast nobody joined (IGMP)"),
+    // Linux 6.12 names the caller.
+    // Linux 6.1 frees what it has handled (neighbour discovery, echo) as it frees what it drops.
+    ("NOT_SPECIFIED", "icmpv6_rcv", "an ICMPv6 message that the kernel handled itself"),
+    ("NO_SOCKET", "icmp_rcv", "a copy of an ICMP message that no ping socket waits for"),
+    ("NO_SOCKET", "icmpv6_rcv", "a copy of an ICMP message that no ping socket waits for"),
     ("NO_SOCKET", "ping_rcv", "a copy of an ICMP message that no ping socket waits for"),
     ("TCP_OLD_DATA", "", "a segment that had arrived already"),
     ("TCP_OLD_SEQUENCE", "", "a segment that had arrived already"),

@@ -2,7 +2,10 @@
 //! notifications that were queued before it overlap.
 
 use super::{event::FactsEvent, sysctls};
-use crate::model::facts::{Link, NamespaceFacts, Neigh, NodeFacts, Route, What};
+use crate::model::{
+    facts::{Link, NamespaceFacts, Neigh, NodeFacts, Route, What},
+    traced::TRACED,
+};
 
 /// Kinds of links that come in pairs, each the other's peer.
 const PAIRS: [&str; 2] = ["veth", "netkit"];
@@ -44,6 +47,11 @@ impl NodeFacts {
                 }
             }
             FactsEvent::Answer(answer) => self.readings.keep(answer),
+            FactsEvent::Traced(traced) => {
+                let surplus = (self.traced.len() + 1).saturating_sub(TRACED);
+                self.traced.drain(..surplus);
+                self.traced.push((**traced).clone());
+            }
             FactsEvent::Lost { .. } => {}
         }
     }

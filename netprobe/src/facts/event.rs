@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     asked::Answer,
     facts::{Author, Change, NamespaceFacts, Neigh, NodeFacts, What},
+    traced::Traced,
 };
 
 /// Lines the journal keeps; the oldest go first.
@@ -48,6 +49,8 @@ pub enum FactsEvent {
     },
     /// Something was read because a finding needs it.
     Answer(Box<Answer>),
+    /// nftables told which of its rules dropped a packet.
+    Traced(Box<Traced>),
     /// The kernel dropped notifications, or sent what we cannot read. The namespace is read again after a drop;
     /// what changed and changed back meanwhile, and who did it, is not known.
     Lost {
@@ -67,7 +70,9 @@ impl FactsEvent {
         match self {
             Self::Namespace(_) | Self::NamespaceGone { .. } => true,
             Self::Change(change) => matches!(change.what, What::AddressAdded(_) | What::AddressDeleted(_)),
-            Self::Neighbour { .. } | Self::Sysctls { .. } | Self::Answer(_) | Self::Lost { .. } => false,
+            Self::Neighbour { .. } | Self::Sysctls { .. } | Self::Answer(_) | Self::Traced(_) | Self::Lost { .. } => {
+                false
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ mod routes;
 mod rules;
 mod scan;
 mod sysctls;
+mod tracing;
 mod watch;
 
 #[cfg(test)]

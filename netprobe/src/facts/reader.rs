@@ -21,6 +21,7 @@ use super::{
     namespaces,
     netns::{Netns, visit},
     scan::{Depth, Look, Watched, look},
+    tracing::Tracer,
 };
 use crate::model::{
     asked::Question,
@@ -97,6 +98,8 @@ pub struct FactsReader {
     pub(super) pod_addresses: Vec<IpAddr>,
     /// What is outside must be asked again.
     pub(super) inventory_changed: bool,
+    /// Tells which netfilter rule drops a packet, where the user lets us add a table for that.
+    tracer: Option<Tracer>,
 }
 
 impl FactsReader {
@@ -125,6 +128,7 @@ impl FactsReader {
             names: namespaces::names_changed_at(),
             pod_addresses: options.pod_addresses,
             inventory_changed: false,
+            tracer: None,
         };
         let readable = EpollEvent::new(EpollFlags::EPOLLIN, 0);
         reader.epoll.add(&reader.listener, readable).context("watch the kernel's notifications")?;
@@ -157,12 +161,41 @@ impl FactsReader {
         self.rescan_soon(now_ns);
     }
 
+    /// Has nftables tell which of the node's rules drop packets of these addresses, or of everybody where none is named.
+    /// For that a table of ours is added to the node, which goes with this process, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel has no nftables, or takes no such table.
+    pub fn trace_rules(&mut self, addresses: &[IpAddr]) -> Result<()> {
+        if let Some(tracer) = &self.tracer {
+            // The run goes on with those it had.
+            if let Err(error) = tracer.mark(addresses) {
+                log::warn!("cannot mark other packets for nftables' trace: {error}");
+            }
+            return Ok(());
+        }
+        let inum = self.node.inum;
+        let tracer = self
+            .inside(inum, || Tracer::start(inum, addresses))
+            .context("add a table to nftables that marks packets for its trace")?;
+        self.epoll.add(&tracer, EpollEvent::new(EpollFlags::EPOLLIN, 0)).context("watch nftables' trace")?;
+        self.tracer = Some(tracer);
+        Ok(())
+    }
+
+    fn take_traced(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) -> Result<()> {
+        let Some(tracer) = &mut self.tracer else { return Ok(()) };
+        tracer.take(now_ns, |traced| events.push(FactsEvent::Traced(Box::new(traced)))).context("read nftables' trace")
+    }
+
     /// Takes what has happened and what is due. Never blocks.
     ///
     /// # Errors
     ///
     /// Only if waiting itself fails; trouble with one namespace is an event or a warning.
     pub fn read_ready(&mut self, now_ns: u64, events: &mut Vec<FactsEvent>) -> Result<()> {
+        self.take_traced(now_ns, events)?;
         self.drain(now_ns, events)?;
         if self.names_changed() {
             self.rescan_soon(now_ns);

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::asked::Readings;
+use super::{asked::Readings, traced::Traced};
 
 /// What is true of the kernel; read once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct NodeFacts {
     /// What was read on demand. A recording has the answers one by one.
     #[serde(skip)]
     pub readings: Readings,
+    /// Rules of nftables that dropped packets, oldest first, bounded. A recording has them one by one.
+    #[serde(skip)]
+    pub traced: Vec<Traced>,
 }
 
 impl NodeFacts {

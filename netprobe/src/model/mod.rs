@@ -26,4 +26,5 @@ pub mod sighting;
 pub mod sockets;
 pub mod stack;
 pub mod symbols;
+pub mod traced;
 pub mod verdict;

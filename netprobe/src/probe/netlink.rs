@@ -1,4 +1,4 @@
-//! Requests to rtnetlink and their answers.
+//! Requests to rtnetlink and nfnetlink, and their answers.
 
 use std::io;
 
@@ -7,7 +7,10 @@ use netlink_packet_core::{
     NetlinkDeserializable, NetlinkHeader, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
 
 /// How often a dump is begun again because the kernel's tables changed under it. After that we take
 /// what we have: the notifications that follow repair it.
@@ -31,7 +34,16 @@ pub(crate) struct Requests {
 impl Requests {
     /// Opens one in the calling thread's namespace.
     pub(crate) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::open_to(NETLINK_ROUTE)
+    }
+
+    /// The same to nfnetlink.
+    pub(crate) fn open_netfilter() -> io::Result<Self> {
+        Self::open_to(NETLINK_NETFILTER)
+    }
+
+    fn open_to(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0, buffer: vec![], unread: 0 })
@@ -146,6 +158,11 @@ impl Requests {
             }
         }
     }
+}
+
+/// What an answer says of a request: that it was refused, that it was done (`None`); no answer is none.
+pub(crate) fn refusal(message: &Notification<'_>) -> Option<Option<io::Error>> {
+    (message.kind == NLMSG_ERROR).then(|| error(message.payload))
 }
 
 /// `struct nlmsgerr` begins with a negative errno, or 0.

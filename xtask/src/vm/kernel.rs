@@ -124,7 +124,7 @@ impl Kernel {
     }
 
     /// Debian's package is this, a number, and the second.
-    const fn package(self) -> (&'static str, &'static str) {
+    pub(super) const fn package(self) -> (&'static str, &'static str) {
         match self {
             Self::V6_1 => ("linux-image-6.1.0-", "-cloud-amd64"),
             Self::V6_12 => ("linux-image-6.12.", "+deb12-cloud-amd64"),
@@ -132,7 +132,7 @@ impl Kernel {
     }
 
     /// The number in the name of one of its packages.
-    fn number(self, package: &str) -> Option<u32> {
+    pub(super) fn number(self, package: &str) -> Option<u32> {
         let (before, after) = self.package();
         package.strip_prefix(before)?.strip_suffix(after)?.parse().ok()
     }
@@ -189,7 +189,7 @@ impl Unpacked {
 }
 
 /// What the kernel of a package calls itself.
-fn release(package: &str) -> &str {
+pub(super) fn release(package: &str) -> &str {
     package.strip_prefix("linux-image-").unwrap_or(package)
 }
 
@@ -203,21 +203,35 @@ fn newest(kernel: Kernel) -> Result<Option<String>> {
 fn download(package: &str, kept: &Path) -> Result<()> {
     say("vm", &format!("fetching {package}"));
     let part = kept.join(format!("{package}.part"));
-    // From a run that was cut short.
-    let _ = fs::remove_dir_all(&part);
-    fs::create_dir_all(&part).with_context(|| format!("make {}", part.display()))?;
-    execute(
-        Command::new("apt-get").args(["-qq", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(&part),
-    )?;
-    let file =
-        fs::read_dir(&part)?.flatten().map(|entry| entry.path()).find(|p| p.extension().is_some_and(|e| e == "deb"));
-    let file = file.with_context(|| format!("apt-get downloaded no {package}"))?;
-    execute(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&part))?;
-    fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
-    let depmod = which("depmod").context("no depmod; run `cargo xtask setup`")?;
-    execute(Command::new(depmod).arg("--basedir").arg(&part).arg(release(package)))?;
+    unpack(package, &part)?;
     let whole = kept.join(package);
     fs::rename(&part, &whole).with_context(|| format!("make {}", whole.display()))
+}
+
+/// Fetches a package and unpacks it into the folder, with a list of its modules.
+pub(super) fn unpack(package: &str, part: &Path) -> Result<()> {
+    // From a run that was cut short.
+    let _ = fs::remove_dir_all(part);
+    fs::create_dir_all(part).with_context(|| format!("make {}", part.display()))?;
+    execute(
+        Command::new("apt-get").args(["-qq", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(part),
+    )?;
+    let file =
+        fs::read_dir(part)?.flatten().map(|entry| entry.path()).find(|p| p.extension().is_some_and(|e| e == "deb"));
+    let file = file.with_context(|| format!("apt-get downloaded no {package}"))?;
+    execute(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(part))?;
+    fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+    let depmod = which("depmod").context("no depmod; run `cargo xtask setup`")?;
+    execute(Command::new(depmod).arg("--basedir").arg(part).arg(release(package)))
+}
+
+/// The file of a module in an unpacked package; `None` where it is built in, or not there at all.
+pub(super) fn module_file(unpacked: &Path, release: &str, name: &str) -> Result<Option<PathBuf>> {
+    let modules = unpacked.join("lib/modules").join(release);
+    let listing = modules.join("modules.dep");
+    let listing = fs::read_to_string(&listing).with_context(|| format!("read {}", listing.display()))?;
+    let mut paths = listing.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path);
+    Ok(paths.find(|path| module(path) == name).map(|path| modules.join(path)))
 }
 
 /// The paths of modules to load, and those of [`MODULES`] that this kernel has in no way.
@@ -253,7 +267,7 @@ fn module(path: &str) -> &str {
     file.split_once(".ko").map_or(file, |(name, _)| name)
 }
 
-fn unpacked(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn unpacked(path: &Path) -> Result<Vec<u8>> {
     if path.extension().is_none_or(|extension| extension != "xz") {
         return fs::read(path).with_context(|| format!("read {}", path.display()));
     }

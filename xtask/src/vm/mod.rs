@@ -11,6 +11,7 @@ mod kernel;
 mod page;
 mod qemu;
 mod report;
+mod types;
 
 use std::{
     collections::BTreeSet,
@@ -26,6 +27,7 @@ pub(crate) use guest::run as guest;
 use kernel::Kernel;
 pub(crate) use page::check as check_page;
 use report::{Outcome, Plan, Results};
+pub(crate) use types::{TypesArgs, run as types};
 
 use crate::{
     build, setup,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     kernel::Kernel,
     report::{Outcome, Results, Story},
+    types::Hooks,
 };
 use crate::shell::{ask, say};
 
@@ -27,10 +28,20 @@ QEMU with Debian's kernels, without hardware help, run by `cargo xtask vm --publ
 
 ";
 
+const TYPES: &str = "
+## Kernels that were not booted
+
+What `netprobe check` finds in the types (BTF) of Debian's packages, by `cargo xtask kernels --publish`: whether each hook
+is there and passes what its program reads.
+";
+
 /// The results of all kernels.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
     kernels: BTreeMap<String, OfKernel>,
+    /// Of kernels that are not booted: what netprobe finds in their types.
+    #[serde(default)]
+    types: BTreeMap<String, Hooks>,
 }
 
 /// Those of one.
@@ -65,9 +76,20 @@ pub(super) fn publish(root: &Path, kernel: Kernel, results: &Results, all: &[Str
     for of_kernel in kept.kernels.values_mut() {
         of_kernel.stories.retain(|story, _| all.contains(story));
     }
-    let text = serde_json::to_string_pretty(&kept).context("write the results")?;
+    write(root, &kept)
+}
+
+/// Takes over what netprobe finds in the types of kernels, and writes the page.
+pub(super) fn publish_types(root: &Path, types: BTreeMap<String, Hooks>) -> Result<()> {
+    let mut kept = read(root)?.unwrap_or_default();
+    kept.types = types;
+    write(root, &kept)
+}
+
+fn write(root: &Path, kept: &Kept) -> Result<()> {
+    let text = serde_json::to_string_pretty(kept).context("write the results")?;
     fs::write(root.join(KEPT), text + "\n").with_context(|| format!("write {KEPT}"))?;
-    fs::write(root.join(PAGE), page(&kept)).with_context(|| format!("write {PAGE}"))?;
+    fs::write(root.join(PAGE), page(kept)).with_context(|| format!("write {PAGE}"))?;
     say("vm", &format!("wrote {KEPT} and {PAGE}"));
     Ok(())
 }
@@ -142,6 +164,31 @@ fn page(kept: &Kept) -> String {
             let _ = writeln!(text, "\n`{story}`, Linux {name}, {}: {}", word(row), row.note.replace('|', "\\|"));
         }
     }
+    text + &types(&kept.types)
+}
+
+/// Kernels of which only the types were looked at, those side by side that lack the same.
+fn types(kept: &BTreeMap<String, Hooks>) -> String {
+    let mut groups: Vec<(Vec<&str>, &Hooks)> = vec![];
+    for (release, hooks) in kept {
+        match groups.iter_mut().find(|(_, same)| *same == hooks) {
+            Some((releases, _)) => releases.push(release),
+            None => groups.push((vec![release], hooks)),
+        }
+    }
+    let mut text = String::new();
+    for (releases, hooks) in groups {
+        if text.is_empty() {
+            text.push_str(TYPES);
+        }
+        let without: Vec<(&String, &String)> =
+            hooks.iter().filter_map(|(hook, why)| Some((hook, why.as_ref()?))).collect();
+        let (fit, count) = (hooks.len() - without.len(), hooks.len());
+        let _ = writeln!(text, "\n{fit} of {count} fit Linux {}.", releases.join(", "));
+        for (hook, why) in without {
+            let _ = writeln!(text, "* `{hook}`: {why}");
+        }
+    }
     text
 }
 
@@ -175,7 +222,10 @@ mod tests {
         let old = OfKernel { release: "6.1.0-9".to_owned(), stories };
         let stories = BTreeMap::from([("a::one".to_owned(), row(Outcome::Late, "did not end in time"))]);
         let new = OfKernel { release: "6.12.1".to_owned(), stories };
-        let text = page(&Kept { kernels: BTreeMap::from([("6.1".to_owned(), old), ("6.12".to_owned(), new)]) });
+        let text = page(&Kept {
+            kernels: BTreeMap::from([("6.1".to_owned(), old), ("6.12".to_owned(), new)]),
+            ..Kept::default()
+        });
         assert!(
             text.contains("* 6.1 (6.1.0-9): 2 run, 1 passed, 0 not on this kernel, 1 failed; source abc\n"),
             "{text}"

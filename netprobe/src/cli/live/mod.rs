@@ -96,6 +96,8 @@ pub struct Request<'a> {
     pub at: &'a [DeviceName],
     /// What should be so.
     pub expect: Expectations,
+    /// nftables is let tell which of its rules drop packets; that changes the node.
+    pub traces_rules: bool,
     /// Format.
     pub output: &'a Output,
     /// Recording and node name.
@@ -123,6 +125,7 @@ impl<'a> Request<'a> {
             nat_table: false,
             at: &[],
             expect: Expectations::default(),
+            traces_rules: false,
             output,
             record,
             ready,
@@ -147,6 +150,7 @@ pub struct Live {
     housekeeping_ns: u64,
     watch: Watch,
     last_table: Option<Table>,
+    traces_rules: bool,
     /// DNS is what the run is about.
     dns: bool,
     /// Where packets are captured; everywhere where no device is named.
@@ -211,6 +215,7 @@ impl Live {
             housekeeping_ns: now_ns,
             watch,
             last_table: None,
+            traces_rules: request.traces_rules,
             dns: dns.is_some(),
             at: request.at.to_vec(),
         };
@@ -445,6 +450,10 @@ impl Live {
             .filter(|(_, link)| link.peer_netns.is_some_and(|inum| inum != facts.node && whole(inum)))
             .map(|(inum, link)| (inum, link.index))
             .collect();
+        if self.traces_rules {
+            let addresses: Vec<IpAddr> = followed.addresses.iter().copied().filter(|_| !followed.all).collect();
+            self.facts.trace_rules(&addresses)?;
+        }
         self.attached.set_ports(&ports)?;
         self.attached.set_addresses(&addresses)?;
         self.attached.set_namespaces(&roles)

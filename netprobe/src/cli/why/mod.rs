@@ -28,6 +28,7 @@ use target::{Endpoint, Host};
 use watch::Watched;
 
 use super::{
+    common::Depth,
     error::{EXIT_ERROR, EXIT_FINDING, EXIT_OK},
     expect::Expect,
     live::{Live, Request, TURN, Watch},
@@ -97,6 +98,10 @@ pub struct WhyArgs {
     #[command(flatten)]
     pub expect: Expect,
 
+    /// What it may do to learn more.
+    #[command(flatten)]
+    pub depth: Depth,
+
     /// How to show it.
     #[command(flatten)]
     pub output: Output,
@@ -133,7 +138,11 @@ const AFTER_FINDING: Duration = Duration::from_millis(250);
 pub fn run(args: &WhyArgs) -> Result<ExitCode> {
     let proto = check(args)?;
     let options = (&args.output, &args.record, &args.ready);
-    let request = Request { expect: args.expect.read()?, ..Request::new("why", Watch::Packets, &args.select, options) };
+    let request = Request {
+        expect: args.expect.read()?,
+        traces_rules: args.depth.allow_system_changes,
+        ..Request::new("why", Watch::Packets, &args.select, options)
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;

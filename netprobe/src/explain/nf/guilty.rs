@@ -12,7 +12,8 @@ use crate::{
         asked::Window,
         finding::Netfilter,
         packet::Judge,
-        ruleset::{Counter, Engine, Ruleset, Table},
+        ruleset::{Counter, Engine, RuleLine, Ruleset, Table},
+        traced::Traced,
     },
 };
 
@@ -62,6 +63,51 @@ pub(in crate::explain) fn suspects<'a>(
     Some(Suspects(all.into_iter().filter_map(|suspect| weigh(suspect, &window)).collect()))
 }
 
+/// Rules that translate sources and whose counter moved, or has none.
+pub(in crate::explain) fn translating<'r>(window: &Window<'r, Ruleset>) -> Suspects<'r> {
+    let translates = |rule: &&RuleLine| {
+        let text = rule.text.to_ascii_lowercase();
+        ["masquerade", "-j snat", "snat to"].iter().any(|word| text.contains(word))
+    };
+    let tables = window.after.tables.iter();
+    let chains = tables.flat_map(|table| table.chains.iter().map(move |(name, chain)| (table, name.as_str(), chain)));
+    let rules = chains
+        .flat_map(|(table, chain, rules)| rules.rules.iter().filter(translates).map(move |rule| (table, chain, rule)));
+    let sure = Sure::Maybe;
+    let all = rules.map(|(table, chain, rule)| Suspect { table, chain, rule: Some(rule), sure, rejects: false });
+    Suspects(all.filter_map(|suspect| weigh(suspect, window)).collect())
+}
+
+/// The rule that nftables itself named, with its text and its counter; `None` asks for the rules. What is not among
+/// them any more leaves no suspect.
+pub(in crate::explain) fn named<'a>(case: &Case<'a>, drop: &Drop<'a>, traced: &Traced) -> Option<Suspects<'a>> {
+    let window = case.netfilter(drop.sighting().packet.netns, drop.mono_ns())?;
+    let is_of = |table: &&Table| {
+        table.engine != Engine::IptablesLegacy && table.family == traced.family && table.name == traced.table
+    };
+    let table = window.after.tables.iter().find(is_of);
+    let found = table.and_then(|table| {
+        let (chain, rules) = table.chains.get_key_value(traced.chain.as_str())?;
+        let is_it = |rule: &&RuleLine| match table.engine {
+            Engine::Nft => rule.handle == traced.handle,
+            _ => Some(rule.position) == traced.position,
+        };
+        let rule = match traced.handle {
+            None => None,
+            Some(_) => Some(rules.rules.iter().find(is_it)?),
+        };
+        let rejects = rule.is_some_and(|rule| rule.text.contains("reject") || rule.text.contains("REJECT"));
+        Some(Suspect { table, chain: chain.as_str(), rule, sure: Sure::Yes, rejects })
+    });
+    let guilty = found.map(|suspect| {
+        let packets = counter(&suspect).map(|counter| counter.packets);
+        let before = window.before.map(|before| earlier(before, &suspect).unwrap_or(0));
+        let rose = packets.zip(before).map(|(now, before)| now.saturating_sub(before));
+        Guilty { suspect, rose, packets }
+    });
+    Some(Suspects(guilty.into_iter().collect()))
+}
+
 /// Whether a name is the one that the kernel told, of which the programs keep no more than they have room for.
 fn is_name(name: &str, told: &str) -> bool {
     name == told || (told.len() == VERDICT_NAME_BYTES - 1 && name.starts_with(told))
@@ -91,7 +137,7 @@ fn earlier(before: &Ruleset, suspect: &Suspect<'_>) -> Option<u64> {
     let chain = table.chains.get(suspect.chain)?;
     let Some(rule) = suspect.rule else { return chain.policy_counter.map(|c| c.packets) };
     let at = usize::try_from(rule.position).unwrap_or(1).saturating_sub(1);
-    let same = |old: &&crate::model::ruleset::RuleLine| old.text == rule.text && old.handle == rule.handle;
+    let same = |old: &&RuleLine| old.text == rule.text && old.handle == rule.handle;
     // Mostly it stands where it stood.
     let old = chain.rules.get(at).filter(same).or_else(|| chain.rules.iter().find(same))?;
     old.counter.map(|c| c.packets)
@@ -120,11 +166,12 @@ impl<'r> Suspects<'r> {
 impl Guilty<'_> {
     /// Writes it down where findings keep it.
     pub(in crate::explain) fn write(&self, to: &mut Netfilter) {
+        let known = to.handle;
         let Suspect { table, chain, rule, .. } = &self.suspect;
         to.family = Some(table.family.clone());
         to.table = Some(table.name.clone());
         to.chain = Some((*chain).to_owned());
-        to.handle = rule.and_then(|rule| rule.handle);
+        to.handle = rule.and_then(|rule| rule.handle).or(known);
         to.position = rule.filter(|_| table.engine != Engine::Nft).map(|rule| rule.position);
         to.rule = Some(rule.map_or_else(|| "policy drop".to_owned(), |rule| rule.text.clone()));
         to.owner = owner::of(table, chain, *rule).map(str::to_owned);

@@ -13,7 +13,7 @@ mod testing;
 mod values;
 mod walk;
 
-pub(super) use guilty::{Guilty, Suspects, suspects};
+pub(super) use guilty::{Guilty, Suspects, named, suspects, translating};
 pub(super) use packet::Seen;
 pub(super) use values::Words;
 

@@ -1,6 +1,6 @@
 //! The user said with which source address the packets should leave, and they left with another.
 
-use super::masquerade;
+use super::{masquerade, translation};
 use crate::{
     explain::{Case, Draft, Rule, expect::Source},
     model::{facts::NamespaceFacts, sighting::Side},
@@ -36,15 +36,18 @@ fn check(case: &Case<'_>, translated: bool) -> Option<Draft> {
     let who = case.who();
     let claim = format!("{who} leaves this node by {device} with source {source}, not {expected} as asked ({origin})");
     let at_ns = exit.sighting.packet.mono_ns;
-    let draft = Draft::new(case, Side::Node, Some(device.clone()), claim)
-        .detail(format!("asserted {expected}"))
-        .proof(at_ns, format!("net_dev_start_xmit on {device} with source {source}, expected {expected}"));
-    Some(if translated {
-        draft
-            .fix("find the SNAT or MASQUERADE rule: iptables -t nat -vnL POSTROUTING; nft list ruleset")
+    let draft = |claim: String| {
+        Draft::new(case, Side::Node, Some(device.clone()), claim)
+            .detail(format!("asserted {expected}"))
+            .proof(at_ns, format!("net_dev_start_xmit on {device} with source {source}, expected {expected}"))
+    };
+    Some(if source != own {
+        let chosen = translation::chosen(case, exit, source);
+        chosen
+            .prove(draft(chosen.behind(&claim)), at_ns)
             .fix("exclude this destination from masquerading (ip-masq-agent nonMasqueradeCIDRs, the CNI's ipMasq)")
     } else {
-        draft
+        draft(claim)
             .fix("see why no masquerade rule matches: iptables -t nat -vnL POSTROUTING; nft list ruleset")
             .fix("restore the masquerade rule for the pods' addresses (ip-masq-agent, the CNI's ipMasq)")
     })

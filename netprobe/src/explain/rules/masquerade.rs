@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::translation;
 use crate::{
     explain::{Case, Draft, nf::Words},
     model::{
@@ -89,12 +90,14 @@ pub(super) fn unexpected(case: &Case<'_>) -> Option<Draft> {
         lost.source,
         lost.own
     );
+    let chosen = translation::chosen(case, lost.exit, lost.source);
+    let draft = Draft::new(case, Side::Node, Some(device.clone()), chosen.behind(&claim))
+        .confidence(if others { Confidence::Likely } else { Confidence::Possible })
+        .detail(format!("as {} by {device}", lost.source))
+        .proof(packet.mono_ns, format!("net_dev_start_xmit on {device} with source {}", lost.source));
     Some(
-        Draft::new(case, Side::Node, Some(device.clone()), claim)
-            .confidence(if others { Confidence::Likely } else { Confidence::Possible })
-            .detail(format!("as {} by {device}", lost.source))
-            .proof(packet.mono_ns, format!("net_dev_start_xmit on {device} with source {}", lost.source))
-            .fix("find the SNAT or MASQUERADE rule: iptables -t nat -vnL POSTROUTING; nft list ruleset")
+        chosen
+            .prove(draft, packet.mono_ns)
             .fix("exclude this destination from masquerading (ip-masq-agent nonMasqueradeCIDRs, the CNI's ipMasq)"),
     )
 }

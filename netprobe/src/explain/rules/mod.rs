@@ -52,6 +52,7 @@ mod socket_filter_drop;
 mod stale;
 mod tc_drop;
 mod translated_anew;
+mod translation;
 mod ttl_exceeded;
 mod unexplained_drop;
 mod unknown_protocol;

@@ -10,14 +10,15 @@ use crate::{
     },
     model::{
         finding::{Confidence, Netfilter},
-        packet::{Judge, Place, What},
+        packet::{Judge, Packet, Place, What},
         stack::{base, netfilter_hook},
+        traced::Traced,
     },
 };
 
-/// How far apart a REJECT's answer and its drop may lie, nanoseconds: both happen in one call, and 5 ms leave room for a
-/// preempted CPU.
-const SAME_CALL_NS: u64 = 5_000_000;
+/// How far apart a REJECT's answer and its drop may lie, nanoseconds: both happen in one call on one CPU, which may be
+/// preempted.
+const SAME_CALL_NS: u64 = 50_000_000;
 
 /// The function that evaluates a base chain names its family.
 const FAMILIES: &[(&str, &str)] = &[
@@ -56,6 +57,8 @@ pub(super) struct Met<'a> {
     pub(super) suspects: Option<Suspects<'a>>,
     /// What the hook itself said, where the kernel told it.
     pub(super) told: Option<Verdict<'a>>,
+    /// What nftables' trace said, where the user let us ask for it.
+    pub(super) traced: Option<&'a Traced>,
     /// A REJECT's answer: when, and what.
     pub(super) answer: Option<(u64, String)>,
 }
@@ -70,16 +73,30 @@ pub(super) fn met<'a>(case: &Case<'a>) -> Option<Met<'a>> {
         None => verdict(drop.site, drop.stack, v6)?,
     };
     let answer = answer(case, &drop);
-    let judge = told.as_ref().map(|told| told.judge);
-    let suspects = nf::suspects(case, &drop, &netfilter, judge).map(|all| {
-        // What answered was no DROP, and the other way round.
-        let fits = all.clone().retain(|guilty| guilty.suspect.rejects == answer.is_some());
-        if fits.0.is_empty() { all } else { fits }
-    });
+    let traced = case.traced(&drop);
+    let suspects = if let Some(traced) = traced {
+        write(traced, &mut netfilter);
+        nf::named(case, &drop, traced)
+    } else {
+        let judge = told.as_ref().map(|told| told.judge);
+        nf::suspects(case, &drop, &netfilter, judge).map(|all| {
+            // What answered was no DROP, and the other way round.
+            let fits = all.clone().retain(|guilty| guilty.suspect.rejects == answer.is_some());
+            if fits.0.is_empty() { all } else { fits }
+        })
+    };
     if let Some(guilty) = suspects.as_ref().and_then(Suspects::guilty) {
         guilty.write(&mut netfilter);
     }
-    Some(Met { drop, netfilter, suspects, told, answer })
+    Some(Met { drop, netfilter, suspects, told, traced, answer })
+}
+
+/// What nftables' trace told of a verdict.
+fn write(traced: &Traced, to: &mut Netfilter) {
+    to.family = Some(traced.family.clone());
+    to.table = Some(traced.table.clone());
+    to.chain = Some(traced.chain.clone());
+    to.handle = traced.handle;
 }
 
 /// What the kernel told of a verdict.
@@ -118,6 +135,11 @@ impl<'a> Met<'a> {
         if let Some(guilty) = self.guilty() {
             return format!("in the {hook} hook: {}", guilty.words());
         }
+        if let Some(Traced { family, table, chain, handle, .. }) = self.traced {
+            let which =
+                handle.map_or_else(|| "the policy".to_owned(), |handle| format!("the rule with handle {handle}"));
+            return format!("in the {hook} hook: {which} of chain {chain} in table {family} {table}");
+        }
         match self.told.as_ref().map(|told| told.judge) {
             Some(Judge::Conntrack) => return self.by_conntrack(),
             Some(judge @ (Judge::Nftables { .. } | Judge::Xtables { .. })) => {
@@ -150,6 +172,12 @@ impl<'a> Met<'a> {
             .about_drop(drop, claim)
             .detail(format!("{}{chain}", netfilter.hook))
             .proof(drop.mono_ns(), self.how(case));
+        if let Some(Traced { family, table, chain, handle, .. }) = self.traced {
+            let which = handle.map_or_else(|| "its policy".to_owned(), |handle| format!("handle {handle}"));
+            draft = draft
+                .confidence(Confidence::Stated)
+                .proof(drop.mono_ns(), format!("nft monitor trace: {which} of {family} {table} {chain} drops it"));
+        }
         if let Some((answered_ns, answer)) = &self.answer {
             draft = draft.proof(*answered_ns, format!("the node itself sent {answer} in the same call"));
         }
@@ -166,6 +194,9 @@ impl<'a> Met<'a> {
 
     /// The kernel told chain or table, and only one rule there can have done it.
     fn is_told(&self) -> bool {
+        if self.traced.is_some() {
+            return true;
+        }
         let told = self.told.as_ref().map(|told| told.judge);
         let named = matches!(told, Some(Judge::Nftables { .. } | Judge::Xtables { .. }));
         let rose = self.guilty().is_some_and(|guilty| guilty.rose.is_some_and(|by| by > 0));
@@ -230,8 +261,9 @@ fn place(judge: &Judge, hook: &str) -> String {
 /// The answer that goes with a drop: an ICMP error sent here, or a RST that no device received.
 fn answer(case: &Case<'_>, drop: &Drop<'_>) -> Option<(u64, String)> {
     let here = drop.sighting().packet.netns;
-    let near = |ns: u64| ns.abs_diff(drop.mono_ns()) <= SAME_CALL_NS;
-    case.steps().filter(|s| s.sighting.packet.netns == here && near(s.sighting.packet.mono_ns)).find_map(|step| {
+    let dropped = &drop.sighting().packet;
+    let near = |p: &Packet| p.cpu == dropped.cpu && p.mono_ns.abs_diff(dropped.mono_ns) <= SAME_CALL_NS;
+    case.steps().filter(|s| s.sighting.packet.netns == here && near(&s.sighting.packet)).find_map(|step| {
         let text = match &step.sighting.packet.what {
             What::IcmpSent { icmp: (kind, code), .. } => format!("ICMP {}", icmp_name(*kind, *code)),
             What::Hop { place: Place::Queue, head, inner: None, .. } if !step.forward && head.flags.rst() => {

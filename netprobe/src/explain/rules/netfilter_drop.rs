@@ -30,7 +30,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 mod tests {
     use super::super::testing::{Scene, drop_of, flow, new_entry, syn, tracked, verdict};
     use super::*;
-    use crate::model::{finding::Confidence, packet::Judge};
+    use crate::model::{finding::Confidence, flow::Flow, packet::Judge, traced::Traced};
 
     const STACK: [&str; 4] = ["nft_do_chain_ipv4", "nf_hook_slow", "ip_forward", "ip_rcv"];
     const RULES: &str = "\
@@ -140,6 +140,41 @@ COMMIT
         scene.step(900, verdict(Judge::Xtables { family: "ip", table: "security".into() }), "vpod1");
         let draft = check(&scene.case()).expect("the drop is in the journey");
         assert!(!draft.claim.contains("security"), "{}", draft.claim);
+    }
+
+    fn traced(of: Flow) -> Scene {
+        let mut scene = scene();
+        scene.facts.traced.push(Traced {
+            mono_ns: 2_000_000,
+            netns: scene.facts.node,
+            flow: of,
+            family: "ip".into(),
+            table: "filter".into(),
+            chain: "FORWARD".into(),
+            handle: Some(7),
+            position: Some(1),
+        });
+        scene
+    }
+
+    #[test]
+    fn the_rule_that_nftables_names_is_stated_whatever_the_counters_say() {
+        let mut scene = traced(flow());
+        let without_rules = check(&scene.case()).expect("the drop is in the journey");
+        assert!(without_rules.claim.ends_with("the rule with handle 7 of chain FORWARD in table ip filter"));
+        scene.iptables(0, &RULES.replace('N', "4"));
+        scene.iptables(2, &RULES.replace('N', "5"));
+        let draft = check(&scene.case()).expect("the drop is in the journey");
+        assert!(draft.claim.contains("rule 1 of chain FORWARD in iptables table filter"), "{}", draft.claim);
+        assert_eq!(draft.confidence, Confidence::Stated);
+        let netfilter = draft.netfilter.expect("it is netfilter");
+        assert_eq!((netfilter.handle, netfilter.position), (Some(7), Some(1)));
+    }
+
+    #[test]
+    fn a_rule_that_nftables_names_for_another_flow_says_nothing() {
+        let draft = check(&traced(Flow { dst: flow().src, ..flow() }).case()).expect("the drop is in the journey");
+        assert!(!draft.claim.contains("handle 7"), "{}", draft.claim);
     }
 
     #[test]

@@ -42,10 +42,14 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 }
 
 fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
-    let (step, _) = case.exits()?;
+    let (first, last) = case.exits()?;
     let node = case.facts.node()?;
     let flow = case.routed_flow();
-    let decision = case.decision(node.inum, true, step.sighting.packet.mono_ns).filter(|l| l.err == 0)?;
+    // The first packet's look-up may be lost; a later packet that left is as good.
+    let (step, decision) = [first, last].into_iter().find_map(|step| {
+        let decision = case.decision(node.inum, true, step.sighting.packet.mono_ns).filter(|l| l.err == 0)?;
+        Some((step, decision))
+    })?;
     let route = RouteTaken {
         table: decision.table,
         rule: decision.rule.or_else(|| intent::rule_for(node, &flow, decision.table, decision.mark)),

@@ -1,0 +1,127 @@
+//! Which rule drops a packet, told by nftables itself (what `nft monitor trace` shows).
+//!
+//! The kernel traces packets that a rule has marked, so this adds a table of ours to the node: only where the user
+//! allows it. The table belongs to our socket and goes with it, however we end.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    process,
+};
+
+use message::{Dropped, Packets};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, recv},
+};
+
+use super::netlink::{Notification, Requests, messages, refusal};
+use crate::model::traced::Traced;
+
+mod message;
+mod table;
+
+/// `NFNLGRP_NFTRACE` (`include/uapi/linux/netfilter/nfnetlink.h`).
+const TRACE_GROUP: u32 = 9;
+/// More addresses than this are not told apart: everybody's packets are marked then.
+const ADDRESSES: usize = 64;
+/// Longer than any message of the trace, which holds three headers and four names.
+const DATAGRAM_BYTES: usize = 32 << 10;
+
+/// Marks packets, and listens to what becomes of them.
+pub(super) struct Tracer {
+    /// Owns the table.
+    owner: Socket,
+    listener: Socket,
+    table: String,
+    packets: Packets,
+    requests: Requests,
+    /// Handles of the rules of chains that dropped something, in their order.
+    chains: HashMap<(u8, String, String), Vec<u64>>,
+    netns: u32,
+}
+
+impl Tracer {
+    /// Begins in the calling thread's namespace, whose inode number is `netns`, with the packets of `addresses`; with
+    /// everybody's where none is named.
+    pub(super) fn start(netns: u32, addresses: &[IpAddr]) -> io::Result<Self> {
+        let mut listener = Socket::new(NETLINK_NETFILTER)?;
+        listener.bind_auto()?;
+        listener.add_membership(TRACE_GROUP)?;
+        let mut owner = Socket::new(NETLINK_NETFILTER)?;
+        owner.bind_auto()?;
+        owner.connect(&SocketAddr::new(0, 0))?;
+        let table = format!("netprobe-{}", process::id());
+        let (packets, requests, chains) = (Packets::default(), Requests::open_netfilter()?, HashMap::new());
+        let tracer = Self { owner, listener, table, packets, requests, chains, netns };
+        tracer.mark(addresses)?;
+        Ok(tracer)
+    }
+
+    /// Marks the packets of these addresses from now on, and no others.
+    pub(super) fn mark(&self, addresses: &[IpAddr]) -> io::Result<()> {
+        let addresses = if addresses.len() > ADDRESSES { &[] } else { addresses };
+        self.owner.send(&table::batch(&self.table, addresses), 0)?;
+        let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
+        loop {
+            buffer.clear();
+            match self.owner.recv(&mut buffer, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            for message in messages(&buffer).filter_map(Notification::new) {
+                // One word for the batch, and one for each message that is refused.
+                if let Some(word) = refusal(&message) {
+                    return word.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+
+    /// What was dropped since. Never blocks; what the kernel could not queue is not told.
+    pub(super) fn take(&mut self, mono_ns: u64, mut each: impl FnMut(Traced)) -> io::Result<()> {
+        let mut buffer = vec![0; DATAGRAM_BYTES];
+        loop {
+            let length = match recv(self.listener.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => length,
+                Err(Errno::EINTR | Errno::ENOBUFS) => continue,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            for message in messages(&buffer[..length]).filter_map(Notification::new) {
+                let Some(told) = self.packets.take(message.kind, message.payload) else { continue };
+                let position = told.handle.and_then(|handle| self.position(&told, handle));
+                let message::Dropped { flow, family, table, chain, handle, .. } = told;
+                let (netns, family) = (self.netns, family.to_owned());
+                each(Traced { mono_ns, netns, flow, family, table, chain, handle, position });
+            }
+        }
+    }
+}
+
+impl Tracer {
+    /// Where the rule stands in its chain: iptables counts places and knows no handles.
+    fn position(&mut self, told: &Dropped, handle: u64) -> Option<u32> {
+        let chain = (told.number, told.table.clone(), told.chain.clone());
+        let place = |handles: &Vec<u64>| handles.iter().position(|h| *h == handle);
+        if let Some(at) = self.chains.get(&chain).and_then(place) {
+            return u32::try_from(at + 1).ok();
+        }
+        let (kind, payload) = table::list(told.number, &told.table, &told.chain);
+        let handles = self.requests.dump_raw(kind, &payload, |rule| message::handle(rule.payload));
+        let handles = handles.inspect_err(|error| log::debug!("list chain {} of {}: {error}", told.chain, told.table));
+        let handles = handles.ok()?;
+        let at = place(&handles);
+        self.chains.insert(chain, handles);
+        u32::try_from(at? + 1).ok()
+    }
+}
+
+impl AsFd for Tracer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}

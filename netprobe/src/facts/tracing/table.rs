@@ -1,0 +1,242 @@
+//! A table of ours that marks packets for nftables' trace, as one batch of netlink messages.
+//!
+//! Numbers and layouts: `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`. Attributes are in network order,
+//! message headers in the host's.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
+
+/// `NFNL_SUBSYS_NFTABLES`.
+const NFTABLES: u16 = 10;
+/// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`.
+const BEGIN: u16 = 16;
+const END: u16 = 17;
+const NEW_TABLE: u16 = NFTABLES << 8;
+const DELETE_TABLE: u16 = NFTABLES << 8 | 2;
+const NEW_CHAIN: u16 = NFTABLES << 8 | 3;
+const NEW_RULE: u16 = NFTABLES << 8 | 6;
+const GET_RULE: u16 = NFTABLES << 8 | 7;
+/// `NFPROTO_INET`: IPv4 and IPv6.
+const INET: u8 = 1;
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 1 << 15;
+/// `NFT_TABLE_F_OWNER`: the kernel removes the table when the socket that made it is closed, however its process ends.
+const OWNER: u32 = 2;
+/// `NFT_REG_1`.
+const REGISTER: u32 = 1;
+/// Before every other chain of the hook; nft's own `raw` is at -300, defragmentation at -400.
+const FIRST: i32 = -450;
+/// Hooks where a packet enters the stack: prerouting, and output for the node's own.
+const HOOKS: [(&str, u32); 2] = [("prerouting", 0), ("output", 3)];
+
+/// Packets marked in a second: as many that open a TCP connection, and as many others.
+const PER_SECOND: u64 = 100;
+
+/// The messages that make the table named `table`, or make it anew, so that it marks the packets of these addresses; of
+/// everybody where none is named. The last asks for the kernel's word.
+pub(super) fn batch(table: &str, addresses: &[IpAddr]) -> Vec<u8> {
+    let mut to = Messages::default();
+    to.message(BEGIN, 0, (0, NFTABLES), |_| {});
+    to.message(NEW_TABLE, NLM_F_CREATE, (INET, 0), |at| {
+        at.text(1, table);
+        at.number(2, OWNER);
+    });
+    to.message(DELETE_TABLE, 0, (INET, 0), |at| at.text(1, table));
+    to.message(NEW_TABLE, NLM_F_CREATE, (INET, 0), |at| {
+        at.text(1, table);
+        at.number(2, OWNER);
+    });
+    for (chain, hook) in HOOKS {
+        to.message(NEW_CHAIN, NLM_F_CREATE, (INET, 0), |at| {
+            at.text(1, table);
+            at.text(3, chain);
+            at.nested(4, |at| {
+                at.number(1, hook);
+                at.number(2, FIRST.cast_unsigned());
+            });
+            at.text(7, "filter");
+        });
+        for opens in [true, false] {
+            let mut rule = |address: Option<(IpAddr, bool)>| {
+                to.message(NEW_RULE, NLM_F_CREATE, (INET, 0), |at| {
+                    at.text(1, table);
+                    at.text(2, chain);
+                    at.nested(4, |at| expressions(at, address, opens));
+                });
+            };
+            if addresses.is_empty() {
+                rule(None);
+            }
+            for address in addresses {
+                rule(Some((*address, true)));
+                rule(Some((*address, false)));
+            }
+        }
+    }
+    to.message(END, NLM_F_ACK, (0, NFTABLES), |_| {});
+    to.0
+}
+
+/// What asks for the rules of a chain, in their order: kind and payload of a dump.
+pub(super) fn list(family: u8, table: &str, chain: &str) -> (u16, Vec<u8>) {
+    let mut payload = vec![family, 0, 0, 0];
+    let mut at = Attributes(&mut payload);
+    at.text(1, table);
+    at.text(2, chain);
+    (GET_RULE, payload)
+}
+
+/// `ip saddr A tcp flags & syn == syn limit rate 100/second meta nftrace set 1`.
+fn expressions(at: &mut Attributes<'_>, address: Option<(IpAddr, bool)>, opens: bool) {
+    if let Some((address, is_source)) = address {
+        let (family, offset, bytes) = match address {
+            IpAddr::V4(ip) => (2, if is_source { 12 } else { 16 }, ip.octets().to_vec()),
+            IpAddr::V6(ip) => (10, if is_source { 8 } else { 24 }, ip.octets().to_vec()),
+        };
+        load_meta(at, NFPROTO);
+        is(at, &[family]);
+        load(at, NETWORK, offset, bytes.len());
+        is(at, &bytes);
+    }
+    if opens {
+        load_meta(at, L4PROTO);
+        is(at, &[6]);
+        load(at, TRANSPORT, 13, 1);
+        at.expression("bitwise", |at| {
+            at.number(1, REGISTER);
+            at.number(2, REGISTER);
+            at.number(3, 1);
+            at.nested(4, |at| at.bytes(1, &[2]));
+            at.nested(5, |at| at.bytes(1, &[0]));
+        });
+        is(at, &[2]);
+    }
+    at.expression("limit", |at| {
+        at.bytes(1, &PER_SECOND.to_be_bytes());
+        at.bytes(2, &1_u64.to_be_bytes());
+        at.number(3, PER_SECOND as u32);
+    });
+    at.expression("immediate", |at| {
+        at.number(1, REGISTER);
+        at.nested(2, |at| at.bytes(1, &[1]));
+    });
+    at.expression("meta", |at| {
+        at.number(2, NFTRACE);
+        at.number(3, REGISTER);
+    });
+}
+
+/// `enum nft_meta_keys`.
+const NFTRACE: u32 = 12;
+const NFPROTO: u32 = 15;
+const L4PROTO: u32 = 16;
+/// `enum nft_payload_bases`.
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+
+fn load_meta(at: &mut Attributes<'_>, key: u32) {
+    at.expression("meta", |at| {
+        at.number(1, REGISTER);
+        at.number(2, key);
+    });
+}
+
+fn load(at: &mut Attributes<'_>, base: u32, offset: u32, length: usize) {
+    at.expression("payload", |at| {
+        at.number(1, REGISTER);
+        at.number(2, base);
+        at.number(3, offset);
+        at.number(4, length as u32);
+    });
+}
+
+/// The register holds these bytes, or the rule ends.
+fn is(at: &mut Attributes<'_>, value: &[u8]) {
+    at.expression("cmp", |at| {
+        at.number(1, REGISTER);
+        at.number(2, 0);
+        at.nested(3, |at| at.bytes(1, value));
+    });
+}
+
+/// Netlink messages one behind the other.
+#[derive(Default)]
+struct Messages(Vec<u8>);
+
+impl Messages {
+    /// Appends a message: `struct nlmsghdr`, `struct nfgenmsg` (family and resource), attributes.
+    fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        (family, resource): (u8, u16),
+        fill: impl FnOnce(&mut Attributes<'_>),
+    ) {
+        let start = self.0.len();
+        self.0.extend([0; 4]);
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        self.0.extend([0; 8]);
+        self.0.extend([family, 0]);
+        self.0.extend(resource.to_be_bytes());
+        fill(&mut Attributes(&mut self.0));
+        let length = (self.0.len() - start) as u32;
+        self.0[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+    }
+}
+
+/// Attributes of a message (`struct nlattr`), each padded to four bytes.
+struct Attributes<'a>(&'a mut Vec<u8>);
+
+impl Attributes<'_> {
+    fn bytes(&mut self, kind: u16, value: &[u8]) {
+        self.0.extend(((value.len() + 4) as u16).to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn number(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    fn text(&mut self, kind: u16, value: &str) {
+        self.bytes(kind, &[value.as_bytes(), b"\0"].concat());
+    }
+
+    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
+        let start = self.0.len();
+        self.0.extend([0; 2]);
+        self.0.extend((kind | NESTED).to_ne_bytes());
+        fill(&mut Attributes(self.0));
+        let length = (self.0.len() - start) as u16;
+        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    }
+
+    /// One of a rule's expressions: `NFTA_LIST_ELEM` with its name and what it needs.
+    fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Attributes<'_>)) {
+        self.nested(1, |at| {
+            at.text(1, name);
+            at.nested(2, fill);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::netlink::{Notification, messages};
+
+    #[test]
+    fn the_batch_is_whole_messages_between_begin_and_end() {
+        let addresses = ["10.0.0.1".parse().expect("an address"), "fd00::1".parse().expect("an address")];
+        let bytes = batch("netprobe", &addresses);
+        let kinds: Vec<u16> = messages(&bytes).filter_map(|m| Some(Notification::new(m)?.kind)).collect();
+        assert_eq!(bytes.len(), messages(&bytes).map(<[u8]>::len).sum::<usize>());
+        assert_eq!((kinds[0], kinds[kinds.len() - 1]), (BEGIN, END));
+        // Two hooks, each with two addresses in two places, TCP's first packets and others.
+        assert_eq!(kinds.iter().filter(|kind| **kind == NEW_RULE).count(), 2 * 2 * 2 * 2);
+        assert_eq!(kinds.iter().filter(|kind| **kind == NEW_CHAIN).count(), 2);
+    }
+}
