@@ -132,12 +132,12 @@ impl Drops {
     /// Forgets the counts of pods and namespaces that are gone and were quiet since `before_ns`, and the numbers that
     /// stood for such pods. Gives the counts: they are to be taken out of the kernel's table.
     pub(super) fn forget(&mut self, names: &Names, facts: &NodeFacts, before_ns: u64) -> Vec<DropCount> {
-        let live: Vec<&Arc<Pod>> = names.addresses().map(|(_, pod)| pod).chain(names.pods().map(|(_, pod)| pod)).collect();
+        let live: Vec<&Arc<Pod>> =
+            names.addresses().map(|(_, pod)| pod).chain(names.pods().map(|(_, pod)| pod)).collect();
         let is_live = |pod: &Pod| live.iter().any(|known| same_pod(known, pod));
         let gone: Vec<bool> = self.owners.iter().map(|owner| owner.as_ref().is_some_and(|pod| !is_live(pod))).collect();
-        let is_gone = |number: u32| {
-            number.checked_sub(1).and_then(|at| gone.get(at as usize)).copied().unwrap_or(false)
-        };
+        let is_gone =
+            |number: u32| number.checked_sub(1).and_then(|at| gone.get(at as usize)).copied().unwrap_or(false);
         let over = |count: &DropCount| {
             let is_dead = is_gone(count.owner) || !facts.namespaces.contains_key(&count.netns);
             is_dead && count.last_ns < before_ns

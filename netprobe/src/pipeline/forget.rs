@@ -3,9 +3,7 @@
 use super::{DropCount, Pipeline};
 use crate::model::{flows::FlowTable, identity::Pod};
 
-/// How long a pod must be gone before what was counted for it goes, nanoseconds.
-pub const DEAD_NS: u64 = 60_000_000_000;
-/// How long a peer must be quiet before its line goes, likewise.
+/// How long a peer must be quiet before its line goes, nanoseconds.
 pub const QUIET_NS: u64 = 300_000_000_000;
 /// How long a fault must not have struck before its finding goes, likewise.
 const OLD_NS: u64 = 3_600_000_000_000;
@@ -15,17 +13,17 @@ const FINDINGS_MAX: usize = 2_000;
 const LOSS_NS: u64 = 60_000_000_000;
 
 impl Pipeline {
-    /// Forgets what is over. Gives the drop counts that are to be taken out of the kernel's table.
-    pub fn forget(&mut self, now_ns: u64) -> Vec<DropCount> {
+    /// Forgets what is over: what was counted for a pod `keep_ns` after it is gone. Gives the drop counts that are to be taken out of the kernel's table.
+    pub fn forget(&mut self, now_ns: u64, keep_ns: u64) -> Vec<DropCount> {
         let before = |ns: u64| now_ns.saturating_sub(ns);
-        self.flows.forget(before(DEAD_NS), before(QUIET_NS));
+        self.flows.forget(before(keep_ns), before(QUIET_NS));
         self.findings.forget_before(before(OLD_NS), FINDINGS_MAX);
         let known: std::collections::BTreeSet<String> = self.findings.all().into_iter().map(|f| f.id.clone()).collect();
         self.told.retain(|id, _| known.contains(id));
         if self.lost_ns < before(LOSS_NS) {
             self.findings.forget_loss();
         }
-        self.drops.forget(&self.names, &self.facts, before(DEAD_NS))
+        self.drops.forget(&self.names, &self.facts, before(keep_ns))
     }
 
     /// Packets and bytes by pod and device, without connections.

@@ -26,7 +26,7 @@ pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
 use flows::Flows;
 pub use flows::{Leaving, rows_over};
-pub use forget::{DEAD_NS, QUIET_NS};
+pub use forget::QUIET_NS;
 
 use crate::{
     correlate::Journeys,

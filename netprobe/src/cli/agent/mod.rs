@@ -27,6 +27,7 @@ use super::{
     live::{FlowsAt, Live, Request, TURN, Watch},
     output::{Output, Ready, Record},
     select::{Select, Target},
+    until::duration,
 };
 use crate::{
     probe::host,
@@ -47,7 +48,7 @@ Examples:
 docs/agent.md lists the metrics, and what an agent does not see.";
 
 /// How often what is over is forgotten.
-const FORGET: Duration = Duration::from_secs(10);
+const FORGET: Duration = Duration::from_secs(5);
 /// The counts are read this often at most ...
 const READ_FIRST: Duration = Duration::from_secs(1);
 /// ... and at least; in between so that reading takes a fiftieth of the time.
@@ -72,6 +73,10 @@ pub struct AgentArgs {
     /// Where packets and bytes are counted; each place costs every packet that passes it some 0.2 us
     #[arg(long, value_name = "WHERE", value_enum, default_value = "uplinks")]
     pub flows: FlowsAt,
+
+    /// How long the series of a pod stay after it is gone: longer than between two scrapes
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub keep: Duration,
 
     /// Names; everybody is watched.
     #[command(flatten)]
@@ -112,7 +117,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
             ..Request::new("agent", Watch::Agent(args.flows), &args.select, options)
         };
         let (live, _) = Live::start(&request)?;
-        let mut agent = Agent::new(live, Arc::clone(&shared), asked);
+        let mut agent = Agent::new(live, Arc::clone(&shared), asked, args.keep);
         log::info!("metrics at http://{}/metrics, API at {}", args.listen, escape(&args.socket.to_string_lossy()));
         tokio::select! {
             over = agent.turns() => over,
@@ -129,18 +134,21 @@ struct Agent {
     asked: mpsc::Receiver<Ask>,
     sinks: Sinks,
     setup: Setup,
+    /// How long what a pod has stays after it is gone, nanoseconds.
+    keep_ns: u64,
     read: Instant,
     forgotten: Instant,
 }
 
 impl Agent {
-    fn new(mut live: Live, shared: Arc<Shared>, asked: mpsc::Receiver<Ask>) -> Self {
+    fn new(mut live: Live, shared: Arc<Shared>, asked: mpsc::Receiver<Ask>, keep: Duration) -> Self {
         let host = live.pipeline_mut().decoder().host();
         let setup = Setup { clock: Clock::new(host), columns: 80, lines: None, colour: false };
         shared.begin(host.kernel.clone(), setup.clock.node().to_owned());
         let sinks = Sinks::new(&shared, &setup);
         let now = now();
-        Self { live, shared, asked, sinks, setup, read: now, forgotten: now }
+        let keep_ns = u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX);
+        Self { live, shared, asked, sinks, setup, keep_ns, read: now, forgotten: now }
     }
 
     /// Turns until something cannot go on.
@@ -179,10 +187,10 @@ impl Agent {
     /// The tables before and after tell what was forgotten from what was counted: between them nothing is read.
     fn forget(&mut self) -> Result<()> {
         self.read_tables()?;
-        let tables = self.live.forget()?;
+        let tables = self.live.forget(self.keep_ns)?;
         let now_ns = host::mono_ns();
         self.shared.counted(&tables, self.live.coverage(), now_ns);
-        self.shared.expire(self.live.pipeline().known_pods(), now_ns);
+        self.shared.expire(self.live.pipeline().known_pods(), now_ns, self.keep_ns);
         self.forgotten = now();
         Ok(())
     }

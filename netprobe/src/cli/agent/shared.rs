@@ -122,8 +122,8 @@ impl Shared {
         (state.coverage, state.counted_ns) = (coverage, now_ns);
     }
 
-    pub(super) fn expire<'a>(&self, live: impl Iterator<Item = &'a Pod>, now_ns: u64) {
-        lock(&self.metrics).expire(live, now_ns);
+    pub(super) fn expire<'a>(&self, live: impl Iterator<Item = &'a Pod>, now_ns: u64, keep_ns: u64) {
+        lock(&self.metrics).expire(live, now_ns, keep_ns);
     }
 
     pub(super) fn found(&self, finding: &Finding) {

@@ -58,14 +58,14 @@ impl Live {
         self.pipeline.flow_table(host::mono_ns())
     }
 
-    /// Forgets what is over, and hands over what is left of what was read last: by comparison with the tables before, one
+    /// Forgets what is over, of pods that are gone for `keep_ns`, and hands over what is left of what was read last: by comparison with the tables before, one
     /// can tell what was forgotten from what was counted.
     ///
     /// # Errors
     ///
     /// When a map refuses.
-    pub fn forget(&mut self) -> Result<Tables> {
-        let over = self.pipeline.forget(host::mono_ns());
+    pub fn forget(&mut self, keep_ns: u64) -> Result<Tables> {
+        let over = self.pipeline.forget(host::mono_ns(), keep_ns);
         let keys: Vec<DropKey> = over.iter().map(key).collect();
         self.attached.forget_drops(&keys).context("take old rows out of the table of drops")?;
         give_memory_back();

@@ -227,7 +227,8 @@ impl Past {
             _ => return BTreeSet::new(),
         };
         let remembered: BTreeSet<IpAddr> = self.forms.keys().map(|flow| flow.src.ip()).collect();
-        let had = |ip: &IpAddr| remembered.contains(ip) || self.ended.values().any(|ended| ended.addresses.contains(ip));
+        let had =
+            |ip: &IpAddr| remembered.contains(ip) || self.ended.values().any(|ended| ended.addresses.contains(ip));
         fresh.into_iter().filter(had).collect()
     }
 }

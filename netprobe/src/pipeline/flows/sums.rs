@@ -106,7 +106,8 @@ impl Sums {
         self.devices.retain(|(party, ..), _| !dead.contains(party));
         self.pods.retain(|party, _| !dead.contains(party));
         let is_dead = |party: Option<Party>| party.is_some_and(|party| dead.contains(&party));
-        self.lines.retain(|key, line| !dead.contains(&key.party) && !is_dead(key.ended_peer) && line.last_ns >= quiet_ns);
+        self.lines
+            .retain(|key, line| !dead.contains(&key.party) && !is_dead(key.ended_peer) && line.last_ns >= quiet_ns);
         self.nat.retain(|(party, ..), line| !dead.contains(party) && line.last.first_ns >= quiet_ns);
         (self.more, self.more_nat) = (0, 0);
     }

@@ -63,12 +63,9 @@ pub const FAMILIES: &[Family] = &[
          device leads out of the node, pod where it leads to the pod.",
         |metrics, _| devices(metrics, 0),
     ),
-    counter(
-        "device_bytes_total",
-        DEVICE,
-        "The bytes of these packets, with link-layer headers.",
-        |metrics, _| devices(metrics, 1),
-    ),
+    counter("device_bytes_total", DEVICE, "The bytes of these packets, with link-layer headers.", |metrics, _| {
+        devices(metrics, 1)
+    }),
     counter(
         "dropped_packets_total",
         DROP,
@@ -83,12 +80,9 @@ pub const FAMILIES: &[Family] = &[
         "Findings made, by rule and pod (empty: none is known): one for a fault, however often it strikes.",
         |metrics, _| findings(metrics, 0),
     ),
-    counter(
-        "finding_occurrences_total",
-        FINDING,
-        "How often the faults of these findings struck.",
-        |metrics, _| findings(metrics, 1),
-    ),
+    counter("finding_occurrences_total", FINDING, "How often the faults of these findings struck.", |metrics, _| {
+        findings(metrics, 1)
+    }),
     counter(
         "lost_total",
         &["what"],
@@ -123,9 +117,12 @@ pub const FAMILIES: &[Family] = &[
         "Seconds since the notifications about the node's network were read last.",
         |_, moment| one(moment.ages_s.0),
     ),
-    gauge("counts_age_seconds", &[], "Seconds since the kernel's counts of drops and flows were read last.", |_, moment| {
-        one(moment.ages_s.1)
-    }),
+    gauge(
+        "counts_age_seconds",
+        &[],
+        "Seconds since the kernel's counts of drops and flows were read last.",
+        |_, moment| one(moment.ages_s.1),
+    ),
     gauge("series", &["family"], "Series that a family with pods in its labels has now.", |metrics, _| {
         metrics.sizes().iter().map(|(family, now, _)| named(family, *now)).collect()
     }),
@@ -144,9 +141,12 @@ pub const FAMILIES: &[Family] = &[
         "Connections closed unanswered because too many were open.",
         |_, moment| moment.refused.iter().map(|(listener, n)| named(listener, *n)).collect(),
     ),
-    gauge("build_info", &["version", "kernel"], "1; the version of netprobe and the release of the kernel.", |_, moment| {
-        build(moment)
-    }),
+    gauge(
+        "build_info",
+        &["version", "kernel"],
+        "1; the version of netprobe and the release of the kernel.",
+        |_, moment| build(moment),
+    ),
     gauge("start_time_seconds", &[], "When netprobe started, in seconds since 1970.", |_, moment| one(moment.start_s)),
     gauge("resident_memory_bytes", &[], "Resident memory of netprobe in bytes.", |_, moment| one(moment.resident)),
     counter("cpu_seconds_total", &[], "Processor time of netprobe in seconds, user and system.", |_, moment| {

@@ -40,9 +40,6 @@ const DROPS_MAX: usize = 2_000;
 const FINDINGS_MAX: usize = 1_000;
 /// Findings of which the last count is remembered.
 const TOLD_MAX: usize = 4_096;
-/// How long a pod must be gone before its series go, nanoseconds: longer than between two scrapes, so that the last counts
-/// are read.
-pub const DEAD_NS: u64 = 60_000_000_000;
 
 /// Kubernetes namespace and name; both empty for the node's own.
 type PodLabels = (String, String);
@@ -182,8 +179,8 @@ impl Metrics {
         *self.lost.entry(loss.what).or_default() += loss.lost;
     }
 
-    /// Lets the findings' series of pods go that are not among `live` for [`DEAD_NS`].
-    pub fn expire<'a>(&mut self, live: impl Iterator<Item = &'a Pod>, now_ns: u64) {
+    /// Lets the findings' series of pods go that are not among `live` for `keep_ns`.
+    pub fn expire<'a>(&mut self, live: impl Iterator<Item = &'a Pod>, now_ns: u64, keep_ns: u64) {
         let live: BTreeSet<PodLabels> = live.map(|pod| pod_labels(Some(pod))).collect();
         let nobody = PodLabels::default();
         let named: BTreeSet<PodLabels> = self.findings.labels().into_iter().map(|(_, pod)| pod.clone()).collect();
@@ -192,7 +189,8 @@ impl Metrics {
         for pod in absent {
             self.gone.entry(pod).or_insert(now_ns);
         }
-        let is_dead = |pod: &PodLabels| self.gone.get(pod).is_some_and(|since| now_ns.saturating_sub(*since) >= DEAD_NS);
+        let is_dead =
+            |pod: &PodLabels| self.gone.get(pod).is_some_and(|since| now_ns.saturating_sub(*since) >= keep_ns);
         self.findings.remove(|(_, pod)| is_dead(pod));
     }
 

@@ -9,6 +9,8 @@ use crate::{
     render::samples,
 };
 
+const KEEP_NS: u64 = 60_000_000_000;
+
 fn moment() -> Moment {
     Moment {
         hooks: vec![("kfree_skb", true), ("icmp_send", false)],
@@ -65,7 +67,8 @@ fn value(metrics: &Metrics, begins: &str) -> Option<u64> {
     line.and_then(|line| line.rsplit_once(' ')).map(|(_, value)| value.parse().expect("a whole number"))
 }
 
-const WEB_0: &str = "netprobe_device_packets_total{namespace=\"shop\",pod=\"web-0\",device=\"eth1\",link=\"uplink\",direction=\"out\"}";
+const WEB_0: &str =
+    "netprobe_device_packets_total{namespace=\"shop\",pod=\"web-0\",device=\"eth1\",link=\"uplink\",direction=\"out\"}";
 
 #[test]
 fn a_pods_heir_goes_on_where_it_was_when_the_ended_one_is_forgotten() {
@@ -94,8 +97,7 @@ fn drops_at_several_devices_are_one_series() {
 fn a_finding_counts_once_and_its_strikes_as_they_come() {
     let mut metrics = Metrics::default();
     let finding = Finding { count: 3, ..samples::netfilter_drop() };
-    let (made, strikes) =
-        ("netprobe_findings_total{rule=", "netprobe_finding_occurrences_total{rule=");
+    let (made, strikes) = ("netprobe_findings_total{rule=", "netprobe_finding_occurrences_total{rule=");
     metrics.take_finding(&finding);
     metrics.take_finding(&Finding { count: 8, ..finding.clone() });
     assert_eq!((value(&metrics, made), value(&metrics, strikes)), (Some(1), Some(8)));
@@ -109,10 +111,16 @@ fn findings_of_a_dead_pod_go_after_a_minute() {
     metrics.take_finding(&samples::netfilter_drop());
     let pod = samples::netfilter_drop().pod.expect("it has a pod");
     let made = "netprobe_findings_total{rule=";
-    let seen =
-        [(true, 0, true), (false, 1, true), (true, 2, true), (false, 3, true), (false, 2 + DEAD_NS, true), (false, 3 + DEAD_NS, false)];
+    let seen = [
+        (true, 0, true),
+        (false, 1, true),
+        (true, 2, true),
+        (false, 3, true),
+        (false, 2 + KEEP_NS, true),
+        (false, 3 + KEEP_NS, false),
+    ];
     for (live, at_ns, is_there) in seen {
-        metrics.expire(live.then_some(&*pod).into_iter(), at_ns);
+        metrics.expire(live.then_some(&*pod).into_iter(), at_ns, KEEP_NS);
         assert_eq!(value(&metrics, made).is_some(), is_there, "at {at_ns}");
     }
 }

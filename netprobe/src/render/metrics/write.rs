@@ -80,7 +80,9 @@ pub(super) fn drops(metrics: &Metrics, at: usize) -> Samples {
 /// Findings made (`at` 0), or how often they struck (1).
 pub(super) fn findings(metrics: &Metrics, at: usize) -> Samples {
     let values = metrics.findings.values(at);
-    values.map(|((rule, (namespace, pod)), n)| (vec![(*rule).to_owned(), namespace.clone(), pod.clone()], n.into())).collect()
+    values
+        .map(|((rule, (namespace, pod)), n)| (vec![(*rule).to_owned(), namespace.clone(), pod.clone()], n.into()))
+        .collect()
 }
 
 fn with((namespace, pod): &PodLabels, more: &[&str]) -> Vec<String> {
