@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::output::Output;
-use crate::probe::{attach, btf::KernelBtf, classifiers::Way, host, offsets};
+use crate::probe::{attach, btf::KernelBtf, classifiers::Way, functions, host, offsets};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -98,7 +98,8 @@ fn privileges() -> Vec<Item> {
 }
 
 fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
-    let mut items: Vec<Item> = attach::survey(btf)
+    let refused = functions::refused();
+    let mut items: Vec<Item> = attach::survey(btf, refused.as_deref())
         .into_iter()
         .map(|row| {
             Item::new(
@@ -108,7 +109,7 @@ fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
             )
         })
         .collect();
-    items.push(match offsets::config(btf) {
+    items.push(match offsets::config(btf, refused.is_none()) {
         Ok(config) => {
             let conntrack = config.offsets.ct_orig != netprobe_common::config::ABSENT;
             let note = if conntrack {

@@ -18,6 +18,7 @@ mod dns;
 mod drops;
 mod flows;
 mod forget;
+mod requests;
 
 use answers::Answers;
 use dns::Dns;
@@ -27,6 +28,7 @@ use drops::{Drops, Known};
 use flows::Flows;
 pub use flows::{Leaving, rows_over};
 pub use forget::QUIET_NS;
+use requests::Requests;
 
 use crate::{
     correlate::Journeys,
@@ -125,6 +127,8 @@ pub struct Pipeline {
     told: BTreeMap<String, (Arc<Finding>, u64)>,
     drops: Drops,
     flows: Flows,
+    /// Who asked for changes of the network.
+    requests: Requests,
     answers: Answers,
     /// DNS exchanges, where they are what is shown.
     dns: Option<Dns>,
@@ -156,6 +160,7 @@ impl Pipeline {
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
             flows: Flows::since(now_ns),
+            requests: Requests::default(),
             answers: Answers::default(),
             dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
@@ -211,7 +216,11 @@ impl Pipeline {
             Input::Record(bytes) => match self.decoder.packet(&bytes) {
                 Ok(packet) => {
                     self.summary.records += 1;
-                    self.pending.push(packet);
+                    if self.requests.note(&packet) {
+                        self.requests.sign(&mut self.facts.journal);
+                    } else {
+                        self.pending.push(packet);
+                    }
                 }
                 Err(malformed) => {
                     log::warn!("a record makes no sense: {malformed:?}");
@@ -223,6 +232,7 @@ impl Pipeline {
                 flows.before(&event, flows::Known { names, facts, inventory, answers });
                 self.facts.apply(&event);
                 match &*event {
+                    FactsEvent::Change(_) => self.requests.sign(&mut self.facts.journal),
                     FactsEvent::Answer(answer) => self.answered(answer.question, answer.mono_ns),
                     FactsEvent::NamespaceGone { netns, .. } => self.answers.forget(*netns),
                     _ => {}
