@@ -71,7 +71,7 @@ fn hooks() -> String {
     }
     page += FUNCTIONS;
     page += "\n## TC classifiers\n\n\
-             Attached by `flows`, `nat`, `dns` and `capture`, to the node's ends of the pods' links (to the pods' own devices where \
+             Attached by `flows`, `nat`, `dns`, `capture` and `agent` (there to the ways out alone, unless told otherwise), to the node's ends of the pods' links (to the pods' own devices where \
              there is no such end) and to the node's ways out, by `capture` to the pods' own devices too. `dns` has them in \
              place of the tracepoints that run for every packet: what is not of port 53 passes before anything of it is \
              copied. They end with `TC_ACT_UNSPEC`, so that they decide nothing.\n\n\

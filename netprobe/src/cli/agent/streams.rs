@@ -61,7 +61,10 @@ pub(super) fn findings(shared: &Arc<Shared>, is_watch: bool, cut: Arc<Notify>) -
                 return;
             }
         }
-        while is_watch {
+        if !is_watch {
+            return;
+        }
+        loop {
             let line = tokio::select! {
                 line = lines.recv() => line,
                 () = reader.to.closed() => return,
