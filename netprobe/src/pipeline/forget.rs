@@ -13,17 +13,18 @@ const FINDINGS_MAX: usize = 2_000;
 const LOSS_NS: u64 = 60_000_000_000;
 
 impl Pipeline {
-    /// Forgets what is over: what was counted for a pod `keep_ns` after it is gone. Gives the drop counts that are to be taken out of the kernel's table.
-    pub fn forget(&mut self, now_ns: u64, keep_ns: u64) -> Vec<DropCount> {
+    /// Forgets what is over: what was counted for a pod `keep_ns` after it is gone. Gives the drop
+    /// counts that are to be taken out of the kernel's table, and how many pods' traffic was forgotten.
+    pub fn forget(&mut self, now_ns: u64, keep_ns: u64) -> (Vec<DropCount>, usize) {
         let before = |ns: u64| now_ns.saturating_sub(ns);
-        self.flows.forget(before(keep_ns), before(QUIET_NS));
+        let pods = self.flows.forget(before(keep_ns), before(QUIET_NS));
         self.findings.forget_before(before(OLD_NS), FINDINGS_MAX);
         let known: std::collections::BTreeSet<String> = self.findings.all().into_iter().map(|f| f.id.clone()).collect();
         self.told.retain(|id, _| known.contains(id));
         if self.lost_ns < before(LOSS_NS) {
             self.findings.forget_loss();
         }
-        self.drops.forget(&self.names, &self.facts, before(keep_ns))
+        (self.drops.forget(&self.names, &self.facts, before(keep_ns)), pods)
     }
 
     /// Packets and bytes by pod and device, without connections.

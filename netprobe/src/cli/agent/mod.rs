@@ -169,10 +169,10 @@ impl Agent {
             if self.read.elapsed() >= pause {
                 let start = now();
                 self.read_tables()?;
+                if self.forgotten.elapsed() >= FORGET {
+                    self.forget()?;
+                }
                 pause = (start.elapsed() * READ_SHARE).clamp(READ_FIRST, READ_LAST);
-            }
-            if self.forgotten.elapsed() >= FORGET {
-                self.forget()?;
             }
         }
     }
@@ -184,12 +184,12 @@ impl Agent {
         Ok(())
     }
 
-    /// The tables before and after tell what was forgotten from what was counted: between them nothing is read.
+    /// To be called right after a reading: the tables before and after tell what was forgotten from what was counted.
     fn forget(&mut self) -> Result<()> {
-        self.read_tables()?;
-        let tables = self.live.forget(self.keep_ns)?;
         let now_ns = host::mono_ns();
-        self.shared.counted(&tables, self.live.coverage(), now_ns);
+        if let Some(tables) = self.live.forget(self.keep_ns)? {
+            self.shared.counted(&tables, self.live.coverage(), now_ns);
+        }
         self.shared.expire(self.live.pipeline().known_pods(), now_ns, self.keep_ns);
         self.forgotten = now();
         Ok(())

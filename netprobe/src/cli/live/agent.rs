@@ -10,6 +10,9 @@ use crate::{
     probe::{attach::give_memory_back, host},
 };
 
+/// Rows of which the reading takes so much memory for a moment that it is to be given back: some ten MiB.
+const MANY_ROWS: usize = 10_000;
+
 /// What was counted since start.
 pub struct Tables {
     /// Drops.
@@ -43,7 +46,11 @@ impl Live {
         if self.watch.counts_flows() {
             self.read_over(now_ns)?;
         }
-        Ok(self.tables())
+        let tables = self.tables();
+        if self.pipeline.counted_rows() >= MANY_ROWS {
+            give_memory_back();
+        }
+        Ok(tables)
     }
 
     /// The same of what was read last.
@@ -58,18 +65,17 @@ impl Live {
         self.pipeline.flow_table(host::mono_ns())
     }
 
-    /// Forgets what is over, of pods that are gone for `keep_ns`, and hands over what is left of what was read last: by comparison with the tables before, one
-    /// can tell what was forgotten from what was counted.
+    /// Forgets what is over, of pods that are gone for `keep_ns`, and hands over what is left of what was read last; none where
+    /// nothing was forgotten. By comparison with the tables before, one can tell what was forgotten from what was counted.
     ///
     /// # Errors
     ///
     /// When a map refuses.
-    pub fn forget(&mut self, keep_ns: u64) -> Result<Tables> {
-        let over = self.pipeline.forget(host::mono_ns(), keep_ns);
+    pub fn forget(&mut self, keep_ns: u64) -> Result<Option<Tables>> {
+        let (over, pods) = self.pipeline.forget(host::mono_ns(), keep_ns);
         let keys: Vec<DropKey> = over.iter().map(key).collect();
         self.attached.forget_drops(&keys).context("take old rows out of the table of drops")?;
-        give_memory_back();
-        Ok(self.tables())
+        Ok((!over.is_empty() || pods > 0).then(|| self.tables()))
     }
 
     /// What the run sees.

@@ -170,11 +170,12 @@ impl Flows {
         self.rows.len()
     }
 
-    /// Forgets pods that ended before `dead_ns`, and sums of peers that were quiet since `quiet_ns`.
-    pub(super) fn forget(&mut self, dead_ns: u64, quiet_ns: u64) {
+    /// Forgets pods that ended before `dead_ns`, and sums of peers that were quiet since `quiet_ns`. Says how many pods.
+    pub(super) fn forget(&mut self, dead_ns: u64, quiet_ns: u64) -> usize {
         let dead = self.past.forget(dead_ns);
         self.sums.forget(&dead, quiet_ns);
         self.untold = Vec::new();
+        dead.len()
     }
 
     /// What NAT makes of connections, as a table.
