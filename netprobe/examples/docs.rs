@@ -5,14 +5,16 @@ use std::{collections::BTreeSet, env, fs, process::ExitCode};
 use netprobe::{
     explain::rules::RULES,
     probe::catalog::{CLASSIFIERS, Hook, Need, PROBES},
+    render::metrics::FAMILIES,
 };
 
 fn main() -> ExitCode {
     match env::args().nth(1).as_deref() {
+        Some("agent") => print!("{}", agent()),
         Some("hooks") => print!("{}", hooks()),
         Some("rules") => print!("{}", rules()),
         _ => {
-            eprintln!("usage: docs hooks|rules");
+            eprintln!("usage: docs agent|hooks|rules");
             return ExitCode::from(2);
         }
     }
@@ -28,6 +30,17 @@ const FUNCTIONS: &str = "\n## Functions\n\n\
     that the module is in use. A module that is loaded after netprobe has started is not looked at.\n\n\
     What these programs find out they note on their CPU, two words each; a record is sent only of a packet that is \
     followed and was dropped, of a look-up that is followed, and of a request that changes the network.\n";
+
+/// The agent, with a table of its metrics.
+fn agent() -> String {
+    let mut page = include_str!("agent.md").to_owned();
+    page += "| name | type | labels | what it is |\n|---|---|---|---|\n";
+    for family in FAMILIES {
+        let kind = if family.is_counter { "counter" } else { "gauge" };
+        page += &format!("| `{}` | {kind} | {} | {} |\n", family.full_name(), family.labels.join(", "), family.help);
+    }
+    page
+}
 
 /// A table of the catalogue.
 fn hooks() -> String {
@@ -58,7 +71,7 @@ fn hooks() -> String {
     }
     page += FUNCTIONS;
     page += "\n## TC classifiers\n\n\
-             Attached by `flows`, `nat`, `dns` and `capture`, to the node's ends of the pods' links (to the pods' own devices where \
+             Attached by `flows`, `nat`, `dns`, `capture` and `agent` (there to the ways out alone, unless told otherwise), to the node's ends of the pods' links (to the pods' own devices where \
              there is no such end) and to the node's ways out, by `capture` to the pods' own devices too. `dns` has them in \
              place of the tracepoints that run for every packet: what is not of port 53 passes before anything of it is \
              copied. They end with `TC_ACT_UNSPEC`, so that they decide nothing.\n\n\

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Some(Command::Nat(args)) => cli::nat::run(&args),
         Some(Command::Capture(args)) => cli::capture::run(&args),
         Some(Command::Dns(args)) => cli::dns::run(&args),
+        Some(Command::Agent(args)) => cli::agent::run(&args),
         Some(Command::Check(args)) => cli::check::run(&args),
         Some(Command::Replay(args)) => cli::replay::run(&args),
         Some(Command::Demo(args)) => cli::demo::run(&args),

@@ -1,6 +1,7 @@
 //! Stories: the network is broken one way, and netprobe says how. Each needs root.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod bad_input;
 mod broken_pipe;
 mod capture;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Pages, and how `netprobe/examples/docs.rs` calls them.
-const PAGES: &[(&str, &str)] = &[("docs/hooks.md", "hooks"), (RULES, "rules")];
+const PAGES: &[(&str, &str)] = &[("docs/agent.md", "agent"), ("docs/hooks.md", "hooks"), (RULES, "rules")];
 const RULES: &str = "docs/rules.md";
 
 /// Writes the pages; with `check`, compares them. Either way each rule must have its own page.

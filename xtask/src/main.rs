@@ -14,9 +14,11 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod deploy;
 mod docs;
 #[cfg(test)]
 mod house;
+mod image;
 mod layers;
 mod setup;
 mod shell;
@@ -75,6 +77,23 @@ enum Verb {
         #[arg(long)]
         accept: bool,
     },
+    /// Write deploy/netprobe.yaml from the chart.
+    Deploy {
+        /// Write nothing; fail where it is not what it would be.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build netprobe as one static file.
+    Static,
+    /// Write a container image with the static program: an OCI archive.
+    Image {
+        /// Take this program instead of building one.
+        #[arg(long, value_name = "FILE")]
+        netprobe: Option<PathBuf>,
+        /// Where to.
+        #[arg(long, value_name = "FILE", default_value = "target/netprobe-image.tar")]
+        to: PathBuf,
+    },
     /// Write the pages of docs/ that are made from the source.
     Docs {
         /// Write nothing; fail where a page is not what it would be.
@@ -106,6 +125,9 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Load(args) => bench::send(&args),
         Verb::Layers => layers::run(&root),
         Verb::Abi { accept } => abi::run(&root, accept),
+        Verb::Deploy { check } => deploy::run(&root, check),
+        Verb::Static => image::build_static(&root).map(drop),
+        Verb::Image { netprobe, to } => image::run(&root, netprobe.as_deref(), &to),
         Verb::Docs { check } => docs::run(&root, check),
     }
 }

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use anyhow::{Result, bail};
 
 use crate::{
-    abi, build, docs, layers, setup,
+    abi, build, deploy, docs, layers, setup,
     shell::{cargo, is_root, run as execute, say},
     vm,
 };
@@ -33,6 +33,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     step("lints", &mut || lints(root));
     step("lints of the BPF programs", &mut || lints_of_programs(root));
     step("docs", &mut || docs::run(root, true));
+    step("deploy", &mut || deploy::run(root, true));
     step("unit tests", &mut || unit_tests(root));
     step("stories", &mut || stories(root, arguments));
     // Not yet each time: the guests' own waits still fail on a machine that is busy.

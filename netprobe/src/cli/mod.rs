@@ -7,6 +7,7 @@ use clap::{
     error::{ContextKind, ErrorKind},
 };
 
+pub mod agent;
 pub mod capture;
 pub mod check;
 pub mod common;
@@ -77,6 +78,8 @@ pub enum Command {
     Nat(nat::NatArgs),
     /// Show what pods ask DNS for, and what they get
     Dns(dns::DnsArgs),
+    /// Watch all pods of this node for good: metrics, findings, a local API
+    Agent(agent::AgentArgs),
     /// Say what this kernel, these privileges and this node let netprobe see
     Check(check::CheckArgs),
     /// Show a run recorded with `trace --record` again, on any machine, without root

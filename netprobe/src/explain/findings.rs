@@ -56,6 +56,21 @@ impl Findings {
         self.lossy = true;
     }
 
+    /// Nothing was lost for long: what is concluded from now on can be `stated` again.
+    pub const fn forget_loss(&mut self) {
+        self.lossy = false;
+    }
+
+    /// Forgets findings that struck last before then, and of more than `most` the oldest. No open journey has them.
+    pub fn forget_before(&mut self, before_ns: u64, most: usize) {
+        let open: BTreeSet<&String> = self.of_journey.values().map(|(key, ..)| key).collect();
+        let mut last: Vec<u64> = self.by_key.values().map(|finding| finding.last_ns).collect();
+        let surplus = last.len().saturating_sub(most);
+        last.sort_unstable();
+        let before_ns = before_ns.max(last.get(surplus).copied().unwrap_or(0));
+        self.by_key.retain(|key, finding| finding.last_ns >= before_ns || open.contains(key));
+    }
+
     /// All findings, in the order they were made.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Finding>> {

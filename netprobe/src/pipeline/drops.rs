@@ -65,7 +65,8 @@ pub(super) struct Drops {
     counts: Vec<DropCount>,
     before: HashMap<Key, u64>,
     table_ns: u64,
-    owners: Vec<Arc<Pod>>,
+    /// By number less one; none for a number that is free again.
+    owners: Vec<Option<Arc<Pod>>>,
 }
 
 /// What names a row needs.
@@ -96,15 +97,21 @@ impl Drops {
         pods.extend(names.pods().map(|(_, pod)| Arc::clone(pod)));
         pods.sort();
         for pod in pods {
-            if !self.owners.iter().any(|known| same_pod(known, &pod)) {
-                self.owners.push(pod);
+            if !self.owners.iter().flatten().any(|known| same_pod(known, &pod)) {
+                match self.owners.iter_mut().find(|owner| owner.is_none()) {
+                    Some(free) => *free = Some(pod),
+                    None => self.owners.push(Some(pod)),
+                }
             }
         }
     }
 
     /// Addresses with the number of their pod.
     pub(super) fn owners(&self, names: &Names) -> Vec<(IpAddr, u32)> {
-        let number = |pod: &Arc<Pod>| self.owners.iter().position(|p| same_pod(p, pod)).map_or(0, |at| at as u32 + 1);
+        let number = |pod: &Arc<Pod>| {
+            let is = |owner: &Option<Arc<Pod>>| owner.as_ref().is_some_and(|owner| same_pod(owner, pod));
+            self.owners.iter().position(is).map_or(0, |at| at as u32 + 1)
+        };
         names.addresses().map(|(ip, pod)| (ip, number(pod))).collect()
     }
 
@@ -116,6 +123,34 @@ impl Drops {
         self.table_ns = now_ns;
         self.before = self.counts.iter().map(|count| (count.key(), count.packets)).collect();
         table
+    }
+
+    fn owner(&self, number: u32) -> Option<&Arc<Pod>> {
+        self.owners.get(number.checked_sub(1)? as usize)?.as_ref()
+    }
+
+    /// Forgets the counts of pods and namespaces that are gone and were quiet since `before_ns`, and the numbers that
+    /// stood for such pods. Gives the counts: they are to be taken out of the kernel's table.
+    pub(super) fn forget(&mut self, names: &Names, facts: &NodeFacts, before_ns: u64) -> Vec<DropCount> {
+        let live: Vec<&Arc<Pod>> =
+            names.addresses().map(|(_, pod)| pod).chain(names.pods().map(|(_, pod)| pod)).collect();
+        let is_live = |pod: &Pod| live.iter().any(|known| same_pod(known, pod));
+        let gone: Vec<bool> = self.owners.iter().map(|owner| owner.as_ref().is_some_and(|pod| !is_live(pod))).collect();
+        let is_gone =
+            |number: u32| number.checked_sub(1).and_then(|at| gone.get(at as usize)).copied().unwrap_or(false);
+        let over = |count: &DropCount| {
+            let is_dead = is_gone(count.owner) || !facts.namespaces.contains_key(&count.netns);
+            is_dead && count.last_ns < before_ns
+        };
+        let (over, kept) = std::mem::take(&mut self.counts).into_iter().partition(over);
+        self.counts = kept;
+        for (at, owner) in self.owners.iter_mut().enumerate() {
+            let is_used = self.counts.iter().any(|count| count.owner as usize == at + 1);
+            if gone[at] && !is_used {
+                *owner = None;
+            }
+        }
+        over
     }
 
     /// Packets dropped, noise left out.
@@ -130,7 +165,7 @@ impl Drops {
     fn row(&self, count: &DropCount, known: &mut Known<'_>) -> DropRow {
         let reason = known.decoder.reason(count.reason);
         let site = known.decoder.symbols().name(count.location);
-        let owner = count.owner.checked_sub(1).and_then(|at| self.owners.get(at as usize)).cloned();
+        let owner = self.owner(count.owner).cloned();
         let namespace = known.facts.namespaces.get(&count.netns);
         let device = namespace.filter(|_| count.ifindex != 0).map_or_else(String::new, |n| n.device(count.ifindex));
         let base = base(&site);

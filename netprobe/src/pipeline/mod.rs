@@ -17,6 +17,7 @@ mod answers;
 mod dns;
 mod drops;
 mod flows;
+mod forget;
 mod requests;
 
 use answers::Answers;
@@ -26,6 +27,7 @@ pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
 use flows::Flows;
 pub use flows::{Leaving, rows_over};
+pub use forget::QUIET_NS;
 use requests::Requests;
 
 use crate::{
@@ -131,6 +133,8 @@ pub struct Pipeline {
     /// DNS exchanges, where they are what is shown.
     dns: Option<Dns>,
     summary: Summary,
+    /// When something was lost last, `CLOCK_MONOTONIC` nanoseconds.
+    lost_ns: u64,
 }
 
 impl Pipeline {
@@ -160,6 +164,7 @@ impl Pipeline {
             answers: Answers::default(),
             dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
+            lost_ns: 0,
         };
         pipeline.drops.number_owners(&pipeline.names);
         pipeline
@@ -247,7 +252,10 @@ impl Pipeline {
                 let Self { names, facts, inventory, answers, flows, .. } = self;
                 flows.set(rows, flows::Known { names, facts, inventory, answers });
             }
-            Input::Lost(loss) => self.note_loss(loss.lost),
+            Input::Lost(loss) => {
+                self.lost_ns = self.lost_ns.max(loss.mono_ns);
+                self.note_loss(loss.lost);
+            }
         }
     }
 

@@ -33,10 +33,11 @@ impl Attached {
     /// # Errors
     ///
     /// When the map refuses.
-    pub fn counted(&self) -> Result<Vec<(FlowCountKey, FlowCount)>> {
+    pub fn counted(&self, mut each: impl FnMut(&FlowCountKey, &FlowCount)) -> Result<()> {
         let map = self.ebpf.map("COUNTED").ok_or_else(|| anyhow!("no map COUNTED"))?;
         let map: HashMap<_, PodOf<FlowCountKey>, PodOf<FlowCount>> = HashMap::try_from(map)?;
-        Ok(map.iter().flatten().map(|(key, row)| (key.0, row.0)).collect())
+        map.iter().flatten().for_each(|(key, row)| each(&key.0, &row.0));
+        Ok(())
     }
 
     /// Takes a row out of the table, with what it counted to the last: none where it is gone already.

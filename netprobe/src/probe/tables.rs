@@ -1,7 +1,7 @@
 //! What the programs counted: losses, drops, and flows at their places.
 
 use anyhow::{Result, anyhow};
-use aya::maps::{PerCpuArray, PerCpuHashMap};
+use aya::maps::{MapError, PerCpuArray, PerCpuHashMap};
 use netprobe_common::{
     config::{Count, DropKey, PlaceKey, loss},
     wire::Wire,
@@ -74,6 +74,23 @@ impl Attached {
         let map = self.ebpf.map("DROPS").ok_or_else(|| anyhow!("no map DROPS"))?;
         let map: PerCpuHashMap<_, PodOf<DropKey>, PodOf<Count>> = PerCpuHashMap::try_from(map)?;
         Ok(map.iter().flatten().map(|(key, cpus)| (key.0, total(cpus.iter()))).collect())
+    }
+
+    /// Takes rows out of the drop table. One that is gone already is none the less.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn forget_drops(&mut self, keys: &[DropKey]) -> Result<()> {
+        let map = self.ebpf.map_mut("DROPS").ok_or_else(|| anyhow!("no map DROPS"))?;
+        let mut map: PerCpuHashMap<_, PodOf<DropKey>, PodOf<Count>> = PerCpuHashMap::try_from(map)?;
+        for key in keys {
+            match map.remove(&PodOf(*key)) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Takes the rows of the place table that have been quiet since `before_ns` out of it, so

@@ -22,6 +22,7 @@ mod escape;
 mod event;
 mod json;
 mod less;
+pub mod metrics;
 pub mod pcapng;
 #[cfg(test)]
 mod samples;

@@ -66,11 +66,15 @@ fn capture(name: &'static str, how: &[&'static str]) -> Tool {
     Tool::netprobe(name, &words)
 }
 
-fn subjects() -> Vec<Subject> {
+fn agent(name: &'static str, flows: &'static str) -> Tool {
+    Tool::netprobe(name, &["agent", "--no-kube", "--socket", "FILE", "--flows", flows])
+}
+
+fn subjects(only: Option<&str>) -> Vec<Subject> {
     let subject = |tool, bar, other| Subject { tool, bar, other };
     let trace = |name, pod| Tool::netprobe(name, &["trace", "--netns", pod, "-o", "json"]);
     let count = "tracepoint:net:net_dev_queue { @ = count(); }";
-    vec![
+    let mut all = vec![
         subject(trace("netprobe trace, another pod, idle", lab::IDLE), Some(Bar::AtLeast(97.0)), Other::Silent),
         subject(trace("netprobe trace, another pod, talking (20 packets/s)", lab::IDLE), None, Other::Talks),
         subject(
@@ -78,6 +82,9 @@ fn subjects() -> Vec<Subject> {
             Some(Bar::AtLeast(98.0)),
             Other::None,
         ),
+        subject(agent("netprobe agent --flows off", "off"), Some(Bar::AtLeast(98.0)), Other::None),
+        subject(agent("netprobe agent --flows uplinks", "uplinks"), Some(Bar::AtLeast(98.0)), Other::None),
+        subject(agent("netprobe agent --flows all", "all"), None, Other::None),
         subject(trace(TRACE, lab::CLIENT), None, Other::None),
         subject(Tool::netprobe(FLOWS, &["flows", "-o", "json"]), None, Other::None),
         subject(Tool::netprobe(DNS, &["dns", "-o", "json"]), None, Other::None),
@@ -88,14 +95,16 @@ fn subjects() -> Vec<Subject> {
         subject(Tool::tcpdump("tcpdump -i any -w, the same packets", &["-w", "FILE"]), None, Other::None),
         subject(Tool::tcpdump("tcpdump -i any, matching nothing", &["udp port 1"]), None, Other::None),
         subject(Tool::bpftrace("bpftrace, counting net_dev_queue", count), None, Other::None),
-    ]
+    ];
+    all.retain(|subject| only.is_none_or(|only| subject.tool.name.contains(only)));
+    all
 }
 
 /// Measures it.
 pub(crate) fn run(bench: &Bench) -> Result<(Vec<Figure>, String)> {
     let _lab = Lab::new()?;
     let (pairs, seconds) = if bench.quick { (3, 0.5) } else { (5, 0.8) };
-    let subjects = subjects();
+    let subjects = subjects(bench.only.as_deref());
     let mut beside: Vec<Beside> = subjects.iter().map(|_| Beside::default()).collect();
     let (mut base, mut disturbed) = (vec![], 0);
     bench.flood(lab::OPEN, seconds)?;

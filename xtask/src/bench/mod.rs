@@ -43,6 +43,9 @@ pub(crate) struct BenchArgs {
     /// Measure this netprobe instead of building one.
     #[arg(long, value_name = "FILE")]
     netprobe: Option<PathBuf>,
+    /// Beside forwarding measure only tools whose name has this; print the figures, write none.
+    #[arg(long, value_name = "WORDS")]
+    only: Option<String>,
     /// What to measure; all where nothing is named.
     #[arg(value_enum)]
     rows: Vec<What>,
@@ -86,7 +89,8 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     let scratch = Scratch::new()?;
     end_cleanly_on_signals(scratch.0.clone());
     let xtask = env::current_exe().context("find this program")?;
-    let bench = Bench { netprobe, scratch: scratch.0.clone(), xtask, quick: args.quick };
+    let only = args.only.clone();
+    let bench = Bench { netprobe, scratch: scratch.0.clone(), xtask, only, quick: args.quick };
     let mut report = Report::read(root);
     let machine = machine()?;
     for (what, key, title, measure) in ROWS {
@@ -95,6 +99,10 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
         }
         say("bench", title);
         let (figures, text) = measure(&bench)?;
+        if bench.only.is_some() {
+            figures.iter().for_each(|figure| println!("{}", figure.line()));
+            continue;
+        }
         let row = Row { title: (*title).to_string(), when: when(root, args.quick)?, figures, text };
         report.write(root, &machine, key, row)?;
     }

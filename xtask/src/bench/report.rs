@@ -97,7 +97,8 @@ impl Figure {
         }
     }
 
-    fn line(&self) -> String {
+    /// As a line of the page's table.
+    pub(crate) fn line(&self) -> String {
         let Self { what, unit, bar, value, smallest, largest, samples, note } = self;
         let number = |value: f64| number(value);
         let bar = match bar {

@@ -88,6 +88,8 @@ pub(crate) struct Bench {
     pub(crate) scratch: PathBuf,
     /// The program that holds the load: ourselves.
     pub(crate) xtask: PathBuf,
+    /// Of the tools beside forwarding those alone whose name has this.
+    pub(crate) only: Option<String>,
     /// How much longer than the quickest sensible run.
     pub(crate) quick: bool,
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
 
-use super::{Live, Watch, devices::wanted};
+use super::{
+    FlowsAt, Live, Watch,
+    devices::{uplinks, wanted},
+};
 use crate::{
     decode::counted::counted,
     facts::FactsEvent,
@@ -23,7 +26,9 @@ impl Live {
         let namespaces = self.namespaces.clone();
         let wanted = match self.watch {
             Watch::Packets if !self.dns => return,
-            Watch::Drops => return,
+            Watch::Drops | Watch::Agent(FlowsAt::Off) => return,
+            Watch::Agent(FlowsAt::All) => wanted(self.pipeline.facts(), None),
+            Watch::Agent(FlowsAt::Uplinks) => uplinks(self.pipeline.facts()),
             // Whoever is followed: behind DNAT the query goes to another pod.
             Watch::Packets => wanted(self.pipeline.facts(), None),
             Watch::Flows | Watch::Translations => wanted(self.pipeline.facts(), namespaces.as_ref()),
@@ -66,7 +71,7 @@ impl Live {
         self.keep_flows(&read)
     }
 
-    /// Reads the counted flows, and takes those that are over out of the kernel's table.
+    /// Reads the counted flows, and takes those that are over out of the kernel's table. Gives what a recording is to keep.
     pub(super) fn read_over(&mut self, now_ns: u64) -> Result<CountedRows> {
         let read = CountedRows { mono_ns: now_ns, ..CountedRows::default() };
         self.read_counted(read, |_, rows| rows_over(rows, now_ns))
@@ -80,18 +85,24 @@ impl Live {
     ) -> Result<CountedRows> {
         // The answers that came before these connections.
         self.take_records();
-        let keyed = self.attached.counted()?;
-        let rows: Vec<Counted> = keyed.iter().map(|(key, row)| counted(key, row)).collect();
+        self.pipeline.clear_rows();
+        let (mut keys, mut rows): (_, Vec<Counted>) = (Vec::new(), Vec::new());
+        self.attached.counted(|key, row| {
+            keys.push(*key);
+            rows.push(counted(key, row));
+        })?;
         let over = over(&self.pipeline, &rows);
         for (at, row) in rows.into_iter().enumerate() {
             if !over.contains(&at) {
                 read.rows.push(row);
-            } else if let Some(last) = self.attached.take_counted(&keyed[at].0)? {
-                read.over.push(counted(&keyed[at].0, &last));
+            } else if let Some(last) = self.attached.take_counted(&keys[at])? {
+                read.over.push(counted(&keys[at], &last));
             }
         }
-        self.pipeline.take(Input::Counted(read.clone()));
-        Ok(read)
+        // It is large, and of use to a recording alone.
+        let kept = if self.recorder.is_some() { read.clone() } else { CountedRows::default() };
+        self.pipeline.take(Input::Counted(read));
+        Ok(kept)
     }
 
     /// Writes what was read into the recording.

@@ -93,6 +93,13 @@ pub(super) fn wanted(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> B
     devices
 }
 
+/// The node's ways out alone.
+pub(super) fn uplinks(facts: &NodeFacts) -> BTreeSet<Device> {
+    let mut devices = wanted(facts, Some(&BTreeSet::new()));
+    devices.retain(|device| device.netns == facts.node && facts.behind(device.ifindex).is_none());
+    devices
+}
+
 /// The followed pods' own devices: where the pod itself sees its packets.
 fn own(facts: &NodeFacts, namespaces: Option<&BTreeSet<u32>>) -> BTreeSet<Device> {
     let follows = |inum: u32| inum != facts.node && namespaces.is_none_or(|wanted| wanted.contains(&inum));

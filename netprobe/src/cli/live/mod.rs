@@ -8,6 +8,7 @@ use bytes::Bytes;
 use netprobe_common::config::{Config, NS_FOLLOWED, NS_NODE, NS_POD};
 use tokio::io::unix::AsyncFd;
 
+mod agent;
 mod asking;
 mod capturing;
 mod counting;
@@ -16,6 +17,7 @@ mod parts;
 mod tables;
 mod whom;
 
+pub use agent::{Coverage, Tables};
 use asking::Asking;
 pub use devices::DeviceName;
 use parts::{Parts, must_be_privileged};
@@ -67,12 +69,30 @@ pub enum Watch {
     Translations,
     /// The packets themselves, so many bytes of each, and what becomes of them.
     Capture(u32),
+    /// Drops, and flows at these devices, without names: what costs little enough for a run that never ends.
+    Agent(FlowsAt),
+}
+
+/// Where a run that never ends counts flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FlowsAt {
+    /// At the node's ways out: which device each pod's packets leave by.
+    Uplinks,
+    /// There and at the pods' links: also what stays on the node.
+    All,
+    /// Nowhere.
+    Off,
 }
 
 impl Watch {
     /// TC classifiers count flows.
     const fn counts_flows(self) -> bool {
-        matches!(self, Self::Flows | Self::Translations)
+        matches!(self, Self::Flows | Self::Translations | Self::Agent(FlowsAt::Uplinks | FlowsAt::All))
+    }
+
+    /// Drops are counted.
+    const fn counts_drops(self) -> bool {
+        !matches!(self, Self::Flows | Self::Translations)
     }
 }
 
@@ -345,7 +365,7 @@ impl Live {
         self.take_last_answers()?;
         let now_ns = host::mono_ns();
         self.take_losses(now_ns, out)?;
-        if !self.watch.counts_flows() {
+        if self.watch.counts_drops() {
             self.take_drops(now_ns)?;
         }
         let result = self.pipeline.finish(now_ns, out);

@@ -5,7 +5,7 @@ use std::{fs, net::IpAddr};
 use anyhow::{Context, Result, anyhow, bail};
 use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS, MODE_TC, TC_CAPTURE, TC_DNS, TC_FLOWS};
 
-use super::{Request, Watch, whom::whom};
+use super::{FlowsAt, Request, Watch, whom::whom};
 use crate::{
     cli::select::Target,
     enrich::select::Followed,
@@ -63,6 +63,8 @@ impl Parts {
                 Watch::Translations => (MODE_TC, TC_FLOWS),
                 // Of the tracepoints `kfree_skb` alone, as for drops.
                 Watch::Capture(_) => (MODE_DROPS, TC_CAPTURE),
+                Watch::Agent(FlowsAt::Off) => (MODE_DROPS, 0),
+                Watch::Agent(_) => (MODE_DROPS, TC_FLOWS),
             };
             if let Watch::Capture(snap) = watch {
                 config.snap = snap;

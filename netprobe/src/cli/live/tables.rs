@@ -115,7 +115,7 @@ impl Live {
         self.keep_drops(&counts)
     }
 
-    fn read_drops(&mut self, now_ns: u64) -> Result<DropCounts> {
+    pub(super) fn read_drops(&mut self, now_ns: u64) -> Result<DropCounts> {
         let rows: Vec<DropCount> = self
             .attached
             .drops()?

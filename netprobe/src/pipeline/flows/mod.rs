@@ -96,7 +96,10 @@ impl Flows {
     /// The node is about to change; `known` is what holds before.
     pub(super) fn before(&mut self, event: &FactsEvent, known: Known<'_>) {
         match self.past.leaving(event, known.facts) {
-            Some(Leaving::Namespace(inum)) => self.end(inum, known),
+            Some(Leaving::Namespace(inum)) => {
+                let ended_ns = if let FactsEvent::NamespaceGone { mono_ns, .. } = event { *mono_ns } else { 0 };
+                self.end(inum, ended_ns, known);
+            }
             Some(Leaving::Device(netns, index)) if netns == known.facts.node => self.past.end_of_device(index),
             Some(Leaving::Addresses(_)) => {
                 let taken = self.past.taken(event, known.facts);
@@ -109,11 +112,11 @@ impl Flows {
     }
 
     /// A pod's namespace goes: what was counted stays its own.
-    fn end(&mut self, inum: u32, known: Known<'_>) {
+    fn end(&mut self, inum: u32, ended_ns: u64, known: Known<'_>) {
         let pod = self.sums.pod(Party::Pod(inum)).or_else(|| known.names.namespace(inum).yes().cloned());
         let Some(pod) = pod else { return };
         let is_wanted = self.is_wanted(Party::Pod(inum));
-        let (ended, addresses) = self.past.end(inum, Arc::clone(&pod), is_wanted, known.facts);
+        let (ended, addresses) = self.past.end((inum, ended_ns), Arc::clone(&pod), is_wanted, known.facts);
         self.sums.hand_over(Party::Pod(inum), ended, &addresses, &pod);
         // Another namespace may get the number.
         if let Some(wanted) = &mut self.wanted {
@@ -147,6 +150,32 @@ impl Flows {
             lines: sums.flow_lines(wanted),
             more: sums.more,
         }
+    }
+
+    /// The same without connections: by device alone.
+    pub(super) fn device_table(&self, now_ns: u64, known: Known<'_>) -> FlowTable {
+        let mut sums = self.sums.devices_only();
+        sums.add_devices(&self.rows, &Whose::now(known, &self.past));
+        let devices = sums.device_rows(|party| self.is_wanted(party), known.facts.node);
+        FlowTable { mono_ns: now_ns, since_ns: self.since_ns, devices, ..FlowTable::default() }
+    }
+
+    /// Lets go of the rows, which are about to be read anew: there is no need to have them twice.
+    pub(super) fn clear_rows(&mut self) {
+        self.rows = Vec::new();
+    }
+
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Forgets pods that ended before `dead_ns`, and sums of peers that were quiet since `quiet_ns`. Says how many pods.
+    pub(super) fn forget(&mut self, dead_ns: u64, quiet_ns: u64) -> usize {
+        let dead = self.past.forget(dead_ns);
+        self.sums.forget(&dead, quiet_ns);
+        self.untold = Vec::new();
+        dead.len()
     }
 
     /// What NAT makes of connections, as a table.

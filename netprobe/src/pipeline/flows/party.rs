@@ -1,7 +1,7 @@
 //! Whose traffic: the node's, a pod's, or that of a pod that ended.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -64,6 +64,8 @@ pub(super) struct Ended {
     pub(super) pod: Arc<Pod>,
     /// Its flows are to be shown.
     pub(super) is_wanted: bool,
+    /// When it was noticed, `CLOCK_MONOTONIC` nanoseconds.
+    ended_ns: u64,
     inum: u32,
     addresses: BTreeSet<IpAddr>,
     /// The node's ends of its links: they go after it.
@@ -81,19 +83,22 @@ pub(super) struct Ends {
 /// is still theirs.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    ended: Vec<Ended>,
+    /// By number, in the order of their ends.
+    ended: BTreeMap<u32, Ended>,
+    /// The next one's number.
+    next: u32,
     forms: HashMap<Flow, (Ends, Form)>,
 }
 
 impl Past {
     pub(super) fn get(&self, id: u32) -> Option<&Ended> {
-        self.ended.get(id as usize)
+        self.ended.get(&id)
     }
 
     /// A namespace ends. Gives what it is from now on, and the addresses it had.
     pub(super) fn end(
         &mut self,
-        inum: u32,
+        (inum, ended_ns): (u32, u64),
         pod: Arc<Pod>,
         is_wanted: bool,
         facts: &NodeFacts,
@@ -102,10 +107,13 @@ impl Past {
         let ends = facts.node().into_iter().flat_map(|node| node.links.keys().copied()).filter(of_pod).collect();
         let held = facts.namespaces.get(&inum).into_iter().flat_map(addresses);
         let held: BTreeSet<IpAddr> = held.collect();
-        let id = u32::try_from(self.ended.len()).unwrap_or(u32::MAX);
-        self.ended.push(Ended { pod, is_wanted, inum, addresses: held.clone(), ends });
-        if let Some(oldest) = self.ended.len().checked_sub(ENDED_MAX + 1) {
-            (self.ended[oldest].addresses, self.ended[oldest].ends) = (BTreeSet::new(), BTreeSet::new());
+        let id = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.ended.insert(id, Ended { pod, is_wanted, ended_ns, inum, addresses: held.clone(), ends });
+        if let Some(surplus) = self.ended.len().checked_sub(ENDED_MAX + 1)
+            && let Some(oldest) = self.ended.values_mut().nth(surplus)
+        {
+            (oldest.addresses, oldest.ends) = (BTreeSet::new(), BTreeSet::new());
         }
         for (ends, _) in self.forms.values_mut() {
             for party in [&mut ends.client, &mut ends.server].into_iter().flatten() {
@@ -137,7 +145,7 @@ impl Past {
 
     /// A device of the node is gone; its index may be given again.
     pub(super) fn end_of_device(&mut self, ifindex: u32) {
-        for ended in &mut self.ended {
+        for ended in self.ended.values_mut() {
             ended.ends.remove(&ifindex);
         }
     }
@@ -149,7 +157,18 @@ impl Past {
             let reply = form.tracked.map_or_else(|| form.original.reversed(), |t| t.reply);
             !has(form.original.src.ip()) && !has(reply.src.ip())
         });
-        self.ended.iter_mut().for_each(|ended| ended.addresses.retain(|ip| !has(*ip)));
+        self.ended.values_mut().for_each(|ended| ended.addresses.retain(|ip| !has(*ip)));
+    }
+
+    /// Forgets pods that ended before then. Gives which.
+    pub(super) fn forget(&mut self, before_ns: u64) -> BTreeSet<Party> {
+        let gone: BTreeSet<Party> =
+            self.ended.extract_if(.., |_, ended| ended.ended_ns < before_ns).map(|(id, _)| Party::Ended(id)).collect();
+        if !gone.is_empty() {
+            let is_gone = |party: Option<Party>| party.is_some_and(|party| gone.contains(&party));
+            self.forms.retain(|_, (ends, _)| !is_gone(ends.client) && !is_gone(ends.server));
+        }
+        gone
     }
 
     fn by_inum(&self, inum: u32) -> Option<Party> {
@@ -165,7 +184,7 @@ impl Past {
     }
 
     fn find(&self, is: impl Fn(&Ended) -> bool) -> Option<Party> {
-        self.ended.iter().rposition(is).and_then(|id| u32::try_from(id).ok()).map(Party::Ended)
+        self.ended.iter().rfind(|(_, ended)| is(ended)).map(|(id, _)| Party::Ended(*id))
     }
 
     /// What the event takes away, by the facts before it.
@@ -208,7 +227,8 @@ impl Past {
             _ => return BTreeSet::new(),
         };
         let remembered: BTreeSet<IpAddr> = self.forms.keys().map(|flow| flow.src.ip()).collect();
-        let had = |ip: &IpAddr| remembered.contains(ip) || self.ended.iter().any(|ended| ended.addresses.contains(ip));
+        let had =
+            |ip: &IpAddr| remembered.contains(ip) || self.ended.values().any(|ended| ended.addresses.contains(ip));
         fresh.into_iter().filter(had).collect()
     }
 }

@@ -74,18 +74,42 @@ impl Sums {
     pub(super) fn add(&mut self, rows: &[Counted], whose: &Whose<'_>) {
         for conversation in whose.join(rows) {
             let view = View::of(&conversation, whose);
-            for place in &view.places {
-                let key = (place.party, place.netns, place.ifindex);
-                let sum = self
-                    .devices
-                    .entry(key)
-                    .or_insert_with(|| (Amounts::default(), place.device.clone(), place.is_uplink));
-                sum.0 += place.amounts;
-                self.name(place.party, whose);
-            }
+            self.add_places(&view, whose);
             self.add_lines(&conversation, &view, whose);
             self.add_nat(&view);
         }
+    }
+
+    /// The same by device alone.
+    pub(super) fn add_devices(&mut self, rows: &[Counted], whose: &Whose<'_>) {
+        for conversation in whose.join(rows) {
+            self.add_places(&View::of(&conversation, whose), whose);
+        }
+    }
+
+    fn add_places(&mut self, view: &View, whose: &Whose<'_>) {
+        for place in &view.places {
+            let key = (place.party, place.netns, place.ifindex);
+            let new = || (Amounts::default(), place.device.clone(), place.is_uplink);
+            self.devices.entry(key).or_insert_with(new).0 += place.amounts;
+            self.name(place.party, whose);
+        }
+    }
+
+    /// The sums by device alone.
+    pub(super) fn devices_only(&self) -> Self {
+        Self { devices: self.devices.clone(), pods: self.pods.clone(), ..Self::default() }
+    }
+
+    /// Forgets the sums of these pods, and those of peers that were quiet since `quiet_ns`.
+    pub(super) fn forget(&mut self, dead: &BTreeSet<Party>, quiet_ns: u64) {
+        self.devices.retain(|(party, ..), _| !dead.contains(party));
+        self.pods.retain(|party, _| !dead.contains(party));
+        let is_dead = |party: Option<Party>| party.is_some_and(|party| dead.contains(&party));
+        self.lines
+            .retain(|key, line| !dead.contains(&key.party) && !is_dead(key.ended_peer) && line.last_ns >= quiet_ns);
+        self.nat.retain(|(party, ..), line| !dead.contains(party) && line.last.first_ns >= quiet_ns);
+        (self.more, self.more_nat) = (0, 0);
     }
 
     /// Notes the party's name; the best there was: it can lose its address before its namespace goes.

@@ -1,0 +1,159 @@
+//! Where findings and losses go: every output of an agent that is told of them as they come is a [`Sink`].
+
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+
+use super::shared::Shared;
+use crate::{
+    model::{
+        drops::{DropTable, Loss, Summary},
+        exchange::{DnsTable, Exchange},
+        finding::Finding,
+        flows::{FlowTable, NatTable, Translation},
+        journey::{Journey, Step},
+        verdict::Verdict,
+    },
+    render::{Format, Render, Setup},
+};
+
+/// Takes findings and losses as they come. It must not wait for anybody.
+trait Sink {
+    /// A finding that is new or has changed.
+    fn finding(&mut self, finding: &Finding) -> io::Result<()>;
+
+    /// Something was lost.
+    fn loss(&mut self, loss: &Loss) -> io::Result<()>;
+}
+
+/// All of them; what else a renderer is handed stays with the run.
+pub(super) struct Sinks(Vec<Box<dyn Sink>>);
+
+impl Sinks {
+    pub(super) fn new(shared: &Arc<Shared>, setup: &Setup) -> Self {
+        Self(vec![Box::new(Counters(Arc::clone(shared))), Box::new(Lines::new(Arc::clone(shared), setup))])
+    }
+}
+
+impl Render for Sinks {
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        self.0.iter_mut().try_for_each(|sink| sink.finding(finding))
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        self.0.iter_mut().try_for_each(|sink| sink.loss(loss))
+    }
+
+    fn packet(&mut self, _: &Step, _: &Journey) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn journey(&mut self, _: &Journey, _: usize, _: &[Arc<Finding>]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drops(&mut self, _: &DropTable, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flows(&mut self, _: &FlowTable, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn translation(&mut self, _: &Translation) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn nat(&mut self, _: &NatTable, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn exchange(&mut self, _: &Exchange) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn dns(&mut self, _: &DnsTable, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn verdict(&mut self, _: &Verdict) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn summary(&mut self, _: &Summary) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `/metrics`.
+struct Counters(Arc<Shared>);
+
+impl Sink for Counters {
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        self.0.found(finding);
+        Ok(())
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        self.0.lost(loss);
+        Ok(())
+    }
+}
+
+/// `/v1/findings`: as `-o json` writes them.
+struct Lines {
+    json: Box<dyn Render>,
+    buffer: Buffer,
+    shared: Arc<Shared>,
+}
+
+impl Lines {
+    fn new(shared: Arc<Shared>, setup: &Setup) -> Self {
+        let buffer = Buffer::default();
+        Self { json: Format::Json.renderer(Box::new(buffer.clone()), setup.clone()), buffer, shared }
+    }
+}
+
+impl Sink for Lines {
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        self.json.finding(finding)?;
+        let number = finding.id.get(1..).and_then(|number| number.parse().ok());
+        self.shared.publish(number, self.buffer.take());
+        Ok(())
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        self.json.loss(loss)?;
+        self.shared.publish(None, self.buffer.take());
+        Ok(())
+    }
+}
+
+/// What a renderer wrote.
+#[derive(Clone, Default)]
+pub(super) struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Buffer {
+    /// Takes it, once the renderer has flushed.
+    pub(super) fn take(&self) -> Bytes {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,389 @@
+//! An agent counts, answers, and goes on, whatever its readers do.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netprobe_tests::{DemoPod, LATE_POD, Lab, SERVER, WEB_0, binary, wait};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use super::flows::{SINK, is_exact, send};
+
+/// Where it answers unless told otherwise.
+const AT: &str = "127.0.0.1:9799";
+/// How long a reading of the counts may take to be seen.
+const READ: Duration = Duration::from_secs(5);
+
+/// A running agent; killed when dropped.
+struct Agent<'a> {
+    lab: &'a Lab,
+    child: Child,
+    socket: PathBuf,
+}
+
+impl<'a> Agent<'a> {
+    fn command(lab: &Lab, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(["agent", "--no-kube", "--inventory"]).arg(lab.inventory());
+        command.arg("--socket").arg(lab.directory().join("run/agent.sock")).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn start(lab: &'a Lab, args: &[&str]) -> Self {
+        let child = lab.on("node").enter(|| Self::command(lab, args).spawn()).expect("start netprobe");
+        let mut agent = Self { lab, child, socket: lab.directory().join("run/agent.sock") };
+        let ready = wait(Duration::from_secs(15), || agent.get("/readyz").is_some_and(|answer| answer.0 == 200));
+        if !ready {
+            let _ = agent.child.kill();
+            let mut said = String::new();
+            let _ = agent.child.stderr.take().expect("stderr is a pipe").read_to_string(&mut said);
+            panic!("the agent was not ready: {said}");
+        }
+        agent
+    }
+
+    /// Status and body; none where nobody answers.
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.ask(format!("GET {path} HTTP/1.1\r\nHost: agent\r\n\r\n").as_bytes())
+    }
+
+    fn connect(&self) -> Option<TcpStream> {
+        let at: SocketAddr = AT.parse().expect("an address");
+        let stream = self.lab.on("node").enter(|| TcpStream::connect(at)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        Some(stream)
+    }
+
+    fn ask(&self, request: &[u8]) -> Option<(u16, String)> {
+        let mut stream = self.connect()?;
+        stream.write_all(request).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+    }
+
+    /// The sum of the samples whose line begins with `name` and has all these labels.
+    fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let (_, text) = self.get("/metrics").expect("it answers");
+        let fits = |line: &&str| {
+            line.starts_with(name) && labels.iter().all(|(key, value)| line.contains(&format!("{key}=\"{value}\"")))
+        };
+        text.lines()
+            .filter(fits)
+            .map(|line| line.rsplit_once(' ').expect("a value").1.parse::<u64>().expect("whole"))
+            .sum()
+    }
+
+    /// Packets and bytes that a pod sent by a device.
+    fn sent(&self, pod: &str, device: &str) -> (u64, u64) {
+        let labels = [("pod", pod), ("device", device), ("direction", "out")];
+        (self.metric("netprobe_device_packets_total", &labels), self.metric("netprobe_device_bytes_total", &labels))
+    }
+
+    /// Asks the socket, and gives what comes, behind its head.
+    fn stream(&self, path: &str) -> BufReader<UnixStream> {
+        let mut stream = UnixStream::connect(&self.socket).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("it takes a request");
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).expect("a head");
+        }
+        stream
+    }
+
+    /// The lines of a stream that ends.
+    fn lines(&self, path: &str) -> Vec<Value> {
+        self.stream(path).lines().map(|line| object(&line.expect("a line"))).collect()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().expect("a pid"))
+    }
+
+    /// Ends it as `kill` does, and gives how long that took.
+    fn stop(mut self) -> Duration {
+        kill(self.pid(), Signal::SIGTERM).expect("it runs");
+        #[allow(clippy::disallowed_methods, reason = "a test waits for a process, in real time")]
+        let start = Instant::now();
+        assert!(wait(Duration::from_secs(5), || self.child.try_wait().is_ok_and(|status| status.is_some())));
+        assert_eq!(self.child.wait().expect("it has ended").code(), Some(0));
+        assert!(!self.socket.exists(), "the socket is left");
+        start.elapsed()
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn object(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"))
+}
+
+/// What a netprobe that did not start said: one line, and perhaps one that says what to do.
+fn refused(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.starts_with("netprobe: ") && said.lines().count() <= 2, "{said}");
+    said
+}
+
+#[test]
+fn what_is_sent_is_counted_by_pod_and_device() {
+    let Some(lab) = Lab::start("what_is_sent_is_counted_by_pod_and_device") else { return };
+    let to = SocketAddr::new(SERVER.ip(), SINK);
+    for (flows, own) in [("uplinks", false), ("all", true)] {
+        let agent = Agent::start(&lab, &["--flows", flows]);
+        assert_eq!(agent.sent("web-0", "eth1"), (0, 0));
+        send(&lab, to, ("server", to));
+        assert!(wait(READ, || agent.sent("web-0", "eth1").0 >= 4_000), "{:?}", agent.sent("web-0", "eth1"));
+        is_exact(agent.sent("web-0", "eth1"), false);
+        assert_eq!(agent.sent("web-0", WEB_0.device).0 >= 4_000, own, "{flows}");
+        let lines = agent.lines("/v1/flows");
+        assert_eq!((lines.len(), &lines[0]["kind"]), (1, &"flows".into()));
+        let line = lines[0]["flows"].as_array().expect("a list").iter().find(|line| line["port"] == SINK);
+        let line = line.unwrap_or_else(|| panic!("{:#}", lines[0]));
+        assert_eq!((&line["out"]["packets"], &line["devices"][0]), (&4_000.into(), &"eth1".into()), "{line:#}");
+        assert!(agent.stop() < Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn counters_of_a_pod_and_its_heir_never_go_down_and_a_dead_pods_series_go() {
+    let name = "counters_of_a_pod_and_its_heir_never_go_down_and_a_dead_pods_series_go";
+    let Some(mut lab) = Lab::start(name) else { return };
+    lab.add_pod(LATE_POD);
+    let to = SocketAddr::new(SERVER.ip(), SINK);
+    let datagrams = |lab: &Lab, n: usize| {
+        let _sink = lab.on("server").enter(|| UdpSocket::bind(to)).expect("receive in the network");
+        lab.on(LATE_POD.name).enter(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket in the pod");
+            (0..n).for_each(|_| {
+                socket.send_to(b"x", to).expect("send");
+            });
+        });
+    };
+    // It outlives changes of the lab, so it is not borrowed.
+    let socket = lab.directory().join("run/agent.sock");
+    let mut child = lab.on("node").enter(|| Agent::command(&lab, &["--keep", "5s"]).spawn()).expect("start netprobe");
+    let count = |lab: &Lab, child: &mut Child| {
+        let agent = std::mem::ManuallyDrop::new(Agent {
+            lab,
+            // Only its questions are used.
+            child: Command::new("true").spawn().expect("a process"),
+            socket: socket.clone(),
+        });
+        assert!(child.try_wait().expect("ask").is_none(), "the agent has ended");
+        agent.get("/metrics").is_some().then(|| agent.sent(LATE_POD.name, "eth1").0)
+    };
+    assert!(wait(Duration::from_secs(15), || count(&lab, &mut child).is_some()));
+    thread::sleep(Duration::from_secs(1));
+    datagrams(&lab, 100);
+    assert!(wait(READ, || count(&lab, &mut child).is_some_and(|n| n >= 100)));
+    lab.remove_pod(LATE_POD.name);
+    thread::sleep(Duration::from_millis(1_500));
+    let kept = count(&lab, &mut child).expect("it answers");
+    assert!((100..110).contains(&kept), "{kept}");
+    // Its heir, of the same name.
+    lab.add_pod(DemoPod { device: "vlate1", ..LATE_POD });
+    thread::sleep(Duration::from_secs(2));
+    datagrams(&lab, 50);
+    let mut before = kept;
+    let grown = wait(Duration::from_secs(15), || {
+        let now = count(&lab, &mut child).expect("it answers");
+        assert!(now >= before, "{before} and then {now}");
+        before = now;
+        thread::sleep(Duration::from_millis(500));
+        // Until the first pod is forgotten.
+        false
+    });
+    assert!(!grown && (150..170).contains(&before), "{before}");
+    lab.remove_pod(LATE_POD.name);
+    assert!(wait(Duration::from_secs(25), || {
+        thread::sleep(Duration::from_secs(1));
+        count(&lab, &mut child) == Some(0)
+    }));
+    kill(Pid::from_raw(child.id().try_into().expect("a pid")), Signal::SIGTERM).expect("it runs");
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn drops_and_their_finding_are_counted_and_streamed() {
+    let Some(lab) = Lab::start("drops_and_their_finding_are_counted_and_streamed") else { return };
+    lab.on("node").nft("table ip t { chain c { type filter hook forward priority 0; tcp dport 3306 drop; }\n}");
+    let agent = Agent::start(&lab, &[]);
+    let mut findings = agent.stream("/v1/findings?watch=1");
+    lab.on("web-0").cannot_connect(SERVER);
+    let mut line = String::new();
+    findings.read_line(&mut line).expect("a finding");
+    let finding = object(&line);
+    assert_eq!((&finding["kind"], &finding["rule"]), (&"finding".into(), &"netfilter-drop".into()), "{finding:#}");
+    let who = [("namespace", "shop"), ("pod", "web-0")];
+    let rule = [("rule", "netfilter-drop"), ("namespace", "shop"), ("pod", "web-0")];
+    assert!(wait(READ, || agent.metric("netprobe_findings_total", &rule) == 1));
+    // The SYN, and the one sent again after a second.
+    let dropped = [&who[..], &[("reason", "NETFILTER_DROP"), ("at", "node")]].concat();
+    assert!(wait(READ, || agent.metric("netprobe_dropped_packets_total", &dropped) == 2));
+    // They are told again to who comes later, and nobody else has any.
+    let told = agent.lines("/v1/findings");
+    assert!(told.iter().all(|told| told["id"] == finding["id"]) && told.len() == 1, "{told:#?}");
+    assert_eq!(agent.metric("netprobe_findings_total", &[]), 1);
+    let drops = agent.lines("/v1/drops");
+    assert_eq!((drops.len(), &drops[0]["kind"]), (1, &"drops".into()), "{drops:#?}");
+    assert_eq!(agent.metric("netprobe_lost_total", &[]), 0);
+    assert_eq!(agent.metric("netprobe_hook_attached", &[("hook", "kfree_skb")]), 1);
+    // Of the node's three ways out.
+    assert!(agent.metric("netprobe_classifier_devices", &[("state", "attached")]) >= 2);
+    agent.stop();
+}
+
+#[test]
+fn the_metrics_are_what_prometheus_reads() {
+    let Some(lab) = Lab::start("the_metrics_are_what_prometheus_reads") else { return };
+    let agent = Agent::start(&lab, &[]);
+    lab.on("web-0").connects(SERVER);
+    thread::sleep(Duration::from_secs(2));
+    let (status, text) = agent.get("/metrics").expect("it answers");
+    assert_eq!(status, 200);
+    let open = "GET /metrics HTTP/1.1\r\nHost: agent\r\nAccept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+    let (_, open) = agent.ask(open.as_bytes()).expect("it answers");
+    assert!(open.ends_with("# EOF\n") && !text.contains("# EOF"), "{open}");
+    // Debian's package `prometheus` has it; the package starts a server, so that setup does not install it.
+    let promtool = std::env::var_os("PROMTOOL").unwrap_or_else(|| "promtool".into());
+    let child = Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        println!("not held against promtool: there is none");
+        return;
+    };
+    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
+    let said = child.wait_with_output().expect("it ends");
+    let words = String::from_utf8_lossy(&said.stderr).into_owned() + &String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success() && words.is_empty(), "{words}\n{text}");
+}
+
+#[test]
+fn health_and_wrong_requests_are_answered() {
+    let Some(lab) = Lab::start("health_and_wrong_requests_are_answered") else { return };
+    let agent = Agent::start(&lab, &["--flows", "off"]);
+    assert_eq!(agent.get("/healthz"), Some((200, "ok\n".to_owned())));
+    assert_eq!(agent.get("/readyz"), Some((200, "ok\n".to_owned())));
+    for (path, status) in [("/", 404), ("/v1/findings", 404), ("/v1/status", 404), ("/metrics/../..", 404)] {
+        assert_eq!(agent.get(path).map(|answer| answer.0), Some(status), "{path}");
+    }
+    assert_eq!(agent.ask(b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").map(|a| a.0), Some(405));
+    assert_eq!(agent.ask(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc garbage \r\n\r\n").map(|a| a.0), Some(400));
+    let long = [&b"GET /metrics HTTP/1.1\r\nX: "[..], &vec![b'x'; 1 << 20]].concat();
+    let status = agent.ask(&long).map(|answer| answer.0);
+    // It may close before it has read what it refuses.
+    assert!(status.is_none_or(|status| status == 431 || status == 400), "{status:?}");
+    // Connections that say nothing: those that find no room are closed, the others after five seconds.
+    let silent: Vec<_> = (0..40).map(|_| agent.connect().expect("it listens")).collect();
+    assert!(wait(Duration::from_secs(9), || agent.get("/healthz").is_some_and(|answer| answer.0 == 200)));
+    drop(silent);
+    assert!(agent.metric("netprobe_connections_refused_total", &[("listener", "http")]) >= 24);
+    let status = agent.lines("/v1/status");
+    assert_eq!((&status[0]["kind"], &status[0]["ready"]), (&"status".into(), &true.into()), "{status:#?}");
+    assert!(agent.stop() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_second_agent_is_refused_and_one_after_kill_nine_is_not() {
+    let Some(lab) = Lab::start("a_second_agent_is_refused_and_one_after_kill_nine_is_not") else { return };
+    let agent = Agent::start(&lab, &[]);
+    let mode = |path: &str| fs::metadata(lab.directory().join(path)).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((mode("run"), mode("run/agent.sock")), (0o700, 0o600));
+    let second = |args: &[&str]| {
+        let output = lab.on("node").enter(|| Agent::command(&lab, args).output()).expect("run netprobe");
+        refused(&output)
+    };
+    let said = second(&["--listen", "127.0.0.1:9798"]);
+    assert!(said.contains("another agent serves"), "{said}");
+    let said = second(&[]);
+    assert!(said.contains("listen at 127.0.0.1:9799") && said.contains("in use"), "{said}");
+    assert_eq!(agent.get("/healthz").map(|answer| answer.0), Some(200));
+    kill(agent.pid(), Signal::SIGKILL).expect("it runs");
+    drop(agent);
+    assert!(lab.directory().join("run/agent.sock").exists(), "a test that sees no stale socket proves nothing");
+    let again = Agent::start(&lab, &[]);
+    assert_eq!(again.lines("/v1/status")[0]["kind"], "status");
+    again.stop();
+}
+
+#[test]
+fn a_reader_that_does_not_read_is_cut_off() {
+    let Some(lab) = Lab::start("a_reader_that_does_not_read_is_cut_off") else { return };
+    let agent = Agent::start(&lab, &[]);
+    // Many peers make a large table.
+    lab.on("web-0").enter(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket in the pod");
+        for port in 10_000..12_000 {
+            drop(socket.send_to(b"x", SocketAddr::new(SERVER.ip(), port)));
+        }
+    });
+    let slow = UnixStream::connect(&agent.socket).expect("it listens");
+    (&slow).write_all(b"GET /v1/flows?watch=1 HTTP/1.1\r\nHost: a\r\n\r\n").expect("it takes a request");
+    assert!(wait(Duration::from_secs(60), || {
+        assert_eq!(agent.get("/healthz").map(|answer| answer.0), Some(200));
+        thread::sleep(Duration::from_millis(500));
+        agent.metric("netprobe_streams_cut_total", &[]) == 1
+    }));
+    // Another is served meanwhile, and the run goes on.
+    let mut fast = agent.stream("/v1/drops?watch=1");
+    for _ in 0..2 {
+        let mut line = String::new();
+        fast.read_line(&mut line).expect("a table");
+        assert_eq!(object(&line)["kind"], "drops");
+    }
+    agent.stop();
+}
+
+#[test]
+fn what_cannot_be_had_is_one_line() {
+    let Some(lab) = Lab::start("what_cannot_be_had_is_one_line") else { return };
+    let file = lab.directory().join("file");
+    fs::write(&file, "mine").expect("a file");
+    let (file, below) = (file.display().to_string(), format!("{}/agent.sock", file.display()));
+    for (args, words) in [
+        (&["--socket", &file][..], "is no socket"),
+        (&["--socket", &below], "make the folder"),
+        (&["--listen", "192.0.2.1:9799"], "listen at 192.0.2.1:9799"),
+        (&["--listen", "nowhere"], "invalid"),
+        (&["--flows", "some"], "uplinks"),
+        (&["--pod", "web-0"], "agent watches every pod"),
+        (&["--btf", "/nowhere"], "/nowhere"),
+    ] {
+        let mut command = Command::new(binary());
+        command.args(["agent", "--no-kube"]).stdin(Stdio::null());
+        if !args.contains(&"--socket") {
+            command.arg("--socket").arg(lab.directory().join("agent.sock"));
+        }
+        let output = lab.on("node").enter(|| command.args(args).output()).expect("run netprobe");
+        let said = refused(&output);
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), "mine");
+}
