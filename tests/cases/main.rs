@@ -11,6 +11,7 @@ mod flows;
 mod forwarding_off;
 mod healthy;
 mod kill_nine;
+mod kube;
 mod lost_here;
 mod neighbour;
 mod netfilter;

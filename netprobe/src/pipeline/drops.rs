@@ -66,6 +66,8 @@ pub(super) struct Drops {
     before: HashMap<Key, u64>,
     table_ns: u64,
     owners: Vec<Arc<Pod>>,
+    /// Their numbers, by namespace and name: one pod may be known in two ways (by its namespace, by its address).
+    numbers: HashMap<(String, String), u32>,
 }
 
 /// What names a row needs.
@@ -96,7 +98,9 @@ impl Drops {
         pods.extend(names.pods().map(|(_, pod)| Arc::clone(pod)));
         pods.sort();
         for pod in pods {
-            if !self.owners.iter().any(|known| same_pod(known, &pod)) {
+            let next = self.owners.len() as u32 + 1;
+            let number = *self.numbers.entry((pod.namespace.clone(), pod.name.clone())).or_insert(next);
+            if number == next {
                 self.owners.push(pod);
             }
         }
@@ -104,7 +108,10 @@ impl Drops {
 
     /// Addresses with the number of their pod.
     pub(super) fn owners(&self, names: &Names) -> Vec<(IpAddr, u32)> {
-        let number = |pod: &Arc<Pod>| self.owners.iter().position(|p| same_pod(p, pod)).map_or(0, |at| at as u32 + 1);
+        let number = |pod: &Arc<Pod>| {
+            let key = (pod.namespace.clone(), pod.name.clone());
+            self.numbers.get(&key).copied().unwrap_or(0)
+        };
         names.addresses().map(|(ip, pod)| (ip, number(pod))).collect()
     }
 
@@ -157,9 +164,4 @@ fn example(count: &DropCount, journeys: &Journeys) -> Option<Flow> {
         What::Dropped { head, .. } if fits(&step.sighting.packet) => head.flow,
         _ => None,
     })
-}
-
-/// One pod may be known in two ways (by its namespace, by its address): it is one pod.
-fn same_pod(a: &Pod, b: &Pod) -> bool {
-    (&a.namespace, &a.name) == (&b.namespace, &b.name)
 }

@@ -39,7 +39,7 @@ use crate::{
         facts::NodeFacts,
         finding::Finding,
         flows::{FlowTable, NatTable, Translation},
-        inventory::Inventory,
+        inventory::{Change, Inventory, News},
         packet::Packet,
     },
     render::Render,
@@ -66,6 +66,8 @@ pub enum Input {
     Facts(Box<FactsEvent>),
     /// The cluster, anew.
     Inventory(Inventory),
+    /// Changes of the cluster.
+    News(News),
     /// The kernel's drop table.
     Drops(Vec<DropCount>),
     /// The kernel's table of counted flows.
@@ -103,6 +105,8 @@ pub struct Pipeline {
     names: Names,
     facts: NodeFacts,
     inventory: Inventory,
+    /// When names of ended pods are to be forgotten, `CLOCK_MONOTONIC` nanoseconds.
+    forgets_at: Option<u64>,
     journeys: Journeys,
     findings: Findings,
     expect: Expectations,
@@ -137,6 +141,7 @@ impl Pipeline {
             names: Names::build(&inventory, &facts),
             decoder,
             facts,
+            forgets_at: inventory.forgets_at(),
             inventory,
             journeys: Journeys::default(),
             findings: Findings::default(),
@@ -230,6 +235,14 @@ impl Pipeline {
                 self.inventory = inventory;
                 self.rename();
             }
+            Input::News(news) => {
+                let is_naming = news.changes.iter().any(|change| !matches!(change, Change::Stale(_)));
+                self.inventory.take(news);
+                self.forgets_at = self.inventory.forgets_at();
+                if is_naming {
+                    self.rename();
+                }
+            }
             Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
             Input::Counted(rows) => {
                 // Answers first: they came before the connections that are counted.
@@ -256,6 +269,11 @@ impl Pipeline {
     /// Whatever the renderer returns.
     pub fn tick(&mut self, now_ns: u64, out: &mut dyn Render) -> io::Result<Progress> {
         self.correlate(now_ns);
+        if self.forgets_at.is_some_and(|at| at <= now_ns) {
+            self.inventory.forget(now_ns);
+            self.forgets_at = self.inventory.forgets_at();
+            self.rename();
+        }
         let (ended, opened) = self.journeys.expire(now_ns);
         self.unsettled.extend(opened.into_iter().map(|id| (id, now_ns)));
         let mut progress = Progress::default();
@@ -297,6 +315,7 @@ impl Pipeline {
         self.summary.to_ns = now_ns;
         self.summary.journeys = self.journeys.count();
         self.summary.dropped = self.dropped();
+        self.summary.stale_since_ns = self.inventory.stale_since_ns;
         let mut by_rule: BTreeMap<&'static str, u64> = BTreeMap::new();
         for finding in self.findings.all() {
             *by_rule.entry(finding.rule).or_default() += 1;

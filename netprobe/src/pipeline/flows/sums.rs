@@ -254,7 +254,9 @@ impl Line {
         let LineKey { party, proto, peer, port, initiated, ended_peer } = *key;
         let mut handshakes = self.handshakes.clone();
         handshakes.sort_unstable();
-        let ended = if ended_peer.is_some() { " (ended)" } else { "" };
+        // A pod of which Kubernetes says so has the word already.
+        let is_told = self.name.as_ref().is_some_and(|name| name.text.ends_with(" (ended)"));
+        let ended = if ended_peer.is_some() && !is_told { " (ended)" } else { "" };
         FlowLine {
             pod,
             is_ended: matches!(party, Party::Ended(_)),
