@@ -60,7 +60,12 @@ impl Probe {
     /// Starts netprobe with names from the inventory file of the network.
     pub(crate) fn start(lab: &Lab, environment: &[(&str, &str)], args: &[&str]) -> Self {
         let inventory = lab.inventory();
-        Self::start_named(lab, environment, &["--no-kube".as_ref(), "--inventory".as_ref(), inventory.as_os_str()], args)
+        Self::start_named(
+            lab,
+            environment,
+            &["--no-kube".as_ref(), "--inventory".as_ref(), inventory.as_os_str()],
+            args,
+        )
     }
 
     /// Starts netprobe with names from where the words `names` say.

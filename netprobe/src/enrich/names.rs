@@ -94,6 +94,15 @@ impl Names {
         }
     }
 
+    /// Addresses whose pod is no more the same in `later`, with the pod as it was here. Who had no UID may have got it only
+    /// now.
+    #[must_use]
+    pub fn moved(&self, later: &Self) -> BTreeMap<IpAddr, Arc<Pod>> {
+        let is_same = |ip, pod: &Pod| later.addresses.get(ip).is_some_and(|other| other.uid == pod.uid);
+        let moved = self.addresses.iter().filter(|(ip, pod)| pod.uid.is_some() && !is_same(ip, pod));
+        moved.map(|(ip, pod)| (*ip, Arc::clone(pod))).collect()
+    }
+
     /// Every address whose pod is known, in order.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
         self.addresses.iter().map(|(ip, pod)| (*ip, pod))

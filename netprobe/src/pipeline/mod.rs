@@ -240,7 +240,7 @@ impl Pipeline {
                 self.inventory.take(news);
                 self.forgets_at = self.inventory.forgets_at();
                 if is_naming {
-                    self.rename();
+                    self.rename_anew();
                 }
             }
             Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
@@ -272,7 +272,7 @@ impl Pipeline {
         if self.forgets_at.is_some_and(|at| at <= now_ns) {
             self.inventory.forget(now_ns);
             self.forgets_at = self.inventory.forgets_at();
-            self.rename();
+            self.rename_anew();
         }
         let (ended, opened) = self.journeys.expire(now_ns);
         self.unsettled.extend(opened.into_iter().map(|id| (id, now_ns)));
@@ -359,6 +359,21 @@ impl Pipeline {
         self.flows.leaving(event, &self.facts)
     }
 
+    /// The same of changes of the cluster: addresses that may be another pod's after them.
+    #[must_use]
+    pub fn moving(&self, news: &News) -> Option<Leaving> {
+        let pods = news.changes.iter().filter_map(|change| match change {
+            Change::Pod(pod) => Some(pod),
+            _ => None,
+        });
+        let is_anothers = |ip: &IpAddr, uid: &str| {
+            self.names.address(*ip).yes().is_some_and(|known| known.uid.as_deref().is_some_and(|known| known != uid))
+        };
+        let moving = pods.flat_map(|pod| pod.ips.iter().filter(|ip| is_anothers(ip, &pod.uid)).copied());
+        let moving: BTreeSet<IpAddr> = moving.collect();
+        (!moving.is_empty()).then_some(Leaving::Addresses(moving))
+    }
+
     /// Positions of the rows that are told by what leaves.
     #[must_use]
     pub fn rows_leaving(&self, rows: &[Counted], leaving: &Leaving) -> BTreeSet<usize> {
@@ -380,6 +395,13 @@ impl Pipeline {
     #[must_use]
     pub fn owners(&self) -> Vec<(IpAddr, u32)> {
         self.drops.owners(&self.names)
+    }
+
+    /// The cluster has changed: an address may have gone from one pod to another.
+    fn rename_anew(&mut self) {
+        let before = std::mem::take(&mut self.names);
+        self.rename();
+        self.flows.moved(&before.moved(&self.names));
     }
 
     fn rename(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufReader},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     thread,
     time::Duration,
 };
@@ -31,9 +31,11 @@ pub(super) fn converse(shared: &Shared, stream: TcpStream) {
     let mut stream = BufReader::new(stream);
     while let Ok(Some(request)) = Request::read(&mut stream) {
         if answer(shared, &request, &mut out).is_err() {
-            return;
+            break;
         }
     }
+    // The list of open connections has a copy, which would keep it open.
+    let _ = out.shutdown(Shutdown::Both);
 }
 
 fn answer(shared: &Shared, request: &Request, out: &mut TcpStream) -> io::Result<()> {
@@ -51,14 +53,20 @@ fn answer(shared: &Shared, request: &Request, out: &mut TcpStream) -> io::Result
         }
         None => {}
     }
-    if request.token != TOKEN {
+    // kubectl sends no token where there is no TLS.
+    if !request.token.is_empty() && request.token != TOKEN {
         return reply(out, 401, "", status(401, "Unauthorized").to_string().as_bytes());
     }
     if let Some(body) = fixed(request, &shared.state()) {
         return reply(out, 200, "", body.to_string().as_bytes());
     }
     let Some((resource, rest)) = resource(&request.path) else {
-        return reply(out, 404, "", status(404, "the server could not find the requested resource").to_string().as_bytes());
+        return reply(
+            out,
+            404,
+            "",
+            status(404, "the server could not find the requested resource").to_string().as_bytes(),
+        );
     };
     if shared.state().forbidden.iter().any(|forbidden| forbidden == resource) {
         let words = format!(
@@ -76,7 +84,8 @@ fn answer(shared: &Shared, request: &Request, out: &mut TcpStream) -> io::Result
 /// Takes the next fault that is meant for this request.
 fn fault(state: &mut State, line: &str) -> Option<Fault> {
     state.requests.push(line.to_owned());
-    let (_, fault, times) = state.faults.iter_mut().find(|(words, _, times)| *times > 0 && line.contains(words.as_str()))?;
+    let (_, fault, times) =
+        state.faults.iter_mut().find(|(words, _, times)| *times > 0 && line.contains(words.as_str()))?;
     *times -= 1;
     Some(fault.clone())
 }
@@ -87,7 +96,9 @@ fn status(code: u16, message: &str) -> Value {
 
 /// The resource, and what follows it.
 fn resource(path: &str) -> Option<(&'static str, &str)> {
-    let of = |(name, _, at): &(&'static str, _, &str)| Some((*name, path.strip_prefix(*at)?.strip_prefix('/')?.strip_prefix(name)?));
+    let of = |(name, _, at): &(&'static str, _, &str)| {
+        Some((*name, path.strip_prefix(*at)?.strip_prefix('/')?.strip_prefix(name)?))
+    };
     RESOURCES.iter().find_map(of)
 }
 

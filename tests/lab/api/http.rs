@@ -76,7 +76,8 @@ fn decoded(text: &str) -> String {
 /// Answers with a body of known length.
 pub(super) fn reply(out: &mut TcpStream, code: u16, headers: &str, body: &[u8]) -> io::Result<()> {
     let length = body.len();
-    let head = format!("HTTP/1.1 {code} -\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let head =
+        format!("HTTP/1.1 {code} -\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{headers}\r\n");
     out.write_all(&[head.as_bytes(), body].concat())
 }
 

@@ -154,7 +154,13 @@ mod tests {
     }
 
     fn pod() -> Arc<Pod> {
-        Arc::new(Pod { namespace: "shop".into(), name: "web-0".into(), uid: None, identity: Source::Netns, is_ended: false })
+        Arc::new(Pod {
+            namespace: "shop".into(),
+            name: "web-0".into(),
+            uid: None,
+            identity: Source::Netns,
+            is_ended: false,
+        })
     }
 
     fn text(place: &Where, said: Said<'_>) -> String {

@@ -1,11 +1,6 @@
 //! The cluster: where its names come from, and its news while the run goes on.
 
-use std::{
-    collections::BTreeSet,
-    io::Write,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io::Write, net::IpAddr, time::Duration};
 
 use anyhow::{Result, anyhow};
 

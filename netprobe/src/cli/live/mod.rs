@@ -183,11 +183,7 @@ impl Live {
         let node = parts.host.node.clone();
         let now_ns = host::mono_ns();
         let dns = request.dns.map(|view| DnsOptions { view, outside: !followed.all });
-        let begun = request
-            .record
-            .file
-            .as_deref()
-            .map(|path| begin(path, &parts, (request, &followed, dns), now_ns));
+        let begun = request.record.file.as_deref().map(|path| begin(path, &parts, (request, &followed, dns), now_ns));
         let recorder = begun.transpose()?;
         let mut renderer = request.output.renderer(&parts.host);
         if request.watch != Watch::Packets {
@@ -408,6 +404,7 @@ impl Live {
             return Ok(());
         }
         for news in all {
+            self.take_moving(&news)?;
             self.keep(&Frame::News(Box::new(news.clone())));
             self.pipeline.take(Input::News(news));
         }
@@ -462,7 +459,7 @@ impl Live {
             .collect();
         let pods = facts.namespaces.values().filter(|namespace| namespace.inum != facts.node);
         let near = pods.flat_map(|pod| pod.addresses.iter().map(|address| address.net.addr())).collect();
-        let addresses = wanted(self.pipeline.owners(), &near, followed);
+        let addresses = addresses_to_tell(self.pipeline.owners(), &near, followed);
         let ports: Vec<(u32, u32)> = facts
             .node()
             .into_iter()
@@ -485,7 +482,11 @@ impl Live {
 
 /// Addresses that the programs are told, each with the number of its pod and whether it is followed: as many as they have
 /// room for, those that are followed first, then those of this node. Of the others they count drops by pod.
-fn wanted(owners: Vec<(IpAddr, u32)>, near: &BTreeSet<IpAddr>, followed: &Followed) -> Vec<(IpAddr, u32, bool)> {
+fn addresses_to_tell(
+    owners: Vec<(IpAddr, u32)>,
+    near: &BTreeSet<IpAddr>,
+    followed: &Followed,
+) -> Vec<(IpAddr, u32, bool)> {
     let known: BTreeSet<IpAddr> = owners.iter().map(|(ip, _)| *ip).collect();
     let unknown = followed.addresses.iter().filter(|ip| !known.contains(*ip)).map(|ip| (*ip, 0));
     let all = owners.iter().copied().chain(unknown);

@@ -47,7 +47,8 @@ impl Parts {
             let facts = scope.spawn(|| facts(cluster, target));
             let btf = KernelBtf::load(request.ready.btf.as_deref())?;
             let mut host = host::read(&btf, here)?;
-            let Facts { reader: facts, node, inventory, name } = facts.join().map_err(|_| anyhow!("reading the node's network failed"))??;
+            let Facts { reader: facts, node, inventory, name } =
+                facts.join().map_err(|_| anyhow!("reading the node's network failed"))??;
             host.node = name.unwrap_or(host.node);
             let followed = whom(target, &inventory, &node, &host.node)?;
             let mut config = Config { ..offsets::config(&btf)? };

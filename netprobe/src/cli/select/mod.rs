@@ -74,11 +74,7 @@ impl Kube {
     #[must_use]
     pub fn options(&self, node_name: Option<&str>) -> Options {
         let Self { no_kube: _, kubeconfig, context } = self;
-        Options {
-            kubeconfig: kubeconfig.clone(),
-            context: context.clone(),
-            node_name: node_name.map(str::to_owned),
-        }
+        Options { kubeconfig: kubeconfig.clone(), context: context.clone(), node_name: node_name.map(str::to_owned) }
     }
 }
 

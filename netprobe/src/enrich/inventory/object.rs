@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 /// Fields of an object that we may need.
-pub(in crate::enrich) const PARTS: [&str; 7] = ["metadata", "spec", "status", "addressType", "endpoints", "ports", "subsets"];
+pub(in crate::enrich) const PARTS: [&str; 7] =
+    ["metadata", "spec", "status", "addressType", "endpoints", "ports", "subsets"];
 
 /// What an object, or every object of a List, is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -189,6 +190,8 @@ pub(in crate::enrich) struct SubsetAddress {
 }
 
 /// `null` is what some writers put where others leave the field out.
-pub(in crate::enrich) fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub(in crate::enrich) fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }

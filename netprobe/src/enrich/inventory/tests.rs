@@ -86,7 +86,8 @@ fn the_addresses_of_further_networks_are_the_pods_too() {
         );
         parse(&text).pods.remove(0)
     };
-    let multus = r#"[{"name":"cbr0","ips":["10.0.0.1"],"default":true},{"name":"net1","ips":["192.168.9.7","x"]},{"name":"b"}]"#;
+    let multus =
+        r#"[{"name":"cbr0","ips":["10.0.0.1"],"default":true},{"name":"net1","ips":["192.168.9.7","x"]},{"name":"b"}]"#;
     assert_eq!(pod(multus).ips, [ip("10.0.0.1"), ip("192.168.9.7")]);
     assert!(pod(multus).is_leaving);
     assert_eq!(pod("no JSON").ips, [ip("10.0.0.1")]);

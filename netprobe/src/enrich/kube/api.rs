@@ -92,10 +92,10 @@ impl Api {
     /// Watches `part` from a version on.
     pub(super) async fn watch(&self, part: Part, node: &str, version: &str, seconds: u64) -> Result<Lines, Trouble> {
         let (start, version) = (path(part, node), escaped(version));
-        let path = format!(
-            "{start}watch=true&allowWatchBookmarks=true&resourceVersion={version}&timeoutSeconds={seconds}"
-        );
-        let response = timeout(ANSWER, self.send(Request::get(path).body(Body::empty()))).await.map_err(|_| late())??;
+        let path =
+            format!("{start}watch=true&allowWatchBookmarks=true&resourceVersion={version}&timeoutSeconds={seconds}");
+        let response =
+            timeout(ANSWER, self.send(Request::get(path).body(Body::empty()))).await.map_err(|_| late())??;
         Ok(Lines { body: response.into_body(), read: BytesMut::new(), searched: 0 })
     }
 

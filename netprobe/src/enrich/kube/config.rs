@@ -46,7 +46,8 @@ pub(super) fn find(options: &Options) -> Result<Option<Found>, KubeError> {
         Some(file) => vec![file.clone()],
         None => files(),
     };
-    let Some(all) = files.iter().map(|file| file.display().to_string()).reduce(|all, file| format!("{all}:{file}")) else {
+    let Some(all) = files.iter().map(|file| file.display().to_string()).reduce(|all, file| format!("{all}:{file}"))
+    else {
         return match &options.context {
             Some(context) => Err(KubeError::Config {
                 place: format!("context {context}"),
@@ -61,7 +62,11 @@ pub(super) fn find(options: &Options) -> Result<Option<Found>, KubeError> {
     let context = options.context.clone().or_else(|| read.current_context.clone()).filter(|name| !name.is_empty());
     // What `kubectl config unset current-context`, or a cluster that was deleted, leaves behind.
     let Some(context) = context else {
-        return if is_asked { Err(broken("it names no current context: add --context NAME".to_owned())) } else { Ok(None) };
+        return if is_asked {
+            Err(broken("it names no current context: add --context NAME".to_owned()))
+        } else {
+            Ok(None)
+        };
     };
     let names: Vec<&str> = read.contexts.iter().map(|context| context.name.as_str()).collect();
     if !names.contains(&context.as_str()) {
@@ -76,8 +81,8 @@ pub(super) fn find(options: &Options) -> Result<Option<Found>, KubeError> {
 
 fn in_cluster() -> Result<Found, KubeError> {
     let known_by = "this pod's service account".to_owned();
-    let config = Config::incluster()
-        .map_err(|error| KubeError::Config { place: known_by.clone(), reason: chain(&error) })?;
+    let config =
+        Config::incluster().map_err(|error| KubeError::Config { place: known_by.clone(), reason: chain(&error) })?;
     Ok(Found { place: Place { server: address(&config), known_by }, config: patient(config) })
 }
 

@@ -43,7 +43,15 @@ pub(super) async fn run(found: Found, asked: Option<String>, out: &Out) {
     let node = node::name(&api, asked).await;
     out.send(Message::Node(node.clone())).await;
     let (open, gate) = watch::channel(false);
-    let follow = Follow { api, node, out, open, table: RefCell::default(), contacts: RefCell::default(), stale: RefCell::default() };
+    let follow = Follow {
+        api,
+        node,
+        out,
+        open,
+        table: RefCell::default(),
+        contacts: RefCell::default(),
+        stale: RefCell::default(),
+    };
     let after = |part| {
         let (mut gate, follow) = (gate.clone(), &follow);
         async move {
@@ -185,7 +193,9 @@ impl Follow<'_> {
                 }
                 set(version, new);
             }
-            "BOOKMARK" => set(version, serde_json::from_slice::<Of<Marked>>(line).map_err(odd)?.object.metadata.resource_version),
+            "BOOKMARK" => {
+                set(version, serde_json::from_slice::<Of<Marked>>(line).map_err(odd)?.object.metadata.resource_version)
+            }
             "ERROR" => {
                 let Of { object: Status { code, message } } = serde_json::from_slice(line).map_err(odd)?;
                 return Err(Trouble::Status { code, message, retry_after: None });
@@ -222,8 +232,8 @@ impl Follow<'_> {
         let contact = self.contacts.borrow().get(&part).copied();
         match contact {
             None if failures == 0 => self.out.send(Message::Failed(part, error)).await,
-            // Once is nothing: watches are cut, and versions are forgotten.
-            Some(since_ns) if failures > 0 => {
+            // Once or twice is nothing: watches are cut, versions are forgotten, servers are restarted.
+            Some(since_ns) if failures > 1 => {
                 let is_news = {
                     let mut stale = self.stale.borrow_mut();
                     let was_well = stale.is_empty();

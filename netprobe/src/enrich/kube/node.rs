@@ -13,7 +13,11 @@ pub(super) async fn name(api: &Api, asked: Option<String>) -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     // The kubelet takes the host name in lower case.
     let host = host.to_lowercase();
-    if api.get::<Object>(&format!("/api/v1/nodes/{}", escaped(&host))).await.is_ok_and(|node| node.metadata.name == host) {
+    if api
+        .get::<Object>(&format!("/api/v1/nodes/{}", escaped(&host)))
+        .await
+        .is_ok_and(|node| node.metadata.name == host)
+    {
         return host;
     }
     match alike(api, &host).await {

@@ -113,7 +113,11 @@ async fn rights(api: &Api, part: Part) -> Line {
             Ok(review) if review.status.allowed => {}
             Ok(_) => missing.push(verb),
             Err(trouble) => {
-                return Line::new(part.resource(), false, trouble.explain(&api.place, "review", part.resource()).to_string());
+                return Line::new(
+                    part.resource(),
+                    false,
+                    trouble.explain(&api.place, "review", part.resource()).to_string(),
+                );
             }
         }
     }

@@ -260,7 +260,9 @@ mod tests {
     fn a_pod_that_has_run_to_its_end_is_no_more() {
         let mut table = Table::default();
         let done = |uid: &str| {
-            object(json!({"metadata": {"namespace": "shop", "name": "job", "uid": uid}, "status": {"phase": "Succeeded"}}))
+            object(
+                json!({"metadata": {"namespace": "shop", "name": "job", "uid": uid}, "status": {"phase": "Succeeded"}}),
+            )
         };
         table.put(Part::Near, pod("job", "a", "10.0.0.1")).expect("taken");
         table.put(Part::Near, done("a")).expect("taken");
@@ -276,7 +278,9 @@ mod tests {
                 "addressType": "IPv4", "endpoints": [{"addresses": [ip]}], "ports": [{"port": 80}]}))
         };
         let service = |uid: &str| {
-            object(json!({"metadata": {"namespace": "shop", "name": "web", "uid": uid}, "spec": {"clusterIP": "10.9.0.1"}}))
+            object(
+                json!({"metadata": {"namespace": "shop", "name": "web", "uid": uid}, "spec": {"clusterIP": "10.9.0.1"}}),
+            )
         };
         let mut table = Table::default();
         table.put(Part::Slices, slice("web-a", "10.0.0.1")).expect("taken");

@@ -117,6 +117,14 @@ impl Past {
         (Party::Ended(id), held)
     }
 
+    /// A pod of another node had an address that is no more its own: what its peers were told by that name stays its own.
+    pub(super) fn end_elsewhere(&mut self, pod: Arc<Pod>) -> Party {
+        let id = u32::try_from(self.ended.len()).unwrap_or(u32::MAX);
+        let (addresses, ends) = (BTreeSet::new(), BTreeSet::new());
+        self.ended.push(Ended { pod, is_wanted: false, inum: 0, addresses, ends });
+        Party::Ended(id)
+    }
+
     /// Notes a connection of which the rows are taken away though it may go on.
     pub(super) fn remember(&mut self, conversation: &Conversation<'_>, ends: Ends) {
         if self.forms.len() >= FORMS_MAX {
