@@ -42,6 +42,8 @@ pub(super) struct Cluster {
     taken_ns: u64,
     listed: BTreeSet<Part>,
     failed: BTreeSet<Part>,
+    /// A list was read: what it took can go.
+    has_read: bool,
     /// Addresses of this node's pods, as told last.
     near: Vec<IpAddr>,
 }
@@ -127,7 +129,7 @@ impl Cluster {
                 self.waiting.extend(changes);
             }
             Message::Listed(part) => {
-                self.listed.insert(part);
+                self.has_read |= self.listed.insert(part);
                 if self.failed.remove(&part) {
                     warn(&format!("Kubernetes tells of {} now", of(part)));
                 }
@@ -167,6 +169,11 @@ impl Cluster {
             all.push(News { mono_ns: now_ns, changes: left.by_ref().take(CHANGES).collect() });
         }
         all
+    }
+
+    /// Lists were read since the last call, which takes memory for a moment.
+    pub(super) fn take_read(&mut self) -> bool {
+        self.waiting.is_empty() && std::mem::take(&mut self.has_read)
     }
 
     /// Kubernetes' name of this node, where the API was asked.

@@ -411,6 +411,9 @@ impl Live {
         if let Some(addresses) = self.cluster.near(self.pipeline.inventory()) {
             self.facts.set_pod_addresses(addresses, now_ns);
         }
+        if self.cluster.take_read() {
+            give_memory_back();
+        }
         self.follow_again()
     }
 
