@@ -95,6 +95,24 @@ offsets! {
     fib6_result_type = "fib6_result.fib6_type",
     fib6_nh_common = "fib6_nh.nh_common",
     fib6_table_id = "fib6_table.tb6_id",
+    fib_rule_action = "fib_rule.action",
+    fib_rule_table = "fib_rule.table",
+    fib_rule_pref = "fib_rule.pref",
+    fib_rule_net = "fib_rule.fr_net",
+    skb_cb = "sk_buff.cb",
+    nlmsg_kind = "nlmsghdr.nlmsg_type",
+    netlink_port_id = "netlink_skb_parms.portid",
+    hook_number = "nf_hook_state.hook",
+    hook_family = "nf_hook_state.pf",
+    hook_in = "nf_hook_state.in",
+    hook_out = "nf_hook_state.out",
+    hook_net = "nf_hook_state.net",
+    nft_pkt_skb = "nft_pktinfo.skb",
+    nft_chain_name = "nft_chain.name",
+    nft_chain_table = "nft_chain.table",
+    nft_table_name = "nft_table.name",
+    nft_table_family = "nft_table.family",
+    xt_table_name = "xt_table.name",
     neigh_dev = "neighbour.dev",
     neigh_state = "neighbour.nud_state",
     neigh_lladdr = "neighbour.ha",
@@ -234,6 +252,34 @@ crate::wire! {
         pub followed: u32,
         /// Zero.
         pub _pad: u32,
+    }
+
+    /// The policy rule that this CPU is following.
+    pub struct Ruling {
+        /// Address of the `flowi` that was asked; 0 where there is none.
+        pub question: u64,
+        /// Address of the `struct fib_rule`.
+        pub rule: u64,
+    }
+
+    /// Who said last on this CPU that a packet is to be dropped.
+    pub struct Judged {
+        /// Address of the `sk_buff`, 0 where there is none.
+        pub skb: u64,
+        /// What `by` kept: the address of the `nft_chain` or `xt_table`, or 0.
+        pub object: u64,
+        /// `VERDICT_*`.
+        pub by: u32,
+        /// Zero.
+        pub _pad: u32,
+    }
+
+    /// The followed packet that this CPU dropped last, of which a record was sent.
+    pub struct Dropped {
+        /// Address of the `sk_buff`, 0 where there is none.
+        pub skb: u64,
+        /// Its flow then.
+        pub flow: crate::flow::FlowKey,
     }
 
     /// Key of the table "this flow at this place".

@@ -59,6 +59,8 @@ pub const DROP_BURST: u32 = 16;
 pub const DROP_REFILL_NS: u64 = 50_000_000;
 /// Bytes kept of a DNS message: what fits in one UDP answer of the original protocol (RFC 1035, 4.2.1).
 pub const DNS_HEAD: usize = 512;
+/// Bytes kept of the name of a netfilter table or chain. The kernel takes 255, people and their tools use some 30.
+pub const VERDICT_NAME_BYTES: usize = 64;
 /// Tests in one filter.
 pub const FILTER_TESTS: usize = 16;
 /// Clauses (alternatives) in one filter.

@@ -13,6 +13,7 @@ use crate::{
     emit::{count_drop, emit, now},
     follow,
     kernel::{config, device::Device, header::Slot, skb::Skb},
+    netfilter,
 };
 
 /// `skb:kfree_skb(skb, location, reason[, rx_sk])`, Linux >= 5.17.
@@ -48,6 +49,7 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
     if !wanted {
         return None;
     }
+    netfilter::dropped(skb.address(), &headers.flow);
     emit::<SkbDrop>(now(), |drop| {
         skb.store(headers, netns, &mut drop.head);
         skb.store_conntrack(&mut drop.ct);

@@ -14,8 +14,11 @@ mod flows;
 mod follow;
 mod kernel;
 mod neighbours;
+mod netfilter;
 mod path;
+mod requests;
 mod routes;
+mod rules;
 mod tc;
 mod tcp;
 

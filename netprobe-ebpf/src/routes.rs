@@ -15,10 +15,12 @@ use crate::{
         config,
         device::{inum, task_netns},
         route::{NextHop, Question, fib6_result, fib6_table_id},
+        rule::PolicyRule,
     },
+    rules,
 };
 
-/// `fib:fib_table_lookup(tb_id, flp, nhc, err)`. On a miss no argument tells the namespace.
+/// `fib:fib_table_lookup(tb_id, flp, nhc, err)`. On a miss no argument tells the namespace, but the policy rule does.
 #[btf_tracepoint(function = "fib_table_lookup")]
 pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let (flow, hop): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(2));
@@ -30,9 +32,11 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let mut asked = question.addresses();
-    let place = place(question, &asked, || NextHop::new(hop).netns())?;
+    let table = ctx.arg::<u64>(0) as u32;
+    let rule = rules::asking(flow as u64, table);
+    let place = place(question, &asked, || if rule.is_known() { rule.netns() } else { NextHop::new(hop).netns() })?;
     question.complete(&mut asked);
-    let answer = Answer { table: ctx.arg::<u64>(0) as u32, err: ctx.arg::<u64>(3) as i32, hop: NextHop::new(hop) };
+    let answer = Answer { table, err: ctx.arg::<u64>(3) as i32, hop: NextHop::new(hop), rule };
     send(&ctx, question, &asked, &place, &answer)
 }
 
@@ -55,7 +59,8 @@ pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let place = place(question, &asked, || exact)?;
     question.complete(&mut asked);
     let (hop, err) = fib6_result(net, result);
-    let answer = Answer { table: fib6_table_id(ctx.arg(2)), err, hop };
+    let table = fib6_table_id(ctx.arg(2));
+    let answer = Answer { table, err, hop, rule: rules::asking(flow as u64, table) };
     send(&ctx, question, &asked, &place, &answer)
 }
 
@@ -77,6 +82,8 @@ struct Answer {
     table: u32,
     err: i32,
     hop: NextHop,
+    /// The policy rule that led to the table, or none.
+    rule: PolicyRule,
 }
 
 /// Whether it is not worth another look: nothing followed is on its way, and it asks for a packet
@@ -152,6 +159,8 @@ fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: 
         record.oif = question.oif();
         record.out_ifindex = answer.hop.ifindex();
         record.mark = question.mark();
+        record.has_rule = u32::from(answer.rule.is_known());
+        record.rule = answer.rule.preference();
         record.stack_len = stack(ctx, &mut record.stack);
     });
     Some(())

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, env, fs, process::ExitCode};
 
 use netprobe::{
     explain::rules::RULES,
-    probe::catalog::{CLASSIFIERS, Need, PROBES},
+    probe::catalog::{CLASSIFIERS, Hook, Need, PROBES},
 };
 
 fn main() -> ExitCode {
@@ -19,14 +19,24 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// What is to be known about programs on functions.
+const FUNCTIONS: &str = "\n## Functions\n\n\
+    Tracepoints are BTF tracepoints (tp_btf); programs at the beginning and the end of functions are fentry and fexit. \
+    A kernel that refuses those is asked once, at start, and then shows less; nothing else changes. On functions of \
+    modules they need CAP_SYS_ADMIN, to get at the module's BTF.\n\n\
+    A program on a function of a module holds the module: as long as netprobe follows packets, `rmmod nf_tables` says \
+    that the module is in use. A module that is loaded after netprobe has started is not looked at.\n\n\
+    What these programs find out they note on their CPU, two words each; a record is sent only of a packet that is \
+    followed and was dropped, of a look-up that is followed, and of a request that changes the network.\n";
+
 /// A table of the catalogue.
 fn hooks() -> String {
     let mut page = String::from(
         "# Hooks\n\n\
-         BTF tracepoints that netprobe attaches to, and what is lost where a kernel lacks one. `netprobe check` says \
-         it of the running kernel.\n\n\
-         | tracepoint | shows | arguments read | Linux | needed by |\n\
-         |---|---|---|---|---|\n",
+         What netprobe attaches to, and what is lost where a kernel lacks it. `netprobe check` says it of the running \
+         kernel.\n\n\
+         | hook | is | shows | arguments read | Linux | needed by |\n\
+         |---|---|---|---|---|---|\n",
     );
     for probe in PROBES {
         let needed_by = match probe.need {
@@ -35,8 +45,18 @@ fn hooks() -> String {
             Need::EveryPacket => "commands that follow packets, but `dns`",
         };
         let arguments = probe.reads.join(", ");
-        page += &format!("| `{}` | {} | `{arguments}` | {} | {needed_by} |\n", probe.program, probe.shows, probe.since);
+        let is = match probe.hook {
+            Hook::Tracepoint => "tracepoint".to_owned(),
+            Hook::Entry => "beginning of a function".to_owned(),
+            Hook::Exit(None) => "end of a function".to_owned(),
+            Hook::Exit(Some(module)) => format!("end of a function, also of module {module}"),
+        };
+        page += &format!(
+            "| `{}` | {is} | {} | `{arguments}` | {} | {needed_by} |\n",
+            probe.program, probe.shows, probe.since
+        );
     }
+    page += FUNCTIONS;
     page += "\n## TC classifiers\n\n\
              Attached by `flows`, `nat`, `dns` and `capture`, to the node's ends of the pods' links (to the pods' own devices where \
              there is no such end) and to the node's ways out, by `capture` to the pods' own devices too. `dns` has them in \

@@ -15,6 +15,7 @@ mod kube;
 mod lost_here;
 mod neighbour;
 mod netfilter;
+mod netfilter_told;
 mod network;
 mod no_reply;
 mod no_route;

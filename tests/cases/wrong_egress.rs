@@ -31,6 +31,10 @@ fn a_route_deleted_while_watched_is_told_with_its_gateway() {
     finding.is_at("web-0", "node", "eth0");
     assert_eq!(finding.text("/expected/device"), "eth1");
     finding.says("deleted");
+    if lab.shows("rtnetlink_rcv_msg") {
+        // The process ended long before anybody could look for it.
+        finding.says("was deleted by ip (pid ");
+    }
     finding.says("via 172.20.20.1 dev eth1 table 2");
 }
 
@@ -73,4 +77,20 @@ fn ipv6_has_tables_of_its_own() {
     let finding = story(&lab, SERVER6);
     finding.says("table 2");
     finding.says("-6");
+}
+
+#[test]
+fn a_rule_with_a_selector_that_is_not_evaluated_is_told_by_the_kernel() {
+    let Some(lab) = Lab::start("a_rule_with_a_selector_that_is_not_evaluated_is_told_by_the_kernel") else { return };
+    let node = lab.on("node");
+    node.run("ip rule del pref 1536 from 10.61.7.10");
+    // Forwarded packets are asked for as uid 0.
+    node.run("ip rule add pref 1200 from 10.61.7.10 uidrange 0-0 lookup 2");
+    node.run("ip route flush table 2");
+    if lab.shows("fib4_rule_action") {
+        let finding = story(&lab, SERVER);
+        finding.says("policy rule 1200 (from 10.61.7.10 lookup 2) sends it to table 2");
+        finding.says("route look-up in table 2 by policy rule 1200: no route");
+        assert_eq!(finding.value("/route/rule"), 32766);
+    }
 }

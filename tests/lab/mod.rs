@@ -14,6 +14,7 @@ use std::{
     env, io,
     net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
@@ -105,6 +106,18 @@ impl Lab {
     #[must_use]
     pub fn inventory(&self) -> PathBuf {
         self.network.inventory().expect("write the inventory")
+    }
+
+    /// Whether a program of netprobe's runs on this kernel, as `netprobe check` says. A story tells the same cause
+    /// without it, with less detail.
+    #[must_use]
+    pub fn shows(&self, hook: &str) -> bool {
+        let output = self.on("node").enter(|| Command::new(binary()).args(["check", "-o", "json"]).output());
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.expect("run netprobe").stdout).expect("it writes JSON");
+        let hooks = report["hooks"].as_array().expect("a list");
+        let row = hooks.iter().find(|row| row["what"] == hook).expect("netprobe knows the hook");
+        row["ok"] == true
     }
 
     /// Starts `netprobe trace` of a pod on the node, and returns once it is attached.

@@ -4,9 +4,11 @@ mod capture;
 mod dns;
 mod drop;
 mod neighbour;
+mod netlink;
 mod path;
 mod route;
 mod tcp;
+mod verdict;
 
 pub use capture::{
     CAPTURED_AFTER_NAT, CAPTURED_BEFORE_NAT, CAPTURED_EGRESS, CAPTURED_FORMS, Captured, CapturedDrop, Forms,
@@ -14,9 +16,11 @@ pub use capture::{
 pub use dns::DnsHead;
 pub use drop::{IcmpSend, SkbDrop};
 pub use neighbour::{NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, NEIGH_UPDATE, Neighbour};
+pub use netlink::NetlinkRequest;
 pub use path::{Conntrack, Hop, PacketHead, Tuple};
 pub use route::RouteLookup;
 pub use tcp::{SendError, SocketState, SocketView, TcpReset, TcpRetransmit};
+pub use verdict::{VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict};
 
 use crate::wire::{self, Wire};
 
@@ -112,6 +116,10 @@ events! {
     7 => Neighbour,
     /// The kernel sent an ICMP error about a packet.
     8 => IcmpSend,
+    /// A netfilter hook ended a packet's way.
+    10 => Verdict,
+    /// A process asked for a change of links, addresses, routes, rules or neighbours.
+    11 => NetlinkRequest,
     /// A pod sent or received a DNS message.
     20 => DnsHead,
 }

@@ -14,7 +14,7 @@ crate::wire! {
         pub skb: u64,
         /// Gateway, v4-mapped; zero for an on-link route or a miss.
         pub gateway: [u8; 16],
-        /// Namespace, exact (the next hop's device or, for IPv6, the argument); 0 where unknown.
+        /// Namespace, exact (of the next hop's device, of the policy rule or, for IPv6, the argument); 0 where unknown.
         pub netns: u32,
         /// Namespace of the packet last received on this CPU.
         pub netns_receive: u32,
@@ -33,6 +33,10 @@ crate::wire! {
         pub out_ifindex: u32,
         /// Firewall mark of the flow.
         pub mark: u32,
+        /// 1 if a policy rule led to this table, and the kernel told which.
+        pub has_rule: u32,
+        /// Preference of that rule.
+        pub rule: u32,
         /// Return addresses in `stack` that are in use.
         pub stack_len: u32,
         /// Kernel return addresses, innermost first.

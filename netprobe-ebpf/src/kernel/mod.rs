@@ -4,9 +4,11 @@ pub(crate) mod classified;
 pub(crate) mod conntrack;
 pub(crate) mod device;
 pub(crate) mod header;
+pub(crate) mod hook;
 pub(crate) mod neighbour;
 pub(crate) mod port;
 pub(crate) mod route;
+pub(crate) mod rule;
 pub(crate) mod skb;
 pub(crate) mod sock;
 

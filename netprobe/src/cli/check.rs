@@ -8,8 +8,10 @@ use std::{
 use clap::builder::NonEmptyStringValueParser;
 
 use super::{output::Output, select::Kube};
-use crate::enrich::kube::{Line, survey};
-use crate::probe::{attach, btf::KernelBtf, classifiers::Way, host, offsets};
+use crate::{
+    enrich::kube::{Line, survey},
+    probe::{attach, btf::KernelBtf, classifiers::Way, functions, host, offsets},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -120,7 +122,8 @@ fn privileges() -> Vec<Item> {
 }
 
 fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
-    let mut items: Vec<Item> = attach::survey(btf)
+    let refused = functions::refused();
+    let mut items: Vec<Item> = attach::survey(btf, refused.as_deref())
         .into_iter()
         .map(|row| {
             Item::new(
@@ -130,7 +133,7 @@ fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts) -> Vec<Item> {
             )
         })
         .collect();
-    items.push(match offsets::config(btf) {
+    items.push(match offsets::config(btf, refused.is_none()) {
         Ok(config) => {
             let conntrack = config.offsets.ct_orig != netprobe_common::config::ABSENT;
             let note = if conntrack {

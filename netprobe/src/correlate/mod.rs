@@ -106,8 +106,8 @@ impl Journeys {
                 self.of_socket(&sighting, *flow)
             }
             // The packet itself was seen just before.
-            What::Dns { flow, .. } => self.beside(&sighting, flow),
-            What::Neighbour { .. } => None,
+            What::Dns { flow, .. } | What::Verdict { flow, .. } => self.beside(&sighting, flow),
+            What::Neighbour { .. } | What::Request { .. } => None,
         }
     }
 
@@ -401,10 +401,10 @@ const fn is_telling(what: &What) -> bool {
     match what {
         What::Hop { head, .. } => head.flags.0 & 7 != 0,
         What::Dropped { .. } | What::Retransmit { .. } | What::Reset { .. } => true,
-        What::SendError { .. } | What::IcmpSent { .. } => true,
+        What::SendError { .. } | What::IcmpSent { .. } | What::Verdict { .. } => true,
         What::Lookup { err, .. } => *err != 0,
         What::State { .. } | What::Dns { .. } => true,
-        What::Neighbour { .. } => false,
+        What::Neighbour { .. } | What::Request { .. } => false,
     }
 }
 

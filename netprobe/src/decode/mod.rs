@@ -7,6 +7,7 @@ mod dns;
 mod frame;
 mod head;
 mod role;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -108,21 +109,16 @@ impl Decoder {
                 (e.head.netns, e.head.ifindex, what)
             }
             Event::RouteLookup(e) => self.lookup(e),
+            Event::NetlinkRequest(e) => {
+                (e.netns, 0, What::Request { port_id: e.port_id, comm: self.intern(&head::text(&e.comm)) })
+            }
+            Event::Verdict(e) => self.verdict(e),
             Event::TcpRetransmit(e) => {
                 let (flow, state) = (head::any_flow(&e.socket.flow), head::tcp_state(e.socket.state));
                 (e.socket.netns, 0, What::Retransmit { flow, state, timeouts: e.timeouts })
             }
             Event::TcpReset(e) => (e.socket.netns, 0, self.reset(e)),
-            Event::SocketState(e) => {
-                let what = What::State {
-                    flow: head::any_flow(&e.socket.flow),
-                    old: head::tcp_state(e.old),
-                    new: head::tcp_state(e.new),
-                    err: e.err,
-                    comm: self.intern(&head::text(&e.comm)),
-                };
-                (e.socket.netns, 0, what)
-            }
+            Event::SocketState(e) => (e.socket.netns, 0, self.state(e)),
             Event::SendError(e) => {
                 let comm = self.intern(&head::text(&e.comm));
                 let what = What::SendError { flow: head::any_flow(&e.socket.flow), err: e.err, comm };
@@ -139,6 +135,27 @@ impl Decoder {
                 };
                 (e.head.netns, e.head.ifindex, what)
             }
+        }
+    }
+
+    fn verdict(&mut self, e: &event::Verdict) -> (u32, u32, What) {
+        let what = What::Verdict {
+            flow: head::any_flow(&e.flow),
+            skb: e.skb,
+            hook: verdict::hook(e.family, e.hook),
+            out_ifindex: e.out_ifindex,
+            judge: verdict::judge(e, |text| self.intern(text)),
+        };
+        (e.netns, if e.in_ifindex == 0 { e.out_ifindex } else { e.in_ifindex }, what)
+    }
+
+    fn state(&mut self, e: &event::SocketState) -> What {
+        What::State {
+            flow: head::any_flow(&e.socket.flow),
+            old: head::tcp_state(e.old),
+            new: head::tcp_state(e.new),
+            err: e.err,
+            comm: self.intern(&head::text(&e.comm)),
         }
     }
 
@@ -177,6 +194,7 @@ impl Decoder {
             mark: e.mark,
             role: role::role(&stack, e.in_ifindex),
             inferred: e.netns == 0,
+            rule: (e.has_rule != 0).then_some(e.rule),
         };
         (netns, e.out_ifindex, what)
     }

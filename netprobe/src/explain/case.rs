@@ -10,7 +10,7 @@ use crate::{
         flow::Flow,
         inventory::Inventory,
         journey::{Journey, Step},
-        packet::{Conntrack, Head, LookupRole, Place, What},
+        packet::{Conntrack, Head, Judge, LookupRole, Place, What},
         sighting::{Side, Sighting},
         stack::base,
     },
@@ -93,7 +93,25 @@ pub struct Lookup<'a> {
     pub mark: u32,
     /// What for.
     pub role: LookupRole,
+    /// Preference of the policy rule that led to the table, where the kernel told it.
+    pub rule: Option<u32>,
 }
+
+/// What netfilter said of a drop.
+#[derive(Clone, Copy)]
+pub struct Verdict<'a> {
+    /// Where it stands.
+    pub step: &'a Step,
+    /// Hook.
+    pub hook: &'static str,
+    /// Output device, 0 where none.
+    pub out_ifindex: u32,
+    /// Who dropped it.
+    pub judge: &'a Judge,
+}
+
+/// How long after the drop the hook may end, nanoseconds: it is one call on one CPU, which may be preempted.
+const SAME_HOOK_NS: u64 = 50_000_000;
 
 /// "No match in this table" of IPv4 and IPv6 (`EAGAIN`, `ENETUNREACH`).
 pub(super) const MISS: [i32; 2] = [-11, -101];
@@ -125,11 +143,24 @@ impl<'a> Case<'a> {
         })
     }
 
+    /// Who dropped a packet in a netfilter hook, where the kernel told it.
+    #[must_use]
+    pub fn verdict(&self, drop: &Drop<'_>) -> Option<Verdict<'a>> {
+        let dropped = &drop.sighting().packet;
+        self.journey.steps.iter().find_map(|step| {
+            let packet = &step.sighting.packet;
+            let What::Verdict { skb, hook, out_ifindex, judge, .. } = &packet.what else { return None };
+            let after = packet.mono_ns.checked_sub(dropped.mono_ns)?;
+            let same = *skb == drop.head.skb && packet.cpu == dropped.cpu && after <= SAME_HOOK_NS;
+            same.then_some(Verdict { step, hook, out_ifindex: *out_ifindex, judge })
+        })
+    }
+
     /// Look-ups for the journey's packets, reverse-path ones included.
     pub fn lookups(&self) -> impl DoubleEndedIterator<Item = Lookup<'a>> + use<'a> {
         self.journey.steps.iter().filter_map(|step| match step.sighting.packet.what {
-            What::Lookup { table, err, out_ifindex, gateway, mark, role, .. } => {
-                Some(Lookup { step, table, err, out_ifindex, gateway, mark, role })
+            What::Lookup { table, err, out_ifindex, gateway, mark, role, rule, .. } => {
+                Some(Lookup { step, table, err, out_ifindex, gateway, mark, role, rule })
             }
             _ => None,
         })

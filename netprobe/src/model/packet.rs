@@ -163,6 +163,31 @@ pub enum LookupRole {
     Other,
 }
 
+/// Who dropped a packet in a netfilter hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judge {
+    /// It could not be seen.
+    Unknown,
+    /// A base chain of nftables, or one that it jumped to. iptables-nft makes such chains, too.
+    Nftables {
+        /// Family of the table: `ip`, `ip6`, `inet`, `netdev`, `bridge`.
+        family: &'static str,
+        /// Table.
+        table: Arc<str>,
+        /// The base chain.
+        chain: Arc<str>,
+    },
+    /// A table of x_tables (iptables-legacy), entered in its built-in chain of the hook.
+    Xtables {
+        /// `ip` or `ip6`.
+        family: &'static str,
+        /// Table.
+        table: Arc<str>,
+    },
+    /// Conntrack: the connection could not be entered, mostly because another packet of it was faster.
+    Conntrack,
+}
+
 /// What the kernel did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
@@ -216,6 +241,28 @@ pub enum What {
         role: LookupRole,
         /// The namespace is inferred, not told by the kernel.
         inferred: bool,
+        /// Preference of the policy rule that led to this table, where the kernel told it.
+        rule: Option<u32>,
+    },
+    /// A netfilter hook dropped the packet that was just told of as dropped.
+    Verdict {
+        /// The packet as it was dropped.
+        flow: Flow,
+        /// Address of the `sk_buff`, as the drop has it.
+        skb: u64,
+        /// `prerouting`, `input`, `forward`, `output`, `postrouting`, `ingress`, `egress`.
+        hook: &'static str,
+        /// Output device, 0 where none. The packet's `ifindex` is the input device, where there is one.
+        out_ifindex: u32,
+        /// Who said so.
+        judge: Judge,
+    },
+    /// A process asked for a change of links, addresses, routes, rules or neighbours; it is the packet's `pid`.
+    Request {
+        /// Netlink port id, which the notification of the change has too.
+        port_id: u32,
+        /// Its name.
+        comm: Arc<str>,
     },
     /// TCP sent a segment again.
     Retransmit {
@@ -305,12 +352,13 @@ impl What {
         match self {
             Self::Hop { head, .. } | Self::Dropped { head, .. } | Self::IcmpSent { head, .. } => head.flow,
             Self::Lookup { flow, .. }
+            | Self::Verdict { flow, .. }
             | Self::Retransmit { flow, .. }
             | Self::Reset { flow, .. }
             | Self::State { flow, .. }
             | Self::SendError { flow, .. }
             | Self::Dns { flow, .. } => Some(*flow),
-            Self::Neighbour { .. } => None,
+            Self::Neighbour { .. } | Self::Request { .. } => None,
         }
     }
 }

@@ -14,9 +14,11 @@ use std::{
 use bytes::Bytes;
 
 mod answers;
+mod cluster;
 mod dns;
 mod drops;
 mod flows;
+mod requests;
 
 use answers::Answers;
 use dns::Dns;
@@ -25,6 +27,7 @@ pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
 use flows::Flows;
 pub use flows::{Leaving, rows_over};
+use requests::Requests;
 
 use crate::{
     correlate::Journeys,
@@ -39,7 +42,7 @@ use crate::{
         facts::NodeFacts,
         finding::Finding,
         flows::{FlowTable, NatTable, Translation},
-        inventory::{Change, Inventory, News},
+        inventory::{Inventory, News},
         packet::Packet,
     },
     render::Render,
@@ -127,6 +130,8 @@ pub struct Pipeline {
     told: BTreeMap<String, (Arc<Finding>, u64)>,
     drops: Drops,
     flows: Flows,
+    /// Who asked for changes of the network.
+    requests: Requests,
     answers: Answers,
     /// DNS exchanges, where they are what is shown.
     dns: Option<Dns>,
@@ -157,6 +162,7 @@ impl Pipeline {
             told: BTreeMap::new(),
             drops: Drops::since(now_ns),
             flows: Flows::since(now_ns),
+            requests: Requests::default(),
             answers: Answers::default(),
             dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
@@ -211,7 +217,11 @@ impl Pipeline {
             Input::Record(bytes) => match self.decoder.packet(&bytes) {
                 Ok(packet) => {
                     self.summary.records += 1;
-                    self.pending.push(packet);
+                    if self.requests.note(&packet) {
+                        self.requests.sign(&mut self.facts.journal);
+                    } else {
+                        self.pending.push(packet);
+                    }
                 }
                 Err(malformed) => {
                     log::warn!("a record makes no sense: {malformed:?}");
@@ -223,6 +233,7 @@ impl Pipeline {
                 flows.before(&event, flows::Known { names, facts, inventory, answers });
                 self.facts.apply(&event);
                 match &*event {
+                    FactsEvent::Change(_) => self.requests.sign(&mut self.facts.journal),
                     FactsEvent::Answer(answer) => self.answered(answer.question, answer.mono_ns),
                     FactsEvent::NamespaceGone { netns, .. } => self.answers.forget(*netns),
                     _ => {}
@@ -235,14 +246,7 @@ impl Pipeline {
                 self.inventory = inventory;
                 self.rename();
             }
-            Input::News(news) => {
-                let is_naming = news.changes.iter().any(|change| !matches!(change, Change::Stale(_)));
-                self.inventory.take(news);
-                self.forgets_at = self.inventory.forgets_at();
-                if is_naming {
-                    self.rename_anew();
-                }
-            }
+            Input::News(news) => self.take_news(news),
             Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
             Input::Counted(rows) => {
                 // Answers first: they came before the connections that are counted.
@@ -269,11 +273,7 @@ impl Pipeline {
     /// Whatever the renderer returns.
     pub fn tick(&mut self, now_ns: u64, out: &mut dyn Render) -> io::Result<Progress> {
         self.correlate(now_ns);
-        if self.forgets_at.is_some_and(|at| at <= now_ns) {
-            self.inventory.forget(now_ns);
-            self.forgets_at = self.inventory.forgets_at();
-            self.rename_anew();
-        }
+        self.forget_ended(now_ns);
         let (ended, opened) = self.journeys.expire(now_ns);
         self.unsettled.extend(opened.into_iter().map(|id| (id, now_ns)));
         let mut progress = Progress::default();
@@ -359,21 +359,6 @@ impl Pipeline {
         self.flows.leaving(event, &self.facts)
     }
 
-    /// The same of changes of the cluster: addresses that may be another pod's after them.
-    #[must_use]
-    pub fn moving(&self, news: &News) -> Option<Leaving> {
-        let pods = news.changes.iter().filter_map(|change| match change {
-            Change::Pod(pod) => Some(pod),
-            _ => None,
-        });
-        let is_anothers = |ip: &IpAddr, uid: &str| {
-            self.names.address(*ip).yes().is_some_and(|known| known.uid.as_deref().is_some_and(|known| known != uid))
-        };
-        let moving = pods.flat_map(|pod| pod.ips.iter().filter(|ip| is_anothers(ip, &pod.uid)).copied());
-        let moving: BTreeSet<IpAddr> = moving.collect();
-        (!moving.is_empty()).then_some(Leaving::Addresses(moving))
-    }
-
     /// Positions of the rows that are told by what leaves.
     #[must_use]
     pub fn rows_leaving(&self, rows: &[Counted], leaving: &Leaving) -> BTreeSet<usize> {
@@ -395,13 +380,6 @@ impl Pipeline {
     #[must_use]
     pub fn owners(&self) -> Vec<(IpAddr, u32)> {
         self.drops.owners(&self.names)
-    }
-
-    /// The cluster has changed: an address may have gone from one pod to another.
-    fn rename_anew(&mut self) {
-        let before = std::mem::take(&mut self.names);
-        self.rename();
-        self.flows.moved(&before.moved(&self.names));
     }
 
     fn rename(&mut self) {

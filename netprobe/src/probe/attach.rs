@@ -21,8 +21,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     btf::KernelBtf,
-    catalog::{Need, PROBES, Probe},
+    catalog::{Hook, Need, PROBES, Probe},
     classifiers::{Classifiers, Way, load_classifiers},
+    functions::Functions,
     tables::PodOf,
 };
 
@@ -64,41 +65,42 @@ pub struct Attached {
     pub status: Vec<Status>,
     slots: Vec<u32>,
     pub(super) classifiers: Classifiers,
+    /// Programs on functions of modules; they are attached as long as it lives.
+    _functions: Functions,
 }
 
-/// What each row of the catalogue can do on this kernel, without loading anything.
+/// What each row of the catalogue can do on this kernel, without loading anything. `refused` is why no function takes a
+/// program, where that is so.
 #[must_use]
-pub fn survey(btf: &KernelBtf) -> Vec<Status> {
-    let row =
-        |probe: &'static Probe| Status { probe, obstacle: probe.obstacle(btf.tracepoint(probe.program).as_deref()) };
-    PROBES.iter().map(row).collect()
+pub fn survey(btf: &KernelBtf, refused: Option<&str>) -> Vec<Status> {
+    let obstacle = |probe: &Probe| match (probe.hook, refused) {
+        (Hook::Tracepoint, _) => probe.obstacle(btf.tracepoint(probe.program).as_deref()),
+        (_, Some(why)) => Some(probe.cannot(why)),
+        (_, None) => probe.obstacle(btf.function(probe.program).as_ref().map(|f| f.args.as_slice())),
+    };
+    PROBES.iter().map(|probe| Status { probe, obstacle: obstacle(probe) }).collect()
 }
 
 impl Attached {
-    /// Loads and attaches what `config`'s mode needs and the kernel has.
+    /// Loads and attaches what `config`'s mode needs and the kernel has. `refused` is why kernel functions take no
+    /// program, where that is so.
     ///
     /// # Errors
     ///
     /// When the object cannot be loaded at all (privileges, memory), or `kfree_skb` cannot.
-    pub fn new(config: &Config, btf: &KernelBtf, prepared: Prepared) -> Result<Self> {
+    pub fn new(config: &Config, btf: &KernelBtf, prepared: Prepared, refused: Option<String>) -> Result<Self> {
         let Prepared { loader, kernel } = prepared;
         let mut ebpf = load(config, loader)?;
-        let mut status = survey(btf);
-        status.retain(|s| match config.mode & (MODE_DROPS | MODE_TC | MODE_DNS) {
-            0 => true,
-            MODE_DNS => s.probe.need != Need::EveryPacket,
-            MODE_DROPS => s.probe.need == Need::Always,
-            _ => false,
-        });
-        for row in status.iter_mut().filter(|row| row.obstacle.is_none()) {
-            if let Err(error) = attach(&mut ebpf, row.probe.program, &kernel) {
-                if row.probe.need == Need::Always {
-                    return Err(error);
-                }
-                log::warn!("{error:#}");
-                row.obstacle = Some(format!("cannot show {}: {error:#}", row.probe.shows));
-            }
+        let mut functions = Functions::new(OBJECT, refused);
+        let mut status = Vec::new();
+        for probe in PROBES.iter().filter(|probe| is_needed(config, probe)) {
+            let obstacle = match probe.hook {
+                Hook::Tracepoint => attach_tracepoint(&mut ebpf, probe, btf, &kernel)?,
+                Hook::Entry | Hook::Exit(_) => functions.attach(&mut ebpf, probe, btf, &kernel),
+            };
+            status.push(Status { probe, obstacle });
         }
+        functions.done();
         if config.tc != 0 {
             load_classifiers(&mut ebpf)?;
         }
@@ -109,6 +111,7 @@ impl Attached {
             status,
             slots: Vec::new(),
             classifiers: Classifiers::new(Way::of(btf)?),
+            _functions: functions,
         })
     }
 
@@ -267,6 +270,32 @@ fn load(config: &Config, loader: EbpfLoader<'static>) -> Result<Ebpf> {
     loader.load(OBJECT).context("load the BPF object")
 }
 
+/// Whether the run lives on that program.
+fn is_needed(config: &Config, probe: &Probe) -> bool {
+    match config.mode & (MODE_DROPS | MODE_TC | MODE_DNS) {
+        0 => true,
+        MODE_DNS => probe.need != Need::EveryPacket,
+        MODE_DROPS => probe.need == Need::Always,
+        _ => false,
+    }
+}
+
+/// Attaches a program to its tracepoint, or says why it cannot: an error only where nothing goes without it.
+fn attach_tracepoint(ebpf: &mut Ebpf, probe: &Probe, btf: &KernelBtf, kernel: &Btf) -> Result<Option<String>> {
+    let obstacle = probe.obstacle(btf.tracepoint(probe.program).as_deref());
+    if obstacle.is_some() {
+        return Ok(obstacle);
+    }
+    match attach(ebpf, probe.program, kernel) {
+        Err(error) if probe.need == Need::Always => Err(error),
+        Err(error) => {
+            log::warn!("{error:#}");
+            Ok(Some(probe.cannot(&format!("{error:#}"))))
+        }
+        Ok(()) => Ok(None),
+    }
+}
+
 fn attach(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<()> {
     let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the object has no program {name}"))?;
     let program: &mut BtfTracePoint = program.try_into().with_context(|| format!("program {name}"))?;
@@ -305,15 +334,16 @@ mod tests {
         }
     }
 
-    /// Programs of the object: sections are named `tp_btf/<tracepoint>`.
+    /// Programs of the object: sections are named `tp_btf/<tracepoint>`, `fentry/<function>` and `fexit/<function>`.
     fn aya_obj_names(object: &[u8]) -> BTreeSet<String> {
-        let prefix = b"\0tp_btf/";
         let mut names = BTreeSet::new();
-        for at in 0..object.len() - prefix.len() {
-            if &object[at..at + prefix.len()] == prefix {
-                let rest = &object[at + prefix.len()..];
-                let end = rest.iter().position(|b| *b == 0).expect("a section name ends");
-                names.insert(String::from_utf8_lossy(&rest[..end]).into_owned());
+        for prefix in [b"\0tp_btf/".as_slice(), b"\0fentry/", b"\0fexit/"] {
+            for at in 0..object.len() - prefix.len() {
+                if &object[at..at + prefix.len()] == prefix {
+                    let rest = &object[at + prefix.len()..];
+                    let end = rest.iter().position(|b| *b == 0).expect("a section name ends");
+                    names.insert(String::from_utf8_lossy(&rest[..end]).into_owned());
+                }
             }
         }
         names

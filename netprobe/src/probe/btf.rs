@@ -15,16 +15,29 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Where the kernel shows its BTF.
 pub const SYS_BTF: &str = "/sys/kernel/btf";
-/// Modules whose types we read, where they are not built in.
-const MODULES: &[&str] = &["nf_conntrack"];
+/// Modules whose types and functions we read, where they are not built in.
+const MODULES: &[&str] = &["nf_conntrack", "nf_tables", "ip_tables", "ip6_tables"];
 
 /// BTF of the kernel and of the modules we need.
 pub struct KernelBtf {
     parts: Vec<Btf>,
+    /// Names of the modules that `parts` has behind the kernel itself.
+    modules: Vec<&'static str>,
     /// Where each struct was found, by its name: finding one takes a pass over all types.
     roots: RefCell<BTreeMap<String, Option<(usize, u32)>>>,
     /// Keeps the copies alive that the parsers map.
     _copies: Vec<OwnedFd>,
+}
+
+/// A function of the kernel or of one of its modules.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Its module, where it is not built in.
+    pub module: Option<&'static str>,
+    /// Its id, in the numbers of the kernel's and its module's BTF together.
+    pub id: u32,
+    /// Types of its arguments.
+    pub args: Vec<String>,
 }
 
 /// A member of a struct.
@@ -49,13 +62,14 @@ impl KernelBtf {
             );
         }
         let (base, copy) = map(&path).with_context(|| format!("read the kernel's BTF from {}", path.display()))?;
-        let mut btf = Self { parts: vec![base], roots: RefCell::default(), _copies: vec![copy] };
+        let mut btf = Self { parts: vec![base], modules: Vec::new(), roots: RefCell::default(), _copies: vec![copy] };
         for module in MODULES {
             let path = path.with_file_name(module);
             if path.exists() {
                 let split = Btf::from_split_file(&path, &btf.parts[0])
                     .with_context(|| format!("read the BTF of module {module} from {}", path.display()))?;
                 btf.parts.push(split);
+                btf.modules.push(module);
             }
         }
         Ok(btf)
@@ -93,8 +107,21 @@ impl KernelBtf {
             let proto = prototype(btf, &format!("__traceiter_{name}"))
                 .or_else(|| prototype(btf, &format!("__bpf_trace_{name}")))
                 .or_else(|| typedef_prototype(btf, &format!("btf_trace_{name}")))?;
-            let types = proto.parameters.iter().skip(1);
-            Some(types.map(|p| p.get_type_id().map_or_else(|| "?".to_owned(), |id| type_name(btf, id))).collect())
+            Some(argument_types(btf, proto.parameters.iter().skip(1)))
+        })
+    }
+
+    /// A function; `None` where neither this kernel nor a module that is loaded has it.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<Function> {
+        self.parts.iter().enumerate().find_map(|(part, btf)| {
+            let ids = btf.resolve_ids_by_name(name).ok()?;
+            let is_function = |id: &u32| matches!(btf.resolve_type_by_id(*id), Ok(Type::Func(_)));
+            let id = ids.into_iter().find(is_function)?;
+            let proto = prototype(btf, name)?;
+            let args = argument_types(btf, proto.parameters.iter());
+            let module = part.checked_sub(1).and_then(|at| self.modules.get(at)).copied();
+            Some(Function { module, id, args })
         })
     }
 
@@ -208,6 +235,10 @@ fn typedef_prototype(btf: &Btf, name: &str) -> Option<btf_rs::FuncProto> {
             _ => None,
         }
     })
+}
+
+fn argument_types<'p>(btf: &Btf, parameters: impl Iterator<Item = &'p btf_rs::Parameter>) -> Vec<String> {
+    parameters.map(|p| p.get_type_id().map_or_else(|| "?".to_owned(), |id| type_name(btf, id))).collect()
 }
 
 fn type_name(btf: &Btf, id: u32) -> String {

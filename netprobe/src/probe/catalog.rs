@@ -11,12 +11,36 @@ pub enum Need {
     EveryPacket,
 }
 
+/// What a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A tracepoint.
+    Tracepoint,
+    /// The beginning of a kernel function (fentry).
+    Entry,
+    /// The end of a kernel function (fexit), which is of that module where it is not built in.
+    Exit(Option<&'static str>),
+}
+
+impl Hook {
+    /// What it is, in a word.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Entry | Self::Exit(_) => "function",
+        }
+    }
+}
+
 /// A program and its hook.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
-    /// Function in the BPF object, and the tracepoint it is attached to.
+    /// Function in the BPF object, and the tracepoint or kernel function it is attached to.
     pub program: &'static str,
-    /// Types of the tracepoint's arguments, as far as the program reads them.
+    /// What that is.
+    pub hook: Hook,
+    /// Types of its arguments: of a tracepoint those that the program reads, of a function all.
     pub reads: &'static [&'static str],
     /// First upstream kernel that has what it needs.
     pub since: &'static str,
@@ -28,16 +52,31 @@ pub struct Probe {
 
 impl Probe {
     /// Why this program cannot run here, or `None` if it can. `has` is the argument list of the
-    /// running kernel's tracepoint, if it has the tracepoint.
+    /// running kernel's tracepoint or function, if it has it.
     #[must_use]
     pub fn obstacle(&self, has: Option<&[String]>) -> Option<String> {
-        let Self { program, reads, since, shows, .. } = self;
-        let why = match has {
-            Some(args) if args.len() >= reads.len() && args.iter().zip(*reads).all(|(a, b)| a == b) => return None,
-            Some(args) => format!("tracepoint {program} passes ({})", args.join(", ")),
-            None => format!("there is no tracepoint {program}"),
+        let Self { program, hook, reads, since, .. } = self;
+        let kind = hook.kind();
+        let fits = |args: &[String]| {
+            // What a function returns stands behind all of its arguments.
+            let whole = matches!(hook, Hook::Tracepoint) || args.len() == reads.len();
+            whole && args.len() >= reads.len() && args.iter().zip(*reads).all(|(a, b)| a == b)
         };
-        Some(format!("cannot show {shows}: {why}; upstream Linux {since} has what it needs"))
+        let why = match (has, hook) {
+            (Some(args), _) if fits(args) => return None,
+            (Some(args), _) => format!("{kind} {program} passes ({})", args.join(", ")),
+            (None, Hook::Exit(Some(module))) => {
+                return Some(self.cannot(&format!("there is no {kind} {program}; module {module} may not be loaded")));
+            }
+            (None, _) => format!("there is no {kind} {program}"),
+        };
+        Some(self.cannot(&format!("{why}; upstream Linux {since} has what it needs")))
+    }
+
+    /// What is lost, and why.
+    #[must_use]
+    pub fn cannot(&self, why: &str) -> String {
+        format!("cannot show {}: {why}", self.shows)
     }
 }
 
@@ -61,11 +100,14 @@ pub const CLASSIFIERS: [Classifier; 2] = [
 const SKB: &str = "sk_buff*";
 const SOCK: &str = "const sock*";
 const NEIGH: &str = "neighbour*";
+const RULE_ACTION: &[&str] = &["fib_rule*", "flowi*", "int", "fib_lookup_arg*"];
+const XTABLES: &[&str] = &["void*", "sk_buff*", "const nf_hook_state*"];
 
 /// Every program of the object.
 pub const PROBES: &[Probe] = &[
     Probe {
         program: "kfree_skb",
+        hook: Hook::Tracepoint,
         reads: &[SKB, "void*"],
         since: "5.17",
         shows: "dropped packets, the reason and the place",
@@ -73,6 +115,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "netif_receive_skb",
+        hook: Hook::Tracepoint,
         reads: &[SKB],
         since: "3.0",
         shows: "packets that come in by a device",
@@ -80,6 +123,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "net_dev_queue",
+        hook: Hook::Tracepoint,
         reads: &[SKB],
         since: "3.0",
         shows: "packets given to a device's queue",
@@ -87,6 +131,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "net_dev_start_xmit",
+        hook: Hook::Tracepoint,
         reads: &["const sk_buff*"],
         since: "3.14",
         shows: "packets that leave by a device",
@@ -94,6 +139,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "consume_skb",
+        hook: Hook::Tracepoint,
         reads: &[SKB],
         since: "3.0",
         shows: "packets that arrived, and connection requests a full queue ignored",
@@ -101,6 +147,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "fib_table_lookup",
+        hook: Hook::Tracepoint,
         reads: &["u32", "const flowi4*", "const fib_nh_common*", "int"],
         since: "5.5",
         shows: "IPv4 route look-ups: which table, which device",
@@ -108,6 +155,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "fib6_table_lookup",
+        hook: Hook::Tracepoint,
         reads: &["const net*", "const fib6_result*", "fib6_table*", "const flowi6*"],
         since: "5.5",
         shows: "IPv6 route look-ups: which table, which device",
@@ -115,6 +163,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "tcp_retransmit_skb",
+        hook: Hook::Tracepoint,
         reads: &[SOCK, "const sk_buff*"],
         since: "4.16",
         shows: "segments TCP sends again",
@@ -122,6 +171,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "tcp_send_reset",
+        hook: Hook::Tracepoint,
         reads: &[SOCK, "const sk_buff*"],
         since: "4.16",
         shows: "resets sent from here, which tells them from resets that come in",
@@ -129,6 +179,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "tcp_receive_reset",
+        hook: Hook::Tracepoint,
         reads: &["sock*"],
         since: "4.16",
         shows: "resets received",
@@ -136,6 +187,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "inet_sock_set_state",
+        hook: Hook::Tracepoint,
         reads: &[SOCK, "const int", "const int"],
         since: "4.16",
         shows: "the state of TCP sockets and the error a process gets",
@@ -143,6 +195,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "sock_send_length",
+        hook: Hook::Tracepoint,
         reads: &["sock*", "int"],
         since: "6.3",
         shows: "what processes cannot send though no packet is dropped: datagrams too long, refused by a BPF program",
@@ -150,6 +203,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "neigh_update",
+        hook: Hook::Tracepoint,
         reads: &[NEIGH, "const u8*", "u8", "u32", "u32"],
         since: "5.1",
         shows: "changes of neighbour entries (ARP, NDP)",
@@ -157,6 +211,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "neigh_timer_handler",
+        hook: Hook::Tracepoint,
         reads: &[NEIGH, "int"],
         since: "5.1",
         shows: "neighbours that did not answer",
@@ -164,6 +219,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "neigh_event_send_done",
+        hook: Hook::Tracepoint,
         reads: &[NEIGH, "int"],
         since: "5.1",
         shows: "packets that wait for a neighbour",
@@ -171,6 +227,7 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "neigh_event_send_dead",
+        hook: Hook::Tracepoint,
         reads: &[NEIGH, "int"],
         since: "5.1",
         shows: "packets that met a neighbour entry being removed",
@@ -178,10 +235,75 @@ pub const PROBES: &[Probe] = &[
     },
     Probe {
         program: "icmp_send",
+        hook: Hook::Tracepoint,
         reads: &["const sk_buff*", "int", "int"],
         since: "6.10",
         shows: "ICMP errors sent from here, which tells reject from drop",
         need: Need::Following,
+    },
+    Probe {
+        program: "fib4_rule_action",
+        hook: Hook::Entry,
+        reads: RULE_ACTION,
+        since: "5.5",
+        shows: "which policy rule led an IPv4 look-up to its table, and the namespace of look-ups that find nothing",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "fib6_rule_action",
+        hook: Hook::Entry,
+        reads: RULE_ACTION,
+        since: "5.5",
+        shows: "which policy rule led an IPv6 look-up to its table",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "rtnetlink_rcv_msg",
+        hook: Hook::Entry,
+        reads: &["sk_buff*", "nlmsghdr*", "netlink_ext_ack*"],
+        since: "5.5",
+        shows: "which process changed a route, a rule or a link, also where it ended at once",
+        need: Need::Following,
+    },
+    Probe {
+        program: "nf_hook_slow",
+        hook: Hook::Exit(None),
+        reads: &[SKB, "nf_hook_state*", "const nf_hook_entries*", "unsigned int"],
+        since: "5.5",
+        shows: "by whom, and between which devices, a netfilter hook dropped a packet",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "nft_do_chain",
+        hook: Hook::Exit(Some("nf_tables")),
+        reads: &["nft_pktinfo*", "void*"],
+        since: "5.5",
+        shows: "which table and base chain of nftables (also iptables-nft) dropped a packet",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "ipt_do_table",
+        hook: Hook::Exit(Some("ip_tables")),
+        reads: XTABLES,
+        since: "5.16",
+        shows: "which table of iptables-legacy dropped a packet",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "ip6t_do_table",
+        hook: Hook::Exit(Some("ip6_tables")),
+        reads: XTABLES,
+        since: "5.16",
+        shows: "which table of ip6tables-legacy dropped a packet",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "__nf_conntrack_confirm",
+        hook: Hook::Exit(Some("nf_conntrack")),
+        reads: &[SKB],
+        since: "5.5",
+        shows: "packets that conntrack dropped because their connection found no place",
+        need: Need::EveryPacket,
     },
 ];
 
@@ -207,6 +329,20 @@ mod tests {
             "cannot show dropped packets, the reason and the place: tracepoint kfree_skb passes (void*, sk_buff*); \
              upstream Linux 5.17 has what it needs"
         );
+    }
+
+    #[test]
+    fn what_a_function_returns_is_not_taken_for_an_argument() {
+        let row = PROBES.iter().find(|p| p.program == "nft_do_chain").expect("it is there");
+        assert_eq!(row.obstacle(Some(&args(&["nft_pktinfo*", "void*"]))), None);
+        let text = row.obstacle(Some(&args(&["nft_pktinfo*", "void*", "int"]))).expect("there is one more");
+        assert!(text.contains("function nft_do_chain passes (nft_pktinfo*, void*, int)"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_function_is_told_with_its_module() {
+        let row = PROBES.iter().find(|p| p.program == "nft_do_chain").expect("it is there");
+        assert!(row.obstacle(None).expect("it is missing").ends_with("module nf_tables may not be loaded"));
     }
 
     #[test]

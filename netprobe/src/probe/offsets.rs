@@ -26,21 +26,26 @@ const OPTIONAL: &[&str] = &[
     "shinfo_",
 ];
 
+/// Fields that only programs on kernel functions read: not looked for where there can be none.
+const OF_FUNCTIONS: &[&str] = &["fib_rule_", "hook_", "nft_", "xt_", "skb_cb", "nlmsg_", "netlink_"];
+
 /// Enum names start with this; users never type it.
 const REASON_PREFIX: &str = "SKB_DROP_REASON_";
 const RESET_PREFIX: &str = "SK_RST_REASON_";
 
-/// A configuration with this kernel's offsets and flags; mode and filter are the caller's.
+/// A configuration with this kernel's offsets and flags; mode and filter are the caller's. Without `functions` no
+/// program will be attached to a kernel function.
 ///
 /// # Errors
 ///
 /// When the kernel lacks a field that nothing works without: names them.
-pub fn config(btf: &KernelBtf) -> Result<Config> {
+pub fn config(btf: &KernelBtf, functions: bool) -> Result<Config> {
     let mut config: Config = wire::zeroed();
     let mut missing = Vec::new();
     for (index, (name, path)) in Offsets::PATHS.iter().enumerate() {
-        let found = btf.offset(path);
-        if found.is_none() && !OPTIONAL.iter().any(|optional| name.starts_with(optional)) {
+        let of_function = OF_FUNCTIONS.iter().any(|prefix| name.starts_with(prefix));
+        let found = if of_function && !functions { None } else { btf.offset(path) };
+        if found.is_none() && !of_function && !OPTIONAL.iter().any(|optional| name.starts_with(optional)) {
             missing.push(*path);
         }
         config.offsets.set(index, found.unwrap_or(ABSENT));

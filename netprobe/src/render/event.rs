@@ -8,7 +8,7 @@ use crate::model::{
     dns::Message,
     facts::table_name,
     flow::Proto,
-    packet::{Head, LookupRole, Place, What},
+    packet::{Head, Judge, LookupRole, Place, What},
     sighting::{Side, Sighting},
     stack::netfilter_hook,
 };
@@ -30,7 +30,9 @@ pub(super) fn words(sighting: &Sighting) -> Words {
     let (topic, text) = match &sighting.packet.what {
         What::Hop { place, .. } => (side(sighting.side), hop(sighting.side, device, *place)),
         What::Dropped { reason, site, stack, .. } => ("drop", dropped(sighting, reason, site, stack)),
-        What::Lookup { table, err, gateway, role, .. } => {
+        What::Request { comm, .. } => ("config", format!("{comm} asks for a change of the network")),
+        What::Verdict { hook, judge, .. } => ("drop", verdict(hook, judge)),
+        What::Lookup { table, err, gateway, role, rule, .. } => {
             let back = if *role == LookupRole::ReversePath { ", back to the sender" } else { "" };
             let route = match (err, gateway) {
                 (0, Some(gateway)) => format!("via {gateway} dev {device}"),
@@ -38,7 +40,8 @@ pub(super) fn words(sighting: &Sighting) -> Words {
                 (0, None) => format!("dev {device}"),
                 (err, _) => route_error(*err),
             };
-            ("route", format!("table {}{back}: {route}", table_name(*table)))
+            let rule = rule.map_or_else(String::new, |preference| format!(" by rule {preference}"));
+            ("route", format!("table {}{rule}{back}: {route}", table_name(*table)))
         }
         What::Retransmit { state, .. } => ("tcp", resent(state).to_owned()),
         What::Reset { sent, socket, reason, .. } => ("tcp", reset(*sent, *socket, reason)),
@@ -94,6 +97,20 @@ fn dropped(sighting: &Sighting, reason: &str, site: &str, stack: &[Arc<str>]) ->
         (at, device) => format!(" ({} {device})", side(at)),
     };
     format!("{reason} in {site}{hook}{place}")
+}
+
+/// Who dropped it in a netfilter hook.
+fn verdict(hook: &str, judge: &Judge) -> String {
+    match judge {
+        Judge::Unknown => format!("dropped in hook {hook}"),
+        Judge::Nftables { family, table, chain } => {
+            format!("dropped in hook {hook} by chain {chain} of table {family} {table} (nftables)")
+        }
+        Judge::Xtables { family, table } => {
+            format!("dropped in hook {hook} by table {table} ({family}, iptables-legacy)")
+        }
+        Judge::Conntrack => format!("dropped in hook {hook} by conntrack: the connection found no place"),
+    }
 }
 
 /// What a look-up that found no next hop found (`fib_rules.c`, `fib_semantics.c`: `fib_props`).
@@ -167,7 +184,9 @@ fn label(what: &What) -> String {
         | What::Reset { .. }
         | What::State { .. }
         | What::SendError { .. }
+        | What::Verdict { .. }
         | What::Dns { .. }
+        | What::Request { .. }
         | What::Neighbour { .. } => String::new(),
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         identity::{Pod, Source},
         journey::{Journey, Step},
         known::{Known, Why},
-        packet::{Conntrack, Head, LookupRole, Packet, Place, TcpFlags, What},
+        packet::{Conntrack, Head, Judge, LookupRole, Packet, Place, TcpFlags, What},
         sighting::{Side, Sighting},
     },
     render::Clock,
@@ -85,6 +85,7 @@ pub(super) fn lookup(table: u32, err: i32, gateway: Option<&str>, role: LookupRo
         mark: 0,
         role,
         inferred: false,
+        rule: None,
     }
 }
 
@@ -191,6 +192,10 @@ fn dns(answer: Option<Answer>) -> What {
     What::Dns { flow, place: Place::Transmit, message: Some(message), seen: 1 }
 }
 
+fn verdict(judge: Judge) -> What {
+    What::Verdict { flow: syn(), skb: 0xffff_8880_0000_1000, hook: "forward", out_ifindex: 3, judge }
+}
+
 /// One step of every kind that the other samples do not have.
 pub(super) fn every_event() -> Vec<Step> {
     let node = Side::Node;
@@ -235,6 +240,11 @@ pub(super) fn every_event() -> Vec<Step> {
             inner: Some(syn()),
             seen: 1,
         },
+        verdict(Judge::Nftables { family: "ip", table: "filter".into(), chain: "FORWARD".into() }),
+        verdict(Judge::Xtables { family: "ip", table: "filter".into() }),
+        verdict(Judge::Conntrack),
+        verdict(Judge::Unknown),
+        What::Request { port_id: 4711, comm: "ipamd".into() },
     ];
     whats.into_iter().zip(1..).map(|(what, index)| step(index * 10, node, "eth1", true, what)).collect()
 }

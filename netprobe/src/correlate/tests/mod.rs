@@ -84,6 +84,7 @@ fn lookup(flow: Flow, table: u32, err: i32, role: LookupRole, skb: u64) -> What 
         mark: 0,
         role,
         inferred: false,
+        rule: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which of the rules that could have dropped a packet did: their counters tell.
 
+use netprobe_common::limits::VERDICT_NAME_BYTES;
+
 use super::{
     Seen, Sure, owner,
     walk::{self, Suspect},
@@ -9,6 +11,7 @@ use crate::{
     model::{
         asked::Window,
         finding::Netfilter,
+        packet::Judge,
         ruleset::{Counter, Engine, Ruleset, Table},
     },
 };
@@ -28,22 +31,40 @@ pub(in crate::explain) struct Guilty<'r> {
 #[derive(Clone, Debug, Default)]
 pub(in crate::explain) struct Suspects<'r>(pub(in crate::explain) Vec<Guilty<'r>>);
 
-/// The rules that can have dropped the packet, read after it was dropped; `None` asks for them.
+/// The rules that can have dropped the packet, read after it was dropped; `None` asks for them. `judge` is who dropped
+/// it, where the kernel told.
 pub(in crate::explain) fn suspects<'a>(
     case: &Case<'a>,
     drop: &Drop<'a>,
     netfilter: &Netfilter,
+    judge: Option<&Judge>,
 ) -> Option<Suspects<'a>> {
     let window = case.netfilter(drop.sighting().packet.netns, drop.mono_ns())?;
     let seen = Seen::of(case, drop, netfilter)?;
     let by_nft = drop.site == "nft_do_chain";
-    let fits = |table: &Table| {
+    let fits = |table: &Table, base: &str| {
         let nft = table.engine != Engine::IptablesLegacy;
-        // The function that entered the chain names its table's family; without it legacy dropped the packet.
-        nft == by_nft && netfilter.family.as_ref().is_none_or(|family| *family == table.family)
+        match judge {
+            Some(Judge::Nftables { family, table: name, chain }) => {
+                nft && table.family == *family && is_name(&table.name, name) && is_name(base, chain)
+            }
+            Some(Judge::Xtables { family, table: name }) => {
+                !nft && table.family == *family && is_name(&table.name, name)
+            }
+            Some(Judge::Conntrack) => false,
+            // The function that entered the chain names its table's family; without it legacy dropped the packet.
+            Some(Judge::Unknown) | None => {
+                nft == by_nft && netfilter.family.as_ref().is_none_or(|family| *family == table.family)
+            }
+        }
     };
     let all = walk::suspects(window.after, &seen, fits);
     Some(Suspects(all.into_iter().filter_map(|suspect| weigh(suspect, &window)).collect()))
+}
+
+/// Whether a name is the one that the kernel told, of which the programs keep no more than they have room for.
+fn is_name(name: &str, told: &str) -> bool {
+    name == told || (told.len() == VERDICT_NAME_BYTES - 1 && name.starts_with(told))
 }
 
 /// Sorts out those whose counter did not move.

@@ -44,14 +44,20 @@ struct Walk<'r, 'a> {
 }
 
 /// Rules that can have dropped a packet in its hook, in order.
-pub(super) fn suspects<'r>(ruleset: &'r Ruleset, seen: &Seen<'_>, fits: impl Fn(&Table) -> bool) -> Vec<Suspect<'r>> {
+///
+/// `fits` says whether the packet can have ended in a table, in the base chain of that name or behind it.
+pub(super) fn suspects<'r>(
+    ruleset: &'r Ruleset,
+    seen: &Seen<'_>,
+    fits: impl Fn(&Table, &str) -> bool,
+) -> Vec<Suspect<'r>> {
     let mut bases: Vec<(i32, &Table, &str, &Chain)> = Vec::new();
-    for table in ruleset.tables.iter().filter(|table| of_family(&table.family, seen) && fits(table)) {
+    for table in ruleset.tables.iter().filter(|table| of_family(&table.family, seen)) {
         let entered = table.chains.iter().filter_map(|(name, chain)| {
             let base = chain.base.as_ref().filter(|base| base.hook == seen.hook)?;
             let device = if base.hook == "egress" { seen.oif } else { seen.iif };
             let here = base.devices.is_empty() || device.is_none_or(|d| base.devices.iter().any(|own| own == d));
-            here.then_some((base.priority, table, name.as_str(), chain))
+            (here && fits(table, name)).then_some((base.priority, table, name.as_str(), chain))
         });
         bases.extend(entered);
     }
@@ -180,7 +186,7 @@ mod tests {
     fn found(text: &str) -> Vec<(String, u32, Sure)> {
         let ruleset = ruleset(text);
         let of = |s: &Suspect<'_>| (s.chain.to_owned(), s.rule.map_or(0, |r| r.position), s.sure);
-        suspects(&ruleset, &seen(), |_| true).iter().map(of).collect()
+        suspects(&ruleset, &seen(), |_, _| true).iter().map(of).collect()
     }
 
     #[test]

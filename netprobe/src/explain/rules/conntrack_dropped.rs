@@ -4,7 +4,7 @@
 use super::netfilter::{Met, met};
 use crate::{
     explain::{Case, Draft, Rule},
-    model::{finding::Confidence, flow::Proto},
+    model::{finding::Confidence, flow::Proto, packet::Judge},
 };
 
 /// The table is full.
@@ -26,13 +26,22 @@ pub(super) const RACE: Rule = Rule {
 fn by_itself<'a>(case: &Case<'a>) -> Option<Met<'a>> {
     let slow = |d: &crate::explain::Drop<'_>| &**d.reason == "NETFILTER_DROP" && d.site == "nf_hook_slow";
     case.drops().find(slow)?;
-    met(case).filter(|met| met.drop.site == "nf_hook_slow" && met.answer.is_none())
+    met(case).filter(|met| {
+        let by_rule = met.told.is_some_and(|told| matches!(told.judge, Judge::Nftables { .. } | Judge::Xtables { .. }));
+        met.drop.site == "nf_hook_slow" && met.answer.is_none() && !by_rule
+    })
+}
+
+/// The kernel told that the packet's entry found no place.
+fn is_told(met: &Met<'_>) -> bool {
+    met.told.is_some_and(|told| matches!(told.judge, Judge::Conntrack))
 }
 
 fn full(case: &Case<'_>) -> Option<Draft> {
     let met = by_itself(case)?;
     // Where entries are made; behind that every packet has one.
     if !matches!(met.netfilter.hook.as_str(), "prerouting" | "output")
+        || is_told(&met)
         || met.drop.ct.is_some()
         || met.guilty().is_some()
     {
@@ -95,7 +104,8 @@ fn race(case: &Case<'_>) -> Option<Draft> {
         met.what(case),
         met.by_conntrack()
     );
-    let draft = met.draft(case, claim).confidence(Confidence::Likely).detail("race");
+    let confidence = if is_told(&met) { Confidence::Stated } else { Confidence::Likely };
+    let draft = met.draft(case, claim).confidence(confidence).detail("race");
     Some(
         draft
             .proof(met.drop.mono_ns(), format!("conntrack counters: insert_failed rose by {lost}"))
@@ -111,7 +121,7 @@ fn unconfirmed<'a>(case: &Case<'a>) -> Option<(Met<'a>, u64)> {
     }
     let window = case.counters(met.drop.sighting().packet.netns, met.drop.mono_ns())?;
     let lost = window.rise("conntrack.insert_failed");
-    (lost > 0).then_some((met, lost))
+    (lost > 0 || is_told(&met)).then_some((met, lost))
 }
 
 #[cfg(test)]

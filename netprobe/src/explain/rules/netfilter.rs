@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crate::{
     explain::{
         Case, Draft, Drop,
+        case::Verdict,
         nf::{self, Guilty, Suspects},
     },
     model::{
         finding::{Confidence, Netfilter},
-        packet::{Place, What},
+        packet::{Judge, Place, What},
         stack::{base, netfilter_hook},
     },
 };
@@ -53,6 +54,8 @@ pub(super) struct Met<'a> {
     pub(super) netfilter: Netfilter,
     /// Rules that can have done it, in the order the packet met them; `None` where they could not be read.
     pub(super) suspects: Option<Suspects<'a>>,
+    /// What the hook itself said, where the kernel told it.
+    pub(super) told: Option<Verdict<'a>>,
     /// A REJECT's answer: when, and what.
     pub(super) answer: Option<(u64, String)>,
 }
@@ -60,9 +63,15 @@ pub(super) struct Met<'a> {
 /// The first packet of the journey that netfilter dropped.
 pub(super) fn met<'a>(case: &Case<'a>) -> Option<Met<'a>> {
     let drop = case.drops().find(|d| &**d.reason == "NETFILTER_DROP")?;
-    let mut netfilter = verdict(drop.site, drop.stack, drop.head.flow?.is_v6())?;
+    let told = case.verdict(&drop);
+    let v6 = drop.head.flow?.is_v6();
+    let mut netfilter = match &told {
+        Some(told) => of_verdict(told, v6),
+        None => verdict(drop.site, drop.stack, v6)?,
+    };
     let answer = answer(case, &drop);
-    let suspects = nf::suspects(case, &drop, &netfilter).map(|all| {
+    let judge = told.as_ref().map(|told| told.judge);
+    let suspects = nf::suspects(case, &drop, &netfilter, judge).map(|all| {
         // What answered was no DROP, and the other way round.
         let fits = all.clone().retain(|guilty| guilty.suspect.rejects == answer.is_some());
         if fits.0.is_empty() { all } else { fits }
@@ -70,7 +79,19 @@ pub(super) fn met<'a>(case: &Case<'a>) -> Option<Met<'a>> {
     if let Some(guilty) = suspects.as_ref().and_then(Suspects::guilty) {
         guilty.write(&mut netfilter);
     }
-    Some(Met { drop, netfilter, suspects, answer })
+    Some(Met { drop, netfilter, suspects, told, answer })
+}
+
+/// What the kernel told of a verdict.
+fn of_verdict(told: &Verdict<'_>, v6: bool) -> Netfilter {
+    let own = if v6 { "ip6" } else { "ip" };
+    let (family, table, chain) = match told.judge {
+        Judge::Nftables { family, table, chain } => (*family, Some(table.to_string()), Some(chain.to_string())),
+        // x_tables enters the built-in chain of the hook.
+        Judge::Xtables { family, table } => (*family, Some(table.to_string()), Some(told.hook.to_uppercase())),
+        Judge::Conntrack | Judge::Unknown => (own, None, None),
+    };
+    Netfilter { hook: told.hook.to_owned(), family: Some(family.to_owned()), table, chain, ..Netfilter::default() }
 }
 
 impl<'a> Met<'a> {
@@ -97,6 +118,15 @@ impl<'a> Met<'a> {
         if let Some(guilty) = self.guilty() {
             return format!("in the {hook} hook: {}", guilty.words());
         }
+        match self.told.as_ref().map(|told| told.judge) {
+            Some(Judge::Conntrack) => return self.by_conntrack(),
+            Some(judge @ (Judge::Nftables { .. } | Judge::Xtables { .. })) => {
+                let several = self.suspects.as_ref().map_or(0, |all| all.0.len());
+                let which = if several > 1 { format!("one of {several} rules") } else { "a rule".to_owned() };
+                return format!("in the {hook} hook: {which} of {}", place(judge, hook));
+            }
+            Some(Judge::Unknown) | None => {}
+        }
         let engine = engine(self.drop.site, self.netfilter.family.as_deref());
         match self.suspects.as_ref().map(|all| all.0.len()) {
             Some(several @ 2..) => format!("in the {hook} hook: one of {several} rules that match it ({engine})"),
@@ -119,12 +149,13 @@ impl<'a> Met<'a> {
         let mut draft = case
             .about_drop(drop, claim)
             .detail(format!("{}{chain}", netfilter.hook))
-            .proof(drop.mono_ns(), format!("call stack: {}", words(netfilter)));
+            .proof(drop.mono_ns(), self.how(case));
         if let Some((answered_ns, answer)) = &self.answer {
             draft = draft.proof(*answered_ns, format!("the node itself sent {answer} in the same call"));
         }
         if let Some(guilty) = self.guilty() {
-            draft = draft.proof(drop.mono_ns(), guilty.proof()).confidence(Confidence::Likely);
+            let sure = if self.is_told() { Confidence::Stated } else { Confidence::Likely };
+            draft = draft.proof(drop.mono_ns(), guilty.proof()).confidence(sure);
         }
         for other in self.suspects.iter().filter(|_| self.guilty().is_none()).flat_map(|all| all.0.iter().take(4)) {
             draft = draft.proof(drop.mono_ns(), format!("it may be {}", other.words()));
@@ -133,13 +164,66 @@ impl<'a> Met<'a> {
         draft
     }
 
+    /// The kernel told chain or table, and only one rule there can have done it.
+    fn is_told(&self) -> bool {
+        let told = self.told.as_ref().map(|told| told.judge);
+        let named = matches!(told, Some(Judge::Nftables { .. } | Judge::Xtables { .. }));
+        let rose = self.guilty().is_some_and(|guilty| guilty.rose.is_some_and(|by| by > 0));
+        named && (rose || self.suspects.as_ref().is_some_and(|all| all.0.len() == 1))
+    }
+
+    /// How it is known where netfilter dropped it.
+    fn how(&self, case: &Case<'_>) -> String {
+        let Some(told) = &self.told else { return format!("call stack: {}", words(&self.netfilter)) };
+        let packet = &told.step.sighting.packet;
+        let device = |ifindex: u32| case.namespace(packet.netns).map(|ns| ns.device(ifindex));
+        let to = device(told.out_ifindex).filter(|_| told.out_ifindex != 0);
+        let to = to.filter(|_| packet.ifindex != told.out_ifindex).map_or_else(String::new, |to| format!(" to {to}"));
+        let from = device(packet.ifindex).filter(|_| packet.ifindex != 0);
+        let from = from.map_or_else(String::new, |from| format!(" ({from}{to})"));
+        let by = match told.judge {
+            Judge::Unknown => "dropped it".to_owned(),
+            Judge::Conntrack => "conntrack (__nf_conntrack_confirm) dropped it".to_owned(),
+            judge @ Judge::Nftables { .. } => format!("{} (nft_do_chain) dropped it", place(judge, told.hook)),
+            judge @ Judge::Xtables { .. } => format!("{} (ipt_do_table) dropped it", place(judge, told.hook)),
+        };
+        format!("nf_hook_slow in hook {}{from}: {by}", told.hook)
+    }
+
     /// How to find the rule, and to see that it is the one.
     pub(super) fn search(&self) -> Vec<String> {
         let v6 = self.drop.head.flow.is_some_and(|flow| flow.is_v6());
         self.guilty().map_or_else(
-            || search(&self.netfilter, v6),
+            || self.in_table().unwrap_or_else(|| search(&self.netfilter, v6)),
             |guilty| vec![format!("{}  # its counter rises with every try", guilty.command())],
         )
+    }
+}
+
+impl Met<'_> {
+    /// The command that lists the table the kernel told.
+    fn in_table(&self) -> Option<Vec<String>> {
+        let rising = "  # the guilty rule's counter rises with every try; remove or correct it";
+        Some(vec![match self.told.as_ref()?.judge {
+            Judge::Nftables { family, table, .. } => format!("nft -a list table {family} {table}{rising}"),
+            Judge::Xtables { family, table } => {
+                let tool = if *family == "ip6" { "ip6tables-legacy" } else { "iptables-legacy" };
+                format!("{tool} -t {table} -vnxL --line-numbers{rising}")
+            }
+            Judge::Unknown | Judge::Conntrack => return None,
+        }])
+    }
+}
+
+/// A chain, in words.
+fn place(judge: &Judge, hook: &str) -> String {
+    match judge {
+        Judge::Nftables { family, table, chain } => format!("chain {chain} in table {family} {table}"),
+        Judge::Xtables { family, table } => {
+            let tool = if *family == "ip6" { "ip6tables-legacy" } else { "iptables-legacy" };
+            format!("chain {} in {tool} table {table}", hook.to_uppercase())
+        }
+        Judge::Unknown | Judge::Conntrack => String::new(),
     }
 }
 

@@ -28,9 +28,9 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, flow, new_entry, syn, tracked};
+    use super::super::testing::{Scene, drop_of, flow, new_entry, syn, tracked, verdict};
     use super::*;
-    use crate::model::finding::Confidence;
+    use crate::model::{finding::Confidence, packet::Judge};
 
     const STACK: [&str; 4] = ["nft_do_chain_ipv4", "nf_hook_slow", "ip_forward", "ip_rcv"];
     const RULES: &str = "\
@@ -90,6 +90,56 @@ COMMIT
             "{}",
             draft.claim
         );
+    }
+
+    fn told(judge: Judge) -> Scene {
+        let mut scene = scene();
+        scene.step(1, verdict(judge), "vpod1");
+        scene
+    }
+
+    #[test]
+    fn names_the_chain_that_the_kernel_told_without_knowing_any_rule() {
+        let scene = told(Judge::Nftables { family: "inet", table: "site".into(), chain: "guard".into() });
+        let draft = check(&scene.case()).expect("the drop is in the journey");
+        assert!(
+            draft.claim.ends_with("on vpod1 in the forward hook: a rule of chain guard in table inet site"),
+            "{}",
+            draft.claim
+        );
+        assert_eq!(draft.confidence, Confidence::Stated);
+        let netfilter = draft.netfilter.expect("it is netfilter");
+        assert_eq!((netfilter.table.as_deref(), netfilter.chain.as_deref()), (Some("site"), Some("guard")));
+        let how =
+            "nf_hook_slow in hook forward (vpod1 to eth1): chain guard in table inet site (nft_do_chain) dropped it";
+        assert!(draft.evidence.iter().any(|e| e.text == how), "{:?}", draft.evidence);
+    }
+
+    #[test]
+    fn the_only_rule_of_the_chain_that_the_kernel_told_is_stated() {
+        let mut scene = told(Judge::Nftables { family: "ip", table: "filter".into(), chain: "FORWARD".into() });
+        // No reading before: its counter could not have told.
+        scene.iptables(2, &RULES.replace('N', "5"));
+        let draft = check(&scene.case()).expect("the drop is in the journey");
+        assert!(draft.claim.contains("rule 2 of chain FORWARD in iptables table filter"), "{}", draft.claim);
+        assert_eq!(draft.confidence, Confidence::Stated);
+    }
+
+    #[test]
+    fn a_rule_of_another_table_than_the_kernel_told_is_no_suspect() {
+        let mut scene = told(Judge::Xtables { family: "ip", table: "security".into() });
+        scene.iptables(0, &RULES.replace('N', "4"));
+        scene.iptables(2, &RULES.replace('N', "5"));
+        let draft = check(&scene.case()).expect("the drop is in the journey");
+        assert!(draft.claim.ends_with("a rule of chain FORWARD in iptables-legacy table security"), "{}", draft.claim);
+    }
+
+    #[test]
+    fn a_verdict_about_another_packet_says_nothing() {
+        let mut scene = scene();
+        scene.step(900, verdict(Judge::Xtables { family: "ip", table: "security".into() }), "vpod1");
+        let draft = check(&scene.case()).expect("the drop is in the journey");
+        assert!(!draft.claim.contains("security"), "{}", draft.claim);
     }
 
     #[test]

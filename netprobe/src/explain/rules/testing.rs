@@ -18,7 +18,7 @@ use crate::{
         inventory::Inventory,
         journey::{Journey, Step},
         known::{Known, Why},
-        packet::{Conntrack, Head, LookupRole, Packet, Place, TcpFlags, What},
+        packet::{Conntrack, Head, Judge, LookupRole, Packet, Place, TcpFlags, What},
         ruleset::Ruleset,
         sighting::{Side, Sighting},
     },
@@ -125,6 +125,7 @@ pub(crate) fn lookup(table: u32, err: i32, out_ifindex: u32, role: LookupRole) -
         mark: 0,
         role,
         inferred: false,
+        rule: None,
     }
 }
 
@@ -141,7 +142,24 @@ pub(crate) fn lookup_via(table: u32, out_ifindex: u32, via: &str, role: LookupRo
         mark: 0,
         role,
         inferred: false,
+        rule: None,
     }
+}
+
+/// The same look-up, of which the kernel told the policy rule.
+pub(crate) fn by_rule(what: What, preference: u32) -> What {
+    match what {
+        What::Lookup { flow, skb, table, err, in_ifindex, out_ifindex, gateway, mark, role, inferred, .. } => {
+            let rule = Some(preference);
+            What::Lookup { flow, skb, table, err, in_ifindex, out_ifindex, gateway, mark, role, inferred, rule }
+        }
+        other => other,
+    }
+}
+
+/// What the forward hook said of the packet just dropped, which was to leave by `eth1`.
+pub(crate) fn verdict(judge: Judge) -> What {
+    What::Verdict { flow: flow(), skb: 0, hook: "forward", out_ifindex: Scene::ETH1, judge }
 }
 
 pub(crate) fn retransmit(state: &'static str) -> What {

@@ -6,11 +6,11 @@
 use crate::{
     explain::{
         Case, Draft, Rule,
-        case::MISS,
+        case::{Lookup, MISS},
         expected::{self, Expected},
         intent,
     },
-    facts::policy::{self, Outcome},
+    facts::policy::{self, Decision, Outcome},
     model::{
         facts::{NamespaceFacts, NamespaceKind, Rule as IpRule, RuleAction, What as Changed, table_name},
         finding::{Confidence, RouteTaken},
@@ -31,6 +31,8 @@ struct Exit<'a> {
     device: &'a str,
     flow: Flow,
     route: RouteTaken,
+    /// Preference of the rule that led to that route, where the kernel told it.
+    told: Option<u32>,
     mark: u32,
 }
 
@@ -46,10 +48,10 @@ fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
     let decision = case.decision(node.inum, true, step.sighting.packet.mono_ns).filter(|l| l.err == 0)?;
     let route = RouteTaken {
         table: decision.table,
-        rule: intent::rule_for(node, &flow, decision.table, decision.mark),
+        rule: decision.rule.or_else(|| intent::rule_for(node, &flow, decision.table, decision.mark)),
         gateway: decision.gateway,
     };
-    Some(Exit { node, step, device: &step.sighting.device, flow, route, mark: decision.mark })
+    Some(Exit { node, step, device: &step.sighting.device, flow, route, told: decision.rule, mark: decision.mark })
 }
 
 /// The user said which device it should be.
@@ -93,8 +95,9 @@ fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     );
     let lost = intent::lost_route(case, exit.node.inum, &exit.flow, Some(rule.table));
     let mut draft = draft(case, exit, &expected, claim).detail(format!("table {}", rule.table));
-    if let Some(miss) = miss(case, exit, rule.table) {
-        draft = draft.proof(miss, format!("route look-up in table {table}: no route"));
+    if let Some(miss) = misses(case, exit).find(|l| l.table == rule.table) {
+        let by = miss.rule.map_or_else(String::new, |preference| format!(" by policy rule {preference}"));
+        draft = draft.proof(miss.step.sighting.packet.mono_ns, format!("route look-up in table {table}{by}: no route"));
     }
     draft.evidence.sort_by_key(|e| e.mono_ns);
     draft.since = expected::device_lost(case, exit.node, &expected.device)
@@ -114,7 +117,7 @@ fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     Some(draft.fix(command).fix(format!("restart the daemon that owns table {table} (CNI, ipamd), so that it stays")))
 }
 
-/// The rule whose table was asked and had nothing, before the table that decided.
+/// The rule whose table was asked and had nothing, before the table that decided; and whether that table is empty.
 fn fallen_through<'a>(case: &Case<'_>, exit: &Exit<'a>) -> Option<(&'a IpRule, bool)> {
     let iif = came_in_by(case, exit.node.inum);
     let decision = intent::decide(exit.node, &exit.flow, iif.as_deref(), exit.mark);
@@ -125,6 +128,10 @@ fn fallen_through<'a>(case: &Case<'_>, exit: &Exit<'a>) -> Option<(&'a IpRule, b
                 .lookups()
                 .any(|l| l.table == table && l.err == 0 && l.step.forward && l.role != LookupRole::ReversePath)
     };
+    let chosen = |rule: &&IpRule| (rule.is_selective() || rule.opaque) && !asked_elsewhere(rule.table);
+    if let Some(rule) = told(case, exit, &decision).into_iter().find(chosen) {
+        return Some((rule, policy::is_empty(exit.node, rule.table, rule.v6)));
+    }
     decision.steps.iter().find_map(|step| match step.outcome {
         Outcome::NoRoute { empty } if step.rule.is_selective() && !asked_elsewhere(step.rule.table) => {
             Some((step.rule, empty))
@@ -133,25 +140,39 @@ fn fallen_through<'a>(case: &Case<'_>, exit: &Exit<'a>) -> Option<(&'a IpRule, b
     })
 }
 
+/// Rules of which the kernel told that they matched, and whose table had nothing; the first asked comes first.
+fn told<'a>(case: &Case<'_>, exit: &Exit<'a>, decision: &Decision<'a>) -> Vec<&'a IpRule> {
+    let v6 = exit.flow.is_v6();
+    let one = |l: Lookup<'_>| {
+        let same = |r: &&IpRule| Some(r.preference) == l.rule && r.table == l.table && r.v6 == v6;
+        // Of several with one preference it is the one that selects this packet.
+        let selecting: Vec<&IpRule> = decision.steps.iter().map(|step| step.rule).filter(same).collect();
+        let fitting = if selecting.is_empty() { exit.node.rules.iter().filter(same).collect() } else { selecting };
+        match fitting[..] {
+            [rule] => Some(rule),
+            _ => None,
+        }
+    };
+    let mut rules: Vec<&IpRule> = misses(case, exit).filter_map(one).collect();
+    rules.sort_by_key(|rule| rule.preference);
+    rules
+}
+
 fn came_in_by(case: &Case<'_>, node: u32) -> Option<String> {
     let received =
         case.hops().find(|(s, place, _)| s.forward && *place == Place::Receive && s.sighting.packet.netns == node);
     received.map(|(s, ..)| s.sighting.device.to_string())
 }
 
-/// When that table was asked for this journey and had nothing.
-fn miss(case: &Case<'_>, exit: &Exit<'_>, table: u32) -> Option<u64> {
+/// Look-ups on the packet's way through the node that found nothing, last ones first.
+fn misses<'a>(case: &Case<'a>, exit: &Exit<'_>) -> impl Iterator<Item = Lookup<'a>> {
     let until = exit.step.sighting.packet.mono_ns;
-    case.lookups()
-        .rev()
-        .find(|l| {
-            l.table == table
-                && MISS.contains(&l.err)
-                && l.step.forward
-                && l.role != LookupRole::ReversePath
-                && l.step.sighting.packet.mono_ns <= until
-        })
-        .map(|l| l.step.sighting.packet.mono_ns)
+    case.lookups().rev().filter(move |l| {
+        MISS.contains(&l.err)
+            && l.step.forward
+            && l.role != LookupRole::ReversePath
+            && l.step.sighting.packet.mono_ns <= until
+    })
 }
 
 fn device_state(node: &NamespaceFacts, device: &str) -> String {
@@ -273,11 +294,12 @@ fn suffers(case: &Case<'_>, device: &str) -> bool {
 fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim: String) -> Draft {
     let packet = &exit.step.sighting.packet;
     let via = exit.route.gateway.map_or_else(String::new, |g| format!("via {g} "));
+    let by = exit.told.map_or_else(String::new, |preference| format!(" by policy rule {preference}"));
     let mut draft = Draft::new(case, Side::Node, Some(exit.device.to_owned()), claim)
         .confidence(expected.confidence)
         .proof(
             packet.mono_ns,
-            format!("route look-up in table {}: {via}dev {}", table_name(exit.route.table), exit.device),
+            format!("route look-up in table {}{by}: {via}dev {}", table_name(exit.route.table), exit.device),
         )
         .proof(packet.mono_ns, format!("net_dev_start_xmit on {}, expected {}", exit.device, expected.device))
         .proof(packet.mono_ns, expected.why.clone());
@@ -292,7 +314,7 @@ fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim: String) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, hop, in_pod, lookup, lookup_via, retransmit, syn};
+    use super::super::testing::{Scene, by_rule, hop, in_pod, lookup, lookup_via, retransmit, syn};
     use super::*;
 
     fn scene() -> Scene {
@@ -315,6 +337,33 @@ mod tests {
              which is empty"
         );
         assert_eq!((draft.device.as_deref(), draft.expected_device.as_deref()), (Some("eth0"), Some("eth1")));
+    }
+
+    #[test]
+    fn names_the_rule_that_the_kernel_told_where_its_selector_cannot_be_evaluated() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, hop(Place::Receive, syn()), "vpod1");
+        scene.step(2, by_rule(lookup(2, -11, 0, LookupRole::Input), 1536), "");
+        scene.step(3, by_rule(lookup_via(254, Scene::ETH0, "10.32.0.1", LookupRole::Input), 32766), "");
+        scene.step(4, hop(Place::Transmit, syn()), "eth0");
+        scene.node().routes.retain(|r| r.table != 2);
+        for rule in scene.node().rules.iter_mut().filter(|r| r.table == 2) {
+            rule.opaque = true;
+        }
+        let draft = check(&scene.case()).expect("the kernel asked table 2");
+        assert!(
+            draft.claim.contains("policy rule 1536 (from 10.9.0.29 lookup 2) sends it to table 2"),
+            "{}",
+            draft.claim
+        );
+        assert_eq!(draft.route.as_ref().and_then(|route| route.rule), Some(32766));
+        let says = |text: &str| draft.evidence.iter().any(|e| e.text == text);
+        assert!(says("route look-up in table 2 by policy rule 1536: no route"), "{:?}", draft.evidence);
+        assert!(
+            says("route look-up in table main by policy rule 32766: via 10.32.0.1 dev eth0"),
+            "{:?}",
+            draft.evidence
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     model::{
         flow::Flow,
         journey::Step,
-        packet::{Conntrack, Head, LookupRole, Place, What},
+        packet::{Conntrack, Head, Judge, LookupRole, Place, What},
     },
     render::event::words,
 };
@@ -128,7 +128,21 @@ enum Event<'a> {
         gateway: Option<IpAddr>,
         mark: u32,
         inferred: bool,
+        rule: Option<u32>,
         flow: FlowRef,
+    },
+    Request {
+        port_id: u32,
+        comm: &'a str,
+    },
+    Verdict {
+        flow: FlowRef,
+        skb: String,
+        hook: &'a str,
+        by: &'static str,
+        family: Option<&'a str>,
+        table: Option<&'a str>,
+        chain: Option<&'a str>,
     },
     Retransmit {
         flow: FlowRef,
@@ -194,16 +208,20 @@ impl<'a> Event<'a> {
             What::Dropped { head, ct, reason, site, stack, seen } => {
                 Self::Drop { reason, site, stack, packet: HeadRef::new(head), conntrack: ct_of(ct), seen: *seen }
             }
-            What::Lookup { flow, skb: _, table, err, in_ifindex: _, out_ifindex: _, gateway, mark, role, inferred } => {
-                Self::Lookup {
-                    table: *table,
-                    role: *role,
-                    error: *err,
-                    gateway: *gateway,
-                    mark: *mark,
-                    inferred: *inferred,
-                    flow: flow_of(flow),
-                }
+            What::Lookup { flow, table, err, gateway, mark, role, inferred, rule, .. } => Self::Lookup {
+                table: *table,
+                role: *role,
+                error: *err,
+                gateway: *gateway,
+                mark: *mark,
+                inferred: *inferred,
+                rule: *rule,
+                flow: flow_of(flow),
+            },
+            What::Request { port_id, comm } => Self::Request { port_id: *port_id, comm },
+            What::Verdict { flow, skb, hook, out_ifindex: _, judge } => {
+                let (by, family, table, chain) = judged(judge);
+                Self::Verdict { flow: flow_of(flow), skb: format!("{skb:#x}"), hook, by, family, table, chain }
             }
             What::Retransmit { flow, state, timeouts } => {
                 Self::Retransmit { flow: flow_of(flow), state, timeouts: *timeouts }
@@ -242,5 +260,15 @@ impl<'a> Event<'a> {
                 Self::IcmpSent { icmp: *icmp, stack, packet: HeadRef::new(head), conntrack: ct_of(ct) }
             }
         }
+    }
+}
+
+/// Who judged, and family, table and chain as far as they are known.
+fn judged(judge: &Judge) -> (&'static str, Option<&str>, Option<&str>, Option<&str>) {
+    match judge {
+        Judge::Unknown => ("unknown", None, None, None),
+        Judge::Nftables { family, table, chain } => ("nftables", Some(*family), Some(&**table), Some(&**chain)),
+        Judge::Xtables { family, table } => ("xtables", Some(*family), Some(&**table), None),
+        Judge::Conntrack => ("conntrack", None, None, None),
     }
 }

@@ -155,6 +155,14 @@ shop/web-0 10.176.98.29:41234 -> 10.176.46.4:3306 tcp SYN
     0.150 ms  route  table 2: blackhole route
     0.160 ms  node   eth1 in          fragmentation needed, about
                      10.176.98.29:41234 -> 10.176.46.4:3306 tcp
+    0.170 ms  drop   dropped in hook forward by chain FORWARD of table ip filter
+                     (nftables)
+    0.180 ms  drop   dropped in hook forward by table filter (ip,
+                     iptables-legacy)
+    0.190 ms  drop   dropped in hook forward by conntrack: the connection found
+                     no place
+    0.200 ms  drop   dropped in hook forward
+    0.210 ms  config ipamd asks for a change of the network
 "
     );
 }

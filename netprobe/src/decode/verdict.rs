@@ -1,0 +1,81 @@
+//! Netfilter's numbers: hooks, families, and who judged.
+
+use std::sync::Arc;
+
+use netprobe_common::event::{VERDICT_CONFIRM, VERDICT_NFT, VERDICT_XTABLES, Verdict};
+
+use super::head;
+use crate::model::packet::Judge;
+
+/// `NFPROTO_*` (`include/uapi/linux/netfilter.h`) as nft names them.
+const FAMILIES: [(u8, &str); 6] = [(1, "inet"), (2, "ip"), (3, "arp"), (5, "netdev"), (7, "bridge"), (10, "ip6")];
+/// `NFPROTO_NETDEV`: its hooks have numbers of their own.
+const NETDEV: u8 = 5;
+/// `enum nf_inet_hooks`; the bridge's hooks have the same numbers.
+const HOOKS: [&str; 6] = ["prerouting", "input", "forward", "output", "postrouting", "ingress"];
+
+/// Name of a hook.
+pub(super) fn hook(family: u8, number: u8) -> &'static str {
+    match (family, number) {
+        (NETDEV, 0) => "ingress",
+        (NETDEV, _) => "egress",
+        (_, number) => HOOKS.get(usize::from(number)).copied().unwrap_or("unknown"),
+    }
+}
+
+fn family(number: u8) -> &'static str {
+    FAMILIES.iter().find(|(own, _)| *own == number).map_or("unknown", |(_, name)| name)
+}
+
+/// Who judged, with its names.
+pub(super) fn judge(verdict: &Verdict, mut name: impl FnMut(&str) -> Arc<str>) -> Judge {
+    let family = family(verdict.table_family);
+    let (table, chain) = (head::text(&verdict.table), head::text(&verdict.chain));
+    match verdict.by {
+        VERDICT_CONFIRM => Judge::Conntrack,
+        // A kernel whose tables could not be read.
+        VERDICT_NFT | VERDICT_XTABLES if table.is_empty() => Judge::Unknown,
+        VERDICT_NFT => Judge::Nftables { family, table: name(&table), chain: name(&chain) },
+        VERDICT_XTABLES => Judge::Xtables { family, table: name(&table) },
+        _ => Judge::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netprobe_common::wire;
+
+    use super::*;
+
+    fn verdict(by: u32, table: &str, chain: &str) -> Verdict {
+        let mut verdict: Verdict = wire::zeroed();
+        (verdict.by, verdict.table_family) = (by, 1);
+        // Bytes behind the end are what the ring held before.
+        verdict.table = [b'x'; 64];
+        verdict.chain = [b'x'; 64];
+        for (to, text) in [(&mut verdict.table, table), (&mut verdict.chain, chain)] {
+            to[..text.len()].copy_from_slice(text.as_bytes());
+            to[text.len()] = 0;
+        }
+        verdict
+    }
+
+    #[test]
+    fn a_chain_is_named_by_the_bytes_before_its_end() {
+        let judge = judge(&verdict(VERDICT_NFT, "site", "guard"), |text| Arc::from(text));
+        assert_eq!(judge, Judge::Nftables { family: "inet", table: "site".into(), chain: "guard".into() });
+    }
+
+    #[test]
+    fn a_table_that_could_not_be_read_is_unknown() {
+        assert_eq!(judge(&verdict(VERDICT_NFT, "", ""), |text| Arc::from(text)), Judge::Unknown);
+    }
+
+    #[test]
+    fn hooks_of_devices_have_numbers_of_their_own() {
+        assert_eq!(
+            (hook(5, 0), hook(5, 1), hook(2, 0), hook(10, 4)),
+            ("ingress", "egress", "prerouting", "postrouting")
+        );
+    }
+}
