@@ -231,6 +231,8 @@ impl Follow<'_> {
         let error = trouble.explain(&self.api.place, if was_watch { "watch" } else { "list" }, part.resource());
         let contact = self.contacts.borrow().get(&part).copied();
         match contact {
+            // It answers, and is listed anew at once.
+            Some(_) if trouble.is_gone() => {}
             None if failures == 0 => self.out.send(Message::Failed(part, error)).await,
             // Once or twice is nothing: watches are cut, versions are forgotten, servers are restarted.
             Some(since_ns) if failures > 1 => {
