@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     if let Some(code) = guardian::run() {
         return code;
     }
-    let filter = env_logger::Env::new().filter_or("NETPROBE_LOG", "warn");
+    // What kube says of failures is told in our own words.
+    let filter = env_logger::Env::new().filter_or("NETPROBE_LOG", "warn,kube_client=off");
     env_logger::Builder::from_env(filter).target(env_logger::Target::Stderr).init();
     let cli = cli::parse();
     let result = match cli.command {

@@ -12,6 +12,7 @@ mod flows;
 mod forwarding_off;
 mod healthy;
 mod kill_nine;
+mod kube;
 mod lost_here;
 mod neighbour;
 mod netfilter;

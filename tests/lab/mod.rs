@@ -12,7 +12,7 @@
 
 use std::{
     env, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -26,9 +26,11 @@ use netprobe::cli::demo::{
     traffic::{Echo, connect, datagram, word},
 };
 
+pub mod api;
 pub mod findings;
 pub mod probe;
 
+pub use api::Api;
 pub use findings::{Finding, Run};
 pub use netprobe::cli::demo::network::{DemoPod, LATE_POD};
 pub use probe::{Probe, Why, binary};
@@ -134,6 +136,30 @@ impl Lab {
     #[must_use]
     pub fn netprobe_with(&self, environment: &[(&str, &str)], args: &[&str]) -> Probe {
         Probe::start(self, environment, args)
+    }
+
+    /// The same, with names from this API server.
+    #[must_use]
+    pub fn netprobe_kube(&self, api: &Api, args: &[&str]) -> Probe {
+        let config = api.kubeconfig(self.directory());
+        Probe::start_named(self, &[], &["--kubeconfig".as_ref(), config.as_os_str()], args)
+    }
+
+    /// An API server on the node that tells of the network's pods: all run on this node.
+    ///
+    /// # Panics
+    ///
+    /// It cannot listen.
+    #[must_use]
+    pub fn api(&self) -> Api {
+        let listener = self.on("node").enter(|| TcpListener::bind(("127.0.0.1", 0))).expect("listen on the node");
+        let api = Api::serve(listener);
+        let here = api::host_name();
+        api.put("nodes", api::node(&here, "172.20.20.2"));
+        for DemoPod { name, v4, v6, .. } in PODS {
+            api.put("pods", api::pod("shop", name, &here, &[v4.to_string(), v6.to_string()]));
+        }
+        api
     }
 
     /// Runs `netprobe why` about a connection of the pod, to its end.

@@ -1,8 +1,10 @@
 //! A running netprobe.
 
 use std::{
-    env, fs,
-    io::{BufRead as _, BufReader, Read as _},
+    env,
+    ffi::OsStr,
+    fs,
+    io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -49,16 +51,30 @@ pub fn binary() -> PathBuf {
 pub struct Probe {
     child: Child,
     objects: Arc<Mutex<Vec<Value>>>,
-    readers: Option<(JoinHandle<()>, JoinHandle<String>)>,
+    /// What it said on stderr.
+    said: Arc<Mutex<String>>,
+    readers: Option<(JoinHandle<()>, JoinHandle<()>)>,
 }
 
 impl Probe {
+    /// Starts netprobe with names from the inventory file of the network.
     pub(crate) fn start(lab: &Lab, environment: &[(&str, &str)], args: &[&str]) -> Self {
+        let inventory = lab.inventory();
+        Self::start_named(
+            lab,
+            environment,
+            &["--no-kube".as_ref(), "--inventory".as_ref(), inventory.as_os_str()],
+            args,
+        )
+    }
+
+    /// Starts netprobe with names from where the words `names` say.
+    pub(crate) fn start_named(lab: &Lab, environment: &[(&str, &str)], names: &[&OsStr], args: &[&str]) -> Self {
         let ready = lab.directory().join("ready");
         // From an earlier probe of the same test.
         let _ = fs::remove_file(&ready);
         let mut command = Command::new(binary());
-        command.args(args).args(["-o", "json", "--no-kube", "--inventory"]).arg(lab.inventory());
+        command.args(args).args(["-o", "json"]).args(names);
         command
             .envs(environment.iter().copied())
             .arg("--ready-file")
@@ -69,8 +85,9 @@ impl Probe {
         let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
         let objects = Arc::new(Mutex::new(Vec::new()));
         let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        let mut stderr = child.stderr.take().expect("stderr is a pipe");
-        let into = Arc::clone(&objects);
+        let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
+        let said = Arc::new(Mutex::new(String::new()));
+        let (into, words) = (Arc::clone(&objects), Arc::clone(&said));
         let out = thread::spawn(move || {
             for line in stdout.lines() {
                 let line = line.expect("output is text");
@@ -79,11 +96,14 @@ impl Probe {
             }
         });
         let err = thread::spawn(move || {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).expect("messages are text");
-            text
+            for line in stderr.lines() {
+                let line = line.expect("messages are text");
+                let mut text = words.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&line);
+                text.push('\n');
+            }
         });
-        let mut probe = Self { child, objects, readers: Some((out, err)) };
+        let mut probe = Self { child, objects, said, readers: Some((out, err)) };
         let alive = wait(READY, || ready.exists() || probe.ended());
         assert!(alive && ready.exists(), "netprobe {args:?} was not ready: {}", probe.words());
         probe
@@ -102,7 +122,36 @@ impl Probe {
     /// Ends it whatever it does, and returns what it said on stderr.
     fn words(&mut self) -> String {
         let _ = self.child.kill();
-        self.readers.take().and_then(|(_, err)| err.join().ok()).unwrap_or_default()
+        if let Some((_, err)) = self.readers.take() {
+            let _ = err.join();
+        }
+        self.said()
+    }
+
+    /// What it said on stderr so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it has said `words` on stderr.
+    ///
+    /// # Panics
+    ///
+    /// It does not in time.
+    pub fn says(&self, words: &str) {
+        let has_said = wait(FINDING, || self.said().contains(words));
+        assert!(has_said, "`{words}` is not in: {}", self.said());
+    }
+
+    /// Waits until something that it wrote passes `test`.
+    ///
+    /// # Panics
+    ///
+    /// Nothing does in time.
+    pub fn shows(&self, what: &str, test: impl Fn(&Value) -> bool) {
+        let has_shown = wait(FINDING, || self.objects().iter().any(&test));
+        assert!(has_shown, "{what}: nothing of that in {:#?}", self.objects());
     }
 
     /// Everything written so far.
@@ -168,7 +217,8 @@ impl Probe {
         assert!(wait(END, || self.ended()), "netprobe did not end within {END:?}");
         let status = self.child.wait().expect("it has ended");
         let (out, err) = self.readers.take().expect("it was not stopped before");
-        let stderr = err.join().expect("stderr was read");
+        err.join().expect("stderr was read");
+        let stderr = self.said();
         assert_eq!(status.code(), Some(0), "netprobe ended badly: {stderr}");
         out.join().expect("every line is JSON");
         Run { objects: self.objects(), stderr }

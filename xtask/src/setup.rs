@@ -27,6 +27,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("git", "git"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
+    ("kubectl", "kubernetes-client"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("python3", "python3"),

@@ -5,8 +5,13 @@ use std::{
     path::PathBuf,
 };
 
-use super::output::Output;
-use crate::probe::{attach, btf::KernelBtf, classifiers::Way, functions, host, offsets};
+use clap::builder::NonEmptyStringValueParser;
+
+use super::{output::Output, select::Kube};
+use crate::{
+    enrich::kube::{Line, survey},
+    probe::{attach, btf::KernelBtf, classifiers::Way, functions, host, offsets},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +28,14 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub output: Output,
 
+    /// Which Kubernetes API to ask.
+    #[command(flatten)]
+    pub kube: Kube,
+
+    /// Kubernetes' name of this node; looked up by the host name without it
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub node_name: Option<String>,
+
     /// Read the kernel's types from here
     #[arg(long, hide = true, value_name = "PATH")]
     pub btf: Option<PathBuf>,
@@ -38,6 +51,7 @@ struct Report {
     privileges: Vec<Item>,
     hooks: Vec<Item>,
     network: Vec<Item>,
+    names: Vec<Item>,
 }
 
 /// One line: what, whether it is there, and what is lost without it.
@@ -71,7 +85,7 @@ const CAPABILITIES: &[(u8, &str, &str)] = &[
 /// A kernel without BTF, and whatever the output returns.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let btf = KernelBtf::load(args.btf.as_deref())?;
-    let host = host::read(&btf, None)?;
+    let host = host::read(&btf, args.node_name.clone())?;
     let clock = crate::render::Clock::new(&host);
     let report = Report {
         kind: "check",
@@ -81,6 +95,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         privileges: privileges(),
         hooks: hooks(&btf, &host, args.btf.is_none()),
         network: network(),
+        names: names(args),
     };
     let mut out = io::stdout().lock();
     match args.output.format {
@@ -88,6 +103,15 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         crate::render::Format::Text => text(&mut out, &report)?,
     }
     Ok(())
+}
+
+/// What names Kubernetes would give.
+fn names(args: &CheckArgs) -> Vec<Item> {
+    if args.kube.no_kube {
+        return Vec::new();
+    }
+    let lines = survey(&args.kube.options(args.node_name.as_deref()));
+    lines.into_iter().map(|Line { what, ok, note }| Item { what, ok, note }).collect()
 }
 
 fn privileges() -> Vec<Item> {
@@ -187,7 +211,9 @@ fn namespaces() -> Vec<Item> {
 
 fn text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     writeln!(out, "{} (Linux {})", crate::render::escape(&report.node), crate::render::escape(&report.kernel))?;
-    for (title, items) in [("privileges", &report.privileges), ("hooks", &report.hooks), ("network", &report.network)] {
+    let Report { privileges, hooks, network, names, .. } = report;
+    let all = [("privileges", privileges), ("hooks", hooks), ("network", network), ("names", names)];
+    for (title, items) in all.into_iter().filter(|(_, items)| !items.is_empty()) {
         writeln!(out, "{title}")?;
         for item in items {
             let mark = if item.ok { "ok     " } else { "MISSING" };

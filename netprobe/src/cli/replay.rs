@@ -103,6 +103,7 @@ fn feed(pipeline: &mut Pipeline, reader: Reader, last_ns: &mut u64, shown: &mut 
                 pipeline.take(Input::Facts(event));
             }
             Frame::Inventory(inventory) => pipeline.take(Input::Inventory(*inventory)),
+            Frame::News(news) => pipeline.take(Input::News(*news)),
             Frame::Symbol(symbol) => pipeline.decoder().symbols().learn(symbol.address, &symbol.name),
             Frame::Counts(value) => {
                 let counts: DropCounts = serde_json::from_value(value).context("the drop counts make no sense")?;

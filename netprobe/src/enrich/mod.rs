@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod inventory;
+pub mod kube;
 pub mod names;
 pub mod select;
 

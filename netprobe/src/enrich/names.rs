@@ -15,7 +15,7 @@ use super::cgroup::{self, CgroupNames};
 use crate::model::{
     facts::{NamespaceFacts, NodeFacts},
     identity::{Pod, Source},
-    inventory::{Inventory, PodEntry},
+    inventory::{Claim, Inventory, PodEntry},
     known::{Known, Why},
 };
 
@@ -40,9 +40,10 @@ impl Names {
         let mut names = Self { node: facts.node, ..Self::default() };
         names.node_addresses.extend(facts.node().into_iter().flat_map(addresses));
         names.node_addresses.extend(inventory.nodes.iter().flat_map(|(_, ips)| ips));
-        for pod in inventory.pods.iter().filter(|p| !p.host_network) {
-            let identity = Arc::new(named(pod, Source::Ip));
-            names.addresses.extend(pod.ips.iter().map(|ip| (*ip, Arc::clone(&identity))));
+        let mut identities: HashMap<*const PodEntry, Arc<Pod>> = HashMap::new();
+        for (ip, pod) in &index.by_address {
+            let identity = identities.entry(*pod).or_insert_with(|| Arc::new(named(pod, Source::Ip)));
+            names.addresses.insert(*ip, Arc::clone(identity));
         }
         let mut holders: BTreeMap<IpAddr, Vec<Arc<Pod>>> = BTreeMap::new();
         for namespace in facts.namespaces.values().filter(|ns| ns.inum != facts.node) {
@@ -93,6 +94,15 @@ impl Names {
         }
     }
 
+    /// Addresses whose pod is no more the same in `later`, with the pod as it was here. Who had no UID may have got it only
+    /// now.
+    #[must_use]
+    pub fn moved(&self, later: &Self) -> BTreeMap<IpAddr, Arc<Pod>> {
+        let is_same = |ip, pod: &Pod| later.addresses.get(ip).is_some_and(|other| other.uid == pod.uid);
+        let moved = self.addresses.iter().filter(|(ip, pod)| pod.uid.is_some() && !is_same(ip, pod));
+        moved.map(|(ip, pod)| (*ip, Arc::clone(pod))).collect()
+    }
+
     /// Every address whose pod is known, in order.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Arc<Pod>)> {
         self.addresses.iter().map(|(ip, pod)| (*ip, pod))
@@ -114,7 +124,8 @@ fn same(a: &Pod, b: &Pod) -> bool {
 
 fn named(pod: &PodEntry, identity: Source) -> Pod {
     let uid = (!pod.uid.is_empty()).then(|| pod.uid.clone());
-    Pod { namespace: pod.namespace.clone(), name: pod.name.clone(), uid, identity }
+    let is_ended = pod.ended_ns.is_some();
+    Pod { namespace: pod.namespace.clone(), name: pod.name.clone(), uid, identity, is_ended }
 }
 
 /// Addresses that can tell one namespace from another: not those that every one may hold.
@@ -135,8 +146,12 @@ struct Index<'a> {
 impl<'a> Index<'a> {
     fn of(inventory: &'a Inventory, facts: &NodeFacts) -> Self {
         let own = inventory.pods.iter().filter(|p| !p.host_network);
+        let mut claims: HashMap<IpAddr, Claim<'_>> = HashMap::new();
+        for (ip, pod) in own.clone().flat_map(|p| p.ips.iter().map(move |ip| (*ip, p))) {
+            claims.entry(ip).or_default().add(pod);
+        }
         Self {
-            by_address: own.clone().flat_map(|p| p.ips.iter().map(move |ip| (*ip, p))).collect(),
+            by_address: claims.into_iter().filter_map(|(ip, claim)| Some((ip, claim.pod()?))).collect(),
             by_uid: own.filter(|p| !p.uid.is_empty()).map(|p| (p.uid.as_str(), p)).collect(),
             cgroups: cgroups(facts),
         }
@@ -152,7 +167,13 @@ impl<'a> Index<'a> {
         if let Some(pod) = by_cgroup {
             return named(pod, Source::Cgroup);
         }
-        let bare = |name, identity| Pod { namespace: String::new(), name, uid: uid.map(str::to_owned), identity };
+        let bare = |name, identity| Pod {
+            namespace: String::new(),
+            name,
+            uid: uid.map(str::to_owned),
+            identity,
+            is_ended: false,
+        };
         if let Some(id) = cgroup.and_then(|c| c.container.as_deref()) {
             return bare(id[..SHORT_ID].to_owned(), Source::Cgroup);
         }
@@ -229,6 +250,7 @@ pub(super) mod tests {
             node: "n1".into(),
             host_network: false,
             labels: vec![("app".into(), name.split('-').next().unwrap_or_default().into())],
+            ..PodEntry::default()
         }
     }
 
@@ -335,6 +357,40 @@ pub(super) mod tests {
         assert_eq!(of_address(&names, "10.61.7.10"), Known::No(Why::Outside));
         let names = Names::build(&inventory(vec![pod("web-0", UID_A, &["10.61.7.10"])]), &facts);
         assert_eq!(of_address(&names, "10.61.7.10"), Known::Yes("shop/web-0".into()));
+    }
+
+    #[test]
+    fn an_address_claimed_by_two_pods_is_the_firmer_ones_or_nobodys() {
+        let nobody_here = node(vec![namespace(1, None, &[])]);
+        let (one, other) = (pod("web-0", UID_A, &["10.61.7.10"]), pod("db-0", UID_B, &["10.61.7.10"]));
+        let told = |pods: [&PodEntry; 2]| {
+            let inventory = inventory(pods.into_iter().cloned().collect());
+            let names = of_address(&Names::build(&inventory, &nobody_here), "10.61.7.10");
+            let holder = inventory.holder("10.61.7.10".parse().expect("an address")).map(|p| p.name.clone());
+            (names, holder)
+        };
+        assert_eq!(told([&one, &other]), (Known::No(Why::Outside), None), "both run");
+        let leaving = PodEntry { is_leaving: true, ..one.clone() };
+        for pods in [[&leaving, &other], [&other, &leaving]] {
+            assert_eq!(told(pods), (Known::Yes("shop/db-0".into()), Some("db-0".into())));
+        }
+        let ended = |pod: &PodEntry, ns| PodEntry { ended_ns: Some(ns), ..pod.clone() };
+        for pods in [[&ended(&one, 9), &leaving], [&ended(&other, 9), &leaving]] {
+            assert_eq!(told(pods).0, Known::Yes("shop/web-0".into()), "it is still there");
+        }
+        for pods in [[&ended(&one, 5), &ended(&other, 9)], [&ended(&other, 9), &ended(&one, 5)]] {
+            assert_eq!(told(pods).0, Known::Yes("shop/db-0 (ended)".into()), "it ended last");
+        }
+    }
+
+    #[test]
+    fn an_ended_pod_names_what_nobody_else_has() {
+        let ended = PodEntry { ended_ns: Some(5), ..pod("web-0", UID_A, &["10.61.7.10"]) };
+        let facts = node(vec![namespace(1, None, &[]), in_pod(namespace(7, None, &["10.61.7.10"]), UID_B, 'b')]);
+        let names = Names::build(&inventory(vec![ended.clone()]), &facts);
+        assert_eq!(of_address(&names, "10.61.7.10"), Known::Yes("bbbbbbbbbbbb".into()), "a new pod has its address");
+        let names = Names::build(&inventory(vec![ended]), &node(vec![namespace(7, None, &["10.61.7.10"])]));
+        assert_eq!(of_namespace(&names, 7), ("shop/web-0 (ended)".into(), Source::Netns));
     }
 
     #[test]

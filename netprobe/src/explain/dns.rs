@@ -130,8 +130,7 @@ pub fn server_name(case: &Case<'_>, server: SocketAddr) -> String {
     let ip = server.ip();
     let service = case.inventory.services.iter().find(|s| s.cluster_ips.contains(&ip));
     let name = service.map(|s| format!("{}/{}", s.namespace, s.name));
-    let pod =
-        || case.inventory.pods.iter().find(|p| p.ips.contains(&ip)).map(|p| format!("{}/{}", p.namespace, p.name));
+    let pod = || case.inventory.holder(ip).map(|p| format!("{}/{}", p.namespace, p.name));
     name.or_else(pod).map_or_else(|| ip.to_string(), |name| format!("{ip} ({name})"))
 }
 

@@ -180,7 +180,13 @@ mod tests {
     use crate::model::identity::Source as Identity;
 
     fn pod(namespace: &str, name: &str) -> Pod {
-        Pod { namespace: namespace.to_owned(), name: name.to_owned(), uid: None, identity: Identity::Netns }
+        Pod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: None,
+            identity: Identity::Netns,
+            is_ended: false,
+        }
     }
 
     #[test]

@@ -195,4 +195,3 @@ fn is_better(draft: &Draft, old: &Finding, fresh: u64) -> bool {
     let proves_more = fresh == 0 && draft.evidence.len() > old.evidence.len();
     draft.confidence > old.confidence || (draft.confidence == old.confidence && proves_more)
 }
-

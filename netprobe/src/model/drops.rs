@@ -89,4 +89,6 @@ pub struct Summary {
     pub dropped: u64,
     /// Findings, by rule id.
     pub findings: Vec<(&'static str, u64)>,
+    /// Since when names are old, `CLOCK_MONOTONIC` nanoseconds: the API was away at the end.
+    pub stale_since_ns: Option<u64>,
 }

@@ -27,10 +27,17 @@ pub struct Pod {
     pub uid: Option<String>,
     /// How we know.
     pub identity: Source,
+    /// Kubernetes says that it is no more; its name is kept for what comes late.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_ended: bool,
 }
 
 impl fmt::Display for Pod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)?;
+        f.write_str(if self.is_ended { " (ended)" } else { "" })
     }
 }

@@ -1,6 +1,10 @@
 //! Who loses packets, why and where: the kernel's counts, with names.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use crate::{
     correlate::Journeys,
@@ -59,6 +63,13 @@ impl DropCount {
     }
 }
 
+/// Namespace and name of a pod.
+type Name = (String, String);
+
+fn name(pod: &Pod) -> Name {
+    (pod.namespace.clone(), pod.name.clone())
+}
+
 /// The drop counts, and the numbers that stand for pods in them.
 #[derive(Default)]
 pub(super) struct Drops {
@@ -67,6 +78,10 @@ pub(super) struct Drops {
     table_ns: u64,
     /// By number less one; none for a number that is free again.
     owners: Vec<Option<Arc<Pod>>>,
+    /// Their numbers, by namespace and name: one pod may be known in two ways (by its namespace, by its address).
+    numbers: HashMap<Name, u32>,
+    /// Numbers that are free again.
+    free: Vec<u32>,
 }
 
 /// What names a row needs.
@@ -97,21 +112,23 @@ impl Drops {
         pods.extend(names.pods().map(|(_, pod)| Arc::clone(pod)));
         pods.sort();
         for pod in pods {
-            if !self.owners.iter().flatten().any(|known| same_pod(known, &pod)) {
-                match self.owners.iter_mut().find(|owner| owner.is_none()) {
-                    Some(free) => *free = Some(pod),
-                    None => self.owners.push(Some(pod)),
-                }
+            let name = name(&pod);
+            if self.numbers.contains_key(&name) {
+                continue;
+            }
+            if let Some(number) = self.free.pop() {
+                self.owners[number as usize - 1] = Some(pod);
+                self.numbers.insert(name, number);
+            } else {
+                self.owners.push(Some(pod));
+                self.numbers.insert(name, self.owners.len() as u32);
             }
         }
     }
 
     /// Addresses with the number of their pod.
     pub(super) fn owners(&self, names: &Names) -> Vec<(IpAddr, u32)> {
-        let number = |pod: &Arc<Pod>| {
-            let is = |owner: &Option<Arc<Pod>>| owner.as_ref().is_some_and(|owner| same_pod(owner, pod));
-            self.owners.iter().position(is).map_or(0, |at| at as u32 + 1)
-        };
+        let number = |pod: &Arc<Pod>| self.numbers.get(&name(pod)).copied().unwrap_or(0);
         names.addresses().map(|(ip, pod)| (ip, number(pod))).collect()
     }
 
@@ -132,9 +149,9 @@ impl Drops {
     /// Forgets the counts of pods and namespaces that are gone and were quiet since `before_ns`, and the numbers that
     /// stood for such pods. Gives the counts: they are to be taken out of the kernel's table.
     pub(super) fn forget(&mut self, names: &Names, facts: &NodeFacts, before_ns: u64) -> Vec<DropCount> {
-        let live: Vec<&Arc<Pod>> =
-            names.addresses().map(|(_, pod)| pod).chain(names.pods().map(|(_, pod)| pod)).collect();
-        let is_live = |pod: &Pod| live.iter().any(|known| same_pod(known, pod));
+        let live: HashSet<Name> =
+            names.addresses().map(|(_, pod)| name(pod)).chain(names.pods().map(|(_, pod)| name(pod))).collect();
+        let is_live = |pod: &Pod| live.contains(&name(pod));
         let gone: Vec<bool> = self.owners.iter().map(|owner| owner.as_ref().is_some_and(|pod| !is_live(pod))).collect();
         let is_gone =
             |number: u32| number.checked_sub(1).and_then(|at| gone.get(at as usize)).copied().unwrap_or(false);
@@ -146,8 +163,12 @@ impl Drops {
         self.counts = kept;
         for (at, owner) in self.owners.iter_mut().enumerate() {
             let is_used = self.counts.iter().any(|count| count.owner as usize == at + 1);
-            if gone[at] && !is_used {
-                *owner = None;
+            if gone[at]
+                && !is_used
+                && let Some(pod) = owner.take()
+            {
+                self.numbers.remove(&name(&pod));
+                self.free.push(at as u32 + 1);
             }
         }
         over
@@ -192,9 +213,4 @@ fn example(count: &DropCount, journeys: &Journeys) -> Option<Flow> {
         What::Dropped { head, .. } if fits(&step.sighting.packet) => head.flow,
         _ => None,
     })
-}
-
-/// One pod may be known in two ways (by its namespace, by its address): it is one pod.
-fn same_pod(a: &Pod, b: &Pod) -> bool {
-    (&a.namespace, &a.name) == (&b.namespace, &b.name)
 }

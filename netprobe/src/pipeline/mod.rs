@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 
 mod answers;
+mod cluster;
 mod dns;
 mod drops;
 mod flows;
@@ -43,7 +44,7 @@ use crate::{
         facts::NodeFacts,
         finding::Finding,
         flows::{FlowTable, NatTable, Translation},
-        inventory::Inventory,
+        inventory::{Inventory, News},
         packet::Packet,
     },
     render::Render,
@@ -70,6 +71,8 @@ pub enum Input {
     Facts(Box<FactsEvent>),
     /// The cluster, anew.
     Inventory(Inventory),
+    /// Changes of the cluster.
+    News(News),
     /// The kernel's drop table.
     Drops(Vec<DropCount>),
     /// The kernel's table of counted flows.
@@ -107,6 +110,8 @@ pub struct Pipeline {
     names: Names,
     facts: NodeFacts,
     inventory: Inventory,
+    /// When names of ended pods are to be forgotten, `CLOCK_MONOTONIC` nanoseconds.
+    forgets_at: Option<u64>,
     journeys: Journeys,
     findings: Findings,
     expect: Expectations,
@@ -145,6 +150,7 @@ impl Pipeline {
             names: Names::build(&inventory, &facts),
             decoder,
             facts,
+            forgets_at: inventory.forgets_at(),
             inventory,
             journeys: Journeys::default(),
             findings: Findings::default(),
@@ -245,6 +251,7 @@ impl Pipeline {
                 self.inventory = inventory;
                 self.rename();
             }
+            Input::News(news) => self.take_news(news),
             Input::Drops(counts) => self.drops.set(counts, &mut self.decoder),
             Input::Counted(rows) => {
                 // Answers first: they came before the connections that are counted.
@@ -274,6 +281,7 @@ impl Pipeline {
     /// Whatever the renderer returns.
     pub fn tick(&mut self, now_ns: u64, out: &mut dyn Render) -> io::Result<Progress> {
         self.correlate(now_ns);
+        self.forget_ended(now_ns);
         let (ended, opened) = self.journeys.expire(now_ns);
         self.unsettled.extend(opened.into_iter().map(|id| (id, now_ns)));
         let mut progress = Progress::default();
@@ -315,6 +323,7 @@ impl Pipeline {
         self.summary.to_ns = now_ns;
         self.summary.journeys = self.journeys.count();
         self.summary.dropped = self.dropped();
+        self.summary.stale_since_ns = self.inventory.stale_since_ns;
         let mut by_rule: BTreeMap<&'static str, u64> = BTreeMap::new();
         for finding in self.findings.all() {
             *by_rule.entry(finding.rule).or_default() += 1;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     drops::Hole,
     facts::{HostFacts, NodeFacts},
-    inventory::Inventory,
+    inventory::{Inventory, News},
 };
 
 mod reader;
@@ -95,6 +95,8 @@ pub enum Frame {
     Tick(u64),
     /// Records were lost.
     Lost(Lost),
+    /// The cluster changed.
+    News(Box<News>),
     /// The run ended as it should.
     End,
 }
@@ -116,6 +118,7 @@ impl Frame {
             Self::Lost(_) => 11,
             Self::End => 12,
             Self::Flows(_) => 13,
+            Self::News(_) => 14,
         }
     }
 
@@ -129,6 +132,7 @@ impl Frame {
             Self::HostFacts(facts) => json(facts),
             Self::NodeFacts(facts) => json(facts),
             Self::Inventory(inventory) => json(inventory),
+            Self::News(news) => json(news),
             Self::Options(value) | Self::Counts(value) | Self::Flows(value) => json(value),
             Self::FactsEvent(bytes) | Self::Record(bytes) => Ok(bytes.clone()),
             Self::Symbol(symbol) => json(symbol),
@@ -160,6 +164,7 @@ impl Frame {
             12 if payload.is_empty() => Self::End,
             12 => return Err(format!("an end with {} bytes", payload.len())),
             13 => Self::Flows(json(&payload)?),
+            14 => Self::News(json(&payload)?),
             other => return Err(format!("kind {other} is not known")),
         })
     }

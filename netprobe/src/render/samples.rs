@@ -41,6 +41,7 @@ pub(super) fn pod(name: &str) -> Arc<Pod> {
         name: name.to_owned(),
         uid: Some("6b1f".to_owned()),
         identity: Source::Netns,
+        is_ended: false,
     })
 }
 

@@ -220,7 +220,13 @@ mod tests {
 
     #[test]
     fn a_file_is_named_after_the_pod_and_the_time() {
-        let pod = Pod { namespace: "shop".into(), name: "web/../0\u{1b}".into(), uid: None, identity: Source::Netns };
+        let pod = Pod {
+            namespace: "shop".into(),
+            name: "web/../0\u{1b}".into(),
+            uid: None,
+            identity: Source::Netns,
+            is_ended: false,
+        };
         let at = Duration::from_secs(1_700_000_000);
         let named = |pod| default_path(pod, at).expect("a time").display().to_string();
         assert_eq!(named(Some(&pod)), "netprobe-shop-web-..-0_-20231114T221320Z.pcapng");

@@ -154,7 +154,13 @@ mod tests {
     }
 
     fn pod() -> Arc<Pod> {
-        Arc::new(Pod { namespace: "shop".into(), name: "web-0".into(), uid: None, identity: Source::Netns })
+        Arc::new(Pod {
+            namespace: "shop".into(),
+            name: "web-0".into(),
+            uid: None,
+            identity: Source::Netns,
+            is_ended: false,
+        })
     }
 
     fn text(place: &Where, said: Said<'_>) -> String {
@@ -162,11 +168,8 @@ mod tests {
             pods: vec![PodEntry {
                 namespace: "shop".into(),
                 name: "web-0".into(),
-                uid: String::new(),
                 ips: vec!["10.1.2.3".parse().expect("an address")],
-                node: String::new(),
-                host_network: false,
-                labels: Vec::new(),
+                ..PodEntry::default()
             }],
             ..Inventory::default()
         };

@@ -11,9 +11,12 @@ use super::{
 use crate::{
     decode::counted::counted,
     facts::FactsEvent,
-    model::counted::{Counted, CountedRows},
-    model::drops::Hole,
-    pipeline::{Input, Pipeline, rows_over},
+    model::{
+        counted::{Counted, CountedRows},
+        drops::Hole,
+        inventory::News,
+    },
+    pipeline::{Input, Leaving, Pipeline, rows_over},
     probe::host,
     record::Frame,
     render::{Render, escape},
@@ -65,9 +68,23 @@ impl Live {
         if !self.watch.counts_flows() {
             return Ok(());
         }
-        let Some(leaving) = self.pipeline.leaving(event) else { return Ok(()) };
+        match self.pipeline.leaving(event) {
+            Some(leaving) => self.take_rows(&leaving),
+            None => Ok(()),
+        }
+    }
+
+    /// The same of what the cluster's changes take away.
+    pub(super) fn take_moving(&mut self, news: &News) -> Result<()> {
+        match self.pipeline.moving(news) {
+            Some(leaving) if self.watch.counts_flows() => self.take_rows(&leaving),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_rows(&mut self, leaving: &Leaving) -> Result<()> {
         let read = CountedRows { mono_ns: host::mono_ns(), leaving: true, ..CountedRows::default() };
-        let read = self.read_counted(read, |pipeline, rows| pipeline.rows_leaving(rows, &leaving))?;
+        let read = self.read_counted(read, |pipeline, rows| pipeline.rows_leaving(rows, leaving))?;
         self.keep_flows(&read)
     }
 

@@ -5,12 +5,16 @@ use std::{collections::BTreeSet, fs, io::Write, net::IpAddr, os::fd::OwnedFd, pa
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use netprobe_common::config::{Config, NS_FOLLOWED, NS_NODE, NS_POD};
+use netprobe_common::{
+    config::{Config, NS_FOLLOWED, NS_NODE, NS_POD},
+    limits::ADDRESSES_MAX,
+};
 use tokio::io::unix::AsyncFd;
 
 mod agent;
 mod asking;
 mod capturing;
+mod cluster;
 mod counting;
 mod devices;
 mod parts;
@@ -19,6 +23,7 @@ mod whom;
 
 pub use agent::{Coverage, Tables};
 use asking::Asking;
+use cluster::Cluster;
 pub use devices::DeviceName;
 use parts::{Parts, must_be_privileged};
 use tables::Table;
@@ -31,10 +36,10 @@ use super::{
 };
 use crate::{
     decode::Decoder,
-    enrich::{inventory, select::Followed},
+    enrich::select::Followed,
     explain::Expectations,
     facts::{FactsEvent, FactsReader, Place},
-    model::{drops::Loss, identity::Pod, inventory::Inventory},
+    model::{drops::Loss, identity::Pod},
     pipeline::{DnsOptions, DnsView, Input, PATIENCE_NS, Pipeline, Progress},
     probe::{
         attach::{Attached, give_memory_back, readable},
@@ -157,6 +162,9 @@ impl<'a> Request<'a> {
 pub struct Live {
     attached: Attached,
     facts: FactsReader,
+    cluster: Cluster,
+    /// Addresses as the programs were told last.
+    addresses: Vec<(IpAddr, u32, bool)>,
     asking: Asking,
     pipeline: Pipeline,
     recorder: Option<Writer>,
@@ -190,23 +198,16 @@ impl Live {
         let compiled = super::filter::compile_words(request.filter)?;
         (config.filter, config.filter_tests, config.filter_clauses) =
             (compiled.filter, compiled.tests, compiled.clauses);
-        let inventory = match &request.select.inventory {
-            Some(path) => inventory::load(path)?,
-            None => Inventory::default(),
-        };
+        let mut cluster = Cluster::start(request, &target)?;
         must_be_privileged()?;
         // What is expected can only be held against packets that are followed.
         let drops = request.watch == Watch::Drops;
         let watch = if drops && !request.expect.is_empty() { Watch::Packets } else { request.watch };
-        let (parts, followed) = Parts::gather(request, &target, &inventory, watch, config)?;
+        let (parts, followed) = Parts::gather(request, &target, &mut cluster, watch, config)?;
         let node = parts.host.node.clone();
         let now_ns = host::mono_ns();
         let dns = request.dns.map(|view| DnsOptions { view, outside: !followed.all });
-        let begun = request
-            .record
-            .file
-            .as_deref()
-            .map(|path| begin(path, &parts, &inventory, (request, &followed, dns), now_ns));
+        let begun = request.record.file.as_deref().map(|path| begin(path, &parts, (request, &followed, dns), now_ns));
         let recorder = begun.transpose()?;
         let mut renderer = request.output.renderer(&parts.host);
         if request.watch != Watch::Packets {
@@ -216,13 +217,15 @@ impl Live {
             renderer = Box::new(FindingsLast::new(renderer));
         }
         let decoder = Decoder::new(parts.host, parts.symbols);
-        let mut pipeline = Pipeline::new(decoder, parts.node, inventory, request.expect.clone(), now_ns);
+        let mut pipeline = Pipeline::new(decoder, parts.node, parts.inventory, request.expect.clone(), now_ns);
         if let Some(dns) = dns {
             pipeline = pipeline.showing_dns(dns);
         }
         let mut live = Self {
             attached: parts.attached,
             facts: parts.facts,
+            cluster,
+            addresses: Vec::new(),
             asking: Asking::default(),
             pipeline,
             recorder,
@@ -277,6 +280,7 @@ impl Live {
     pub fn turn(&mut self, out: &mut dyn Render) -> Result<Progress> {
         let now_ns = host::mono_ns();
         self.take_facts(now_ns)?;
+        self.take_news(now_ns)?;
         self.take_answers(now_ns)?;
         let taken = self.take_records();
         if taken > 0 {
@@ -409,15 +413,41 @@ impl Live {
             renamed |= event.changes_names();
             self.pipeline.take(Input::Facts(Box::new(event)));
         }
-        if renamed
-            && let Ok(followed) = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node)
-        {
-            self.follow(&followed)?;
+        if renamed {
+            self.follow_again()?;
         }
         if changed {
             self.classify();
         }
         Ok(changed)
+    }
+
+    /// Takes in what Kubernetes tells.
+    fn take_news(&mut self, now_ns: u64) -> Result<()> {
+        let all = self.cluster.news(now_ns);
+        if all.is_empty() {
+            return Ok(());
+        }
+        for news in all {
+            self.take_moving(&news)?;
+            self.keep(&Frame::News(Box::new(news.clone())));
+            self.pipeline.take(Input::News(news));
+        }
+        if let Some(addresses) = self.cluster.near(self.pipeline.inventory()) {
+            self.facts.set_pod_addresses(addresses, now_ns);
+        }
+        if self.cluster.take_read() {
+            give_memory_back();
+        }
+        self.follow_again()
+    }
+
+    /// Names have changed: whom the user means may be another now. Where it is nobody, nobody takes their place.
+    fn follow_again(&mut self) -> Result<()> {
+        match whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node) {
+            Ok(followed) => self.follow(&followed),
+            Err(_) => Ok(()),
+        }
     }
 
     fn take_losses(&mut self, now_ns: u64, out: &mut dyn Render) -> Result<()> {
@@ -455,14 +485,9 @@ impl Live {
             .into_iter()
             .map(|inum| (inum, mark(inum) | if inum == facts.node { NS_NODE } else { NS_POD }))
             .collect();
-        let owners = self.pipeline.owners();
-        let addresses: Vec<(IpAddr, u32, bool)> = owners
-            .iter()
-            .map(|(ip, owner)| (*ip, *owner, followed.addresses.contains(ip)))
-            .chain(
-                followed.addresses.iter().filter(|ip| !owners.iter().any(|(o, _)| o == *ip)).map(|ip| (*ip, 0, true)),
-            )
-            .collect();
+        let pods = facts.namespaces.values().filter(|namespace| namespace.inum != facts.node);
+        let near = pods.flat_map(|pod| pod.addresses.iter().map(|address| address.net.addr())).collect();
+        let addresses = addresses_to_tell(self.pipeline.owners(), &near, followed);
         let ports: Vec<(u32, u32)> = facts
             .node()
             .into_iter()
@@ -475,13 +500,32 @@ impl Live {
             self.facts.trace_rules(&addresses)?;
         }
         self.attached.set_ports(&ports)?;
-        self.attached.set_addresses(&addresses)?;
+        if addresses != self.addresses {
+            self.attached.set_addresses(&addresses)?;
+            self.addresses = addresses;
+        }
         self.attached.set_namespaces(&roles)
     }
 
     fn keep(&mut self, frame: &Frame) {
         keep(&mut self.recorder, frame);
     }
+}
+
+/// Addresses that the programs are told, each with the number of its pod and whether it is followed: as many as they have
+/// room for, those that are followed first, then those of this node. Of the others they count drops by pod.
+fn addresses_to_tell(
+    owners: Vec<(IpAddr, u32)>,
+    near: &BTreeSet<IpAddr>,
+    followed: &Followed,
+) -> Vec<(IpAddr, u32, bool)> {
+    let known: BTreeSet<IpAddr> = owners.iter().map(|(ip, _)| *ip).collect();
+    let unknown = followed.addresses.iter().filter(|ip| !known.contains(*ip)).map(|ip| (*ip, 0));
+    let all = owners.iter().copied().chain(unknown);
+    let mut all: Vec<_> = all.map(|(ip, owner)| (ip, owner, followed.addresses.contains(&ip))).collect();
+    all.sort_by_key(|(ip, _, is_followed)| (!is_followed, !near.contains(ip)));
+    all.truncate(ADDRESSES_MAX as usize);
+    all
 }
 
 /// Writes a frame. The writer reports its first failure once and is silent after it; what is
@@ -497,7 +541,6 @@ fn keep(recorder: &mut Option<Writer>, frame: &Frame) {
 fn begin(
     path: &Path,
     parts: &Parts,
-    inventory: &Inventory,
     (request, followed, dns): (&Request<'_>, &Followed, Option<DnsOptions>),
     now_ns: u64,
 ) -> Result<Writer> {
@@ -506,7 +549,7 @@ fn begin(
     let mut writer = Writer::create(path, &header)?;
     writer.write(&Frame::HostFacts(Box::new(parts.host.clone())))?;
     writer.write(&Frame::NodeFacts(Box::new(parts.node.clone())))?;
-    writer.write(&Frame::Inventory(Box::new(inventory.clone())))?;
+    writer.write(&Frame::Inventory(Box::new(parts.inventory.clone())))?;
     let namespaces = (!followed.all).then_some(&followed.namespaces);
     let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces, "dns": dns, "table": request.nat_table });
     writer.write(&Frame::Options(options))?;

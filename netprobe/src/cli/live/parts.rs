@@ -1,11 +1,11 @@
 //! What is read and attached at start, side by side.
 
-use std::{fs, net::IpAddr};
+use std::fs;
 
 use anyhow::{Context, Result, anyhow, bail};
 use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS, MODE_TC, TC_CAPTURE, TC_DNS, TC_FLOWS};
 
-use super::{FlowsAt, Request, Watch, whom::whom};
+use super::{FlowsAt, Request, Watch, cluster::Cluster, whom::whom};
 use crate::{
     cli::select::Target,
     enrich::select::Followed,
@@ -29,27 +29,28 @@ pub(super) struct Parts {
     pub(super) symbols: Symbols,
     pub(super) facts: FactsReader,
     pub(super) node: NodeFacts,
+    pub(super) inventory: Inventory,
 }
 
 impl Parts {
     pub(super) fn gather(
         request: &Request<'_>,
         target: &Target,
-        inventory: &Inventory,
+        cluster: &mut Cluster,
         watch: Watch,
         filter: Config,
     ) -> Result<(Self, Followed)> {
-        let pods: Vec<IpAddr> = inventory.pods.iter().flat_map(|p| p.ips.iter().copied()).collect();
-        let options = FactsOptions { pod_addresses: pods, now_ns: host::mono_ns() };
         let here = request.record.node_name.clone();
         std::thread::scope(|scope| {
             let prepared = scope.spawn(attach::prepare);
             let symbols = scope.spawn(host::symbols);
-            let facts = scope.spawn(|| FactsReader::start(options));
+            let facts = scope.spawn(|| facts(cluster, target));
             let btf = KernelBtf::load(request.ready.btf.as_deref())?;
-            let host = host::read(&btf, here)?;
-            let (facts, node) = facts.join().map_err(|_| anyhow!("reading the node's network failed"))??;
-            let followed = whom(target, inventory, &node, &host.node)?;
+            let mut host = host::read(&btf, here)?;
+            let Facts { reader: facts, node, inventory, name } =
+                facts.join().map_err(|_| anyhow!("reading the node's network failed"))??;
+            host.node = name.unwrap_or(host.node);
+            let followed = whom(target, &inventory, &node, &host.node)?;
             let refused = functions::refused();
             let follows = watch == Watch::Packets;
             let mut config = Config { ..offsets::config(&btf, follows && refused.is_none())? };
@@ -74,9 +75,26 @@ impl Parts {
             let prepared = prepared.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))??;
             let attached = Attached::new(&config, &btf, prepared, refused)?;
             let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;
-            Ok((Self { attached, host, symbols, facts, node }, followed))
+            Ok((Self { attached, host, symbols, facts, node, inventory }, followed))
         })
     }
+}
+
+/// The node's network, and who is who in it.
+struct Facts {
+    reader: FactsReader,
+    node: NodeFacts,
+    inventory: Inventory,
+    /// Kubernetes' name of this node.
+    name: Option<String>,
+}
+
+/// Who is who comes first: by it pods are told from the world outside.
+fn facts(cluster: &mut Cluster, target: &Target) -> Result<Facts> {
+    let inventory = cluster.first(target)?;
+    let pod_addresses = cluster.near(&inventory).unwrap_or_default();
+    let (reader, node) = FactsReader::start(FactsOptions { pod_addresses, now_ns: host::mono_ns() })?;
+    Ok(Facts { reader, node, inventory, name: cluster.node().map(str::to_owned) })
 }
 
 /// `CAP_BPF`, `CAP_SYS_ADMIN` and `CAP_NET_BROADCAST` (`include/uapi/linux/capability.h`): to load programs, to look into

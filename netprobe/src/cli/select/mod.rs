@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 
+use crate::enrich::kube::Options;
+
 mod labels;
 
 pub use labels::LabelSelector;
@@ -42,12 +44,38 @@ pub struct Select {
 
     /// Names from this file: what `kubectl get pods,services,endpointslices,nodes,networkpolicies
     /// -A -o json` prints
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
     pub inventory: Option<PathBuf>,
 
+    /// Where names come from otherwise.
+    #[command(flatten)]
+    pub kube: Kube,
+}
+
+/// Which Kubernetes API names come from.
+#[derive(Debug, Default, clap::Args)]
+pub struct Kube {
     /// Do not ask Kubernetes for names
     #[arg(long)]
     pub no_kube: bool,
+
+    /// Names from the API server of this file; without it that of the pod we run in, of KUBECONFIG, or of
+    /// ~/.kube/config, also of who called sudo
+    #[arg(long, value_name = "FILE", conflicts_with = "no_kube")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Use this context of the kubeconfig
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), conflicts_with = "no_kube")]
+    pub context: Option<String>,
+}
+
+impl Kube {
+    /// The same for the source of names; `node_name` is what the user calls this node.
+    #[must_use]
+    pub fn options(&self, node_name: Option<&str>) -> Options {
+        let Self { no_kube: _, kubeconfig, context } = self;
+        Options { kubeconfig: kubeconfig.clone(), context: context.clone(), node_name: node_name.map(str::to_owned) }
+    }
 }
 
 /// Whose packets, as one value.

@@ -169,7 +169,7 @@ fn a_journey_first_seen_by_its_answer_still_has_the_callers_direction() {
 #[test]
 fn an_established_connection_to_a_pods_port_has_the_strangers_direction() {
     let mut bench = Bench::default();
-    let pod = Pod { namespace: "shop".into(), name: "db-0".into(), uid: None, identity: Source::Ip };
+    let pod = Pod { namespace: "shop".into(), name: "db-0".into(), uid: None, identity: Source::Ip, is_ended: false };
     let pod = Arc::new(pod);
     // The answer of a client's server came first: from the low port to the pod's high one.
     let answer = tcp("10.20.0.4:443", "10.9.0.29:52000");

@@ -4,7 +4,7 @@
 //! more. A document is a List (of any kind), one object, or an array of these; several may follow
 //! each other. Kinds and fields that are not needed are skipped without being stored.
 
-use std::{fmt, fs::File, io, net::IpAddr, path::Path};
+use std::{fmt, fs::File, io, path::Path};
 
 use serde::{
     Deserialize, Deserializer,
@@ -16,7 +16,8 @@ use self::object::{Kind, Object};
 use crate::model::inventory::Inventory;
 
 mod collect;
-mod object;
+pub(super) mod convert;
+pub(super) mod object;
 
 /// Why an inventory could not be read.
 #[derive(Debug)]
@@ -242,17 +243,6 @@ fn rest<'de, A: MapAccess<'de>>(kind: Kind, map: A) -> Result<Object, A::Error> 
         return Object::deserialize(MapAccessDeserializer::new(map));
     }
     IgnoredAny.visit_map(map).map(|_| Object::default())
-}
-
-/// `text` as an address; `of` is whose it is, for the error.
-fn address(text: &str, of: impl fmt::Display) -> Result<IpAddr, String> {
-    let ip: IpAddr = text.parse().map_err(|_| {
-        format!(
-            "{of} has the address `{}`, which is no IP address: correct it or make the file anew",
-            text.escape_debug()
-        )
-    })?;
-    Ok(ip.to_canonical())
 }
 
 #[cfg(test)]

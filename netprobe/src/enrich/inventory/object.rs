@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 /// Fields of an object that we may need.
-pub(super) const PARTS: [&str; 7] = ["metadata", "spec", "status", "addressType", "endpoints", "ports", "subsets"];
+pub(in crate::enrich) const PARTS: [&str; 7] =
+    ["metadata", "spec", "status", "addressType", "endpoints", "ports", "subsets"];
 
 /// What an object, or every object of a List, is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) enum Kind {
+pub(in crate::enrich) enum Kind {
     #[serde(alias = "PodList")]
     Pod,
     #[serde(alias = "ServiceList")]
@@ -28,104 +29,125 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const fn is_object(self) -> bool {
+    pub(in crate::enrich) const fn is_object(self) -> bool {
         !matches!(self, Self::Other)
     }
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Object {
-    pub(super) metadata: Metadata,
+pub(in crate::enrich) struct Object {
+    pub(in crate::enrich) metadata: Metadata,
     #[serde(deserialize_with = "or_default")]
-    pub(super) spec: Spec,
+    pub(in crate::enrich) spec: Spec,
     #[serde(deserialize_with = "or_default")]
-    pub(super) status: Status,
+    pub(in crate::enrich) status: Status,
     /// EndpointSlice: `IPv4`, `IPv6` or `FQDN`.
-    pub(super) address_type: String,
+    pub(in crate::enrich) address_type: String,
     #[serde(deserialize_with = "or_default")]
-    pub(super) endpoints: Vec<SliceEndpoint>,
+    pub(in crate::enrich) endpoints: Vec<SliceEndpoint>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) ports: Vec<Port>,
+    pub(in crate::enrich) ports: Vec<Port>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) subsets: Vec<Subset>,
+    pub(in crate::enrich) subsets: Vec<Subset>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Metadata {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
+#[serde(default, rename_all = "camelCase")]
+pub(in crate::enrich) struct Metadata {
+    pub(in crate::enrich) namespace: String,
+    pub(in crate::enrich) name: String,
+    pub(in crate::enrich) uid: String,
+    pub(in crate::enrich) resource_version: String,
+    /// There: it is being deleted.
+    pub(in crate::enrich) deletion_timestamp: Option<IgnoredAny>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) labels: BTreeMap<String, String>,
+    pub(in crate::enrich) annotations: Annotations,
+    #[serde(deserialize_with = "or_default")]
+    pub(in crate::enrich) labels: BTreeMap<String, String>,
+}
+
+/// The one annotation that is read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::enrich) struct Annotations {
+    /// What Multus says of each network of a pod, as JSON.
+    #[serde(rename = "k8s.v1.cni.cncf.io/network-status")]
+    pub(in crate::enrich) network_status: Option<String>,
+}
+
+/// A network of a pod.
+#[derive(Debug, Deserialize)]
+pub(in crate::enrich) struct NetworkStatus {
+    #[serde(default)]
+    pub(in crate::enrich) ips: Vec<String>,
 }
 
 /// Of a Pod or a Service.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Spec {
+pub(in crate::enrich) struct Spec {
     #[serde(deserialize_with = "or_default")]
-    pub(super) node_name: String,
+    pub(in crate::enrich) node_name: String,
     #[serde(deserialize_with = "or_default")]
-    pub(super) host_network: bool,
+    pub(in crate::enrich) host_network: bool,
     #[serde(rename = "type", deserialize_with = "or_default")]
-    pub(super) service_type: String,
+    pub(in crate::enrich) service_type: String,
     #[serde(rename = "clusterIP", deserialize_with = "or_default")]
-    pub(super) cluster_ip: String,
+    pub(in crate::enrich) cluster_ip: String,
     #[serde(rename = "clusterIPs", deserialize_with = "or_default")]
-    pub(super) cluster_ips: Vec<String>,
+    pub(in crate::enrich) cluster_ips: Vec<String>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) external_traffic_policy: String,
+    pub(in crate::enrich) external_traffic_policy: String,
     #[serde(deserialize_with = "or_default")]
-    pub(super) internal_traffic_policy: String,
+    pub(in crate::enrich) internal_traffic_policy: String,
     #[serde(deserialize_with = "or_default")]
-    pub(super) ports: Vec<Port>,
+    pub(in crate::enrich) ports: Vec<Port>,
 }
 
 /// Of a Pod or a Node.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Status {
+pub(in crate::enrich) struct Status {
     #[serde(deserialize_with = "or_default")]
-    pub(super) phase: String,
+    pub(in crate::enrich) phase: String,
     #[serde(rename = "podIP", deserialize_with = "or_default")]
-    pub(super) pod_ip: String,
+    pub(in crate::enrich) pod_ip: String,
     #[serde(rename = "podIPs", deserialize_with = "or_default")]
-    pub(super) pod_ips: Vec<Ip>,
+    pub(in crate::enrich) pod_ips: Vec<Ip>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) addresses: Vec<NodeAddress>,
+    pub(in crate::enrich) addresses: Vec<NodeAddress>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Ip {
-    pub(super) ip: String,
+pub(in crate::enrich) struct Ip {
+    pub(in crate::enrich) ip: String,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct NodeAddress {
+pub(in crate::enrich) struct NodeAddress {
     #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) address: String,
+    pub(in crate::enrich) kind: String,
+    pub(in crate::enrich) address: String,
 }
 
 /// A port of a Service, an EndpointSlice or Endpoints. In a slice without a number every port is meant.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Port {
+pub(in crate::enrich) struct Port {
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) port: u16,
+    pub(in crate::enrich) port: u16,
     #[serde(default)]
-    pub(super) protocol: Option<String>,
+    pub(in crate::enrich) protocol: Option<String>,
     #[serde(default)]
-    pub(super) node_port: Option<u16>,
+    pub(in crate::enrich) node_port: Option<u16>,
     #[serde(default)]
-    pub(super) target_port: Option<NumberOrName>,
+    pub(in crate::enrich) target_port: Option<NumberOrName>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum NumberOrName {
+pub(in crate::enrich) enum NumberOrName {
     Number(u16),
     #[expect(dead_code, reason = "a named port is a number only in the slice")]
     Name(String),
@@ -133,41 +155,43 @@ pub(super) enum NumberOrName {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SliceEndpoint {
+pub(in crate::enrich) struct SliceEndpoint {
     #[serde(default)]
-    pub(super) addresses: Vec<String>,
+    pub(in crate::enrich) addresses: Vec<String>,
     #[serde(default)]
-    pub(super) conditions: Option<Conditions>,
+    pub(in crate::enrich) conditions: Option<Conditions>,
     #[serde(default)]
-    pub(super) node_name: Option<String>,
+    pub(in crate::enrich) node_name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Conditions {
+pub(in crate::enrich) struct Conditions {
     /// Absent means ready (discovery.k8s.io/v1).
-    pub(super) ready: Option<bool>,
+    pub(in crate::enrich) ready: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Subset {
+pub(in crate::enrich) struct Subset {
     #[serde(deserialize_with = "or_default")]
-    pub(super) addresses: Vec<SubsetAddress>,
+    pub(in crate::enrich) addresses: Vec<SubsetAddress>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) not_ready_addresses: Vec<SubsetAddress>,
+    pub(in crate::enrich) not_ready_addresses: Vec<SubsetAddress>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) ports: Vec<Port>,
+    pub(in crate::enrich) ports: Vec<Port>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SubsetAddress {
-    pub(super) ip: String,
+pub(in crate::enrich) struct SubsetAddress {
+    pub(in crate::enrich) ip: String,
     #[serde(default)]
-    pub(super) node_name: Option<String>,
+    pub(in crate::enrich) node_name: Option<String>,
 }
 
 /// `null` is what some writers put where others leave the field out.
-fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub(in crate::enrich) fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }

@@ -68,10 +68,29 @@ fn keeps_running_pods_with_all_their_addresses() {
             node: "n1".into(),
             host_network: false,
             labels: vec![("app".into(), "web".into()), ("tier".into(), "front".into())],
+            ..PodEntry::default()
         }
     );
     let names: Vec<_> = pods.iter().map(|p| (p.name.as_str(), p.host_network)).collect();
     assert_eq!(names, [("web-0", false), ("proxy", true)], "job-1 has ended and its address may be another pod's");
+}
+
+#[test]
+fn the_addresses_of_further_networks_are_the_pods_too() {
+    let pod = |status: &str| {
+        let status = serde_json::Value::from(status);
+        let text = format!(
+            r#"{{"kind":"Pod","metadata":{{"name":"a","deletionTimestamp":"2026-01-01T00:00:00Z",
+               "annotations":{{"other":"x","k8s.v1.cni.cncf.io/network-status":{status}}}}},
+               "status":{{"podIP":"10.0.0.1"}}}}"#
+        );
+        parse(&text).pods.remove(0)
+    };
+    let multus =
+        r#"[{"name":"cbr0","ips":["10.0.0.1"],"default":true},{"name":"net1","ips":["192.168.9.7","x"]},{"name":"b"}]"#;
+    assert_eq!(pod(multus).ips, [ip("10.0.0.1"), ip("192.168.9.7")]);
+    assert!(pod(multus).is_leaving);
+    assert_eq!(pod("no JSON").ips, [ip("10.0.0.1")]);
 }
 
 #[test]

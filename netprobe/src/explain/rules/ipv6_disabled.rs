@@ -95,7 +95,7 @@ fn of_device(device: &str) -> String {
 
 fn was_given_address(case: &Case<'_>) -> bool {
     let Some(pod) = &case.journey.pod else { return false };
-    let entry = case.inventory.pods.iter().find(|p| p.namespace == pod.namespace && p.name == pod.name);
+    let entry = case.inventory.pod(&pod.namespace, &pod.name);
     entry.is_some_and(|p| p.ips.iter().any(std::net::IpAddr::is_ipv6))
 }
 
@@ -142,11 +142,8 @@ mod tests {
         scene.inventory.pods.push(PodEntry {
             namespace: "shop".to_owned(),
             name: "web-0".to_owned(),
-            uid: String::new(),
             ips: vec!["fd00::1".parse().expect("an address")],
-            node: String::new(),
-            host_network: false,
-            labels: Vec::new(),
+            ..PodEntry::default()
         });
         let draft = check(&scene.case()).expect("it was given an IPv6 address");
         assert!(draft.claim.contains("cannot reach fd00::2: IPv6 is switched off on its eth0"), "{}", draft.claim);

@@ -63,7 +63,7 @@ fn draft(
 ) -> Draft {
     let called = case.journey.flow;
     let what = service.words(called.dst);
-    let whose = case.inventory.pods.iter().find(|pod| pod.ips.contains(&to.ip()));
+    let whose = case.inventory.holder(to.ip());
     let whose =
         whose.map_or_else(|| "no pod's address".to_owned(), |pod| format!("pod {}/{}", pod.namespace, pod.name));
     let ready: Vec<String> = service.ready.iter().flatten().take(4).map(ToString::to_string).collect();

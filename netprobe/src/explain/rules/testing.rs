@@ -354,7 +354,13 @@ impl Scene {
 }
 
 fn web_0() -> Arc<Pod> {
-    Arc::new(Pod { namespace: "shop".to_owned(), name: "web-0".to_owned(), uid: None, identity: Source::Netns })
+    Arc::new(Pod {
+        namespace: "shop".to_owned(),
+        name: "web-0".to_owned(),
+        uid: None,
+        identity: Source::Netns,
+        is_ended: false,
+    })
 }
 
 fn link(index: u32, name: &str, kind: &str, peer_netns: Option<u32>) -> Link {

@@ -266,7 +266,7 @@ fn neighbours_rule<'a>(case: &Case<'_>, exit: &Exit<'a>, src: std::net::IpAddr) 
             continue;
         }
         let rule = ips.find_map(|ip| exit.node.rules.iter().find(|r| is_own_rule(r, ip)).map(|r| (r, ip)))?;
-        let pod = case.inventory.pods.iter().find(|p| p.ips.contains(&rule.1));
+        let pod = case.inventory.holder(rule.1);
         let name = pod.map_or_else(|| rule.1.to_string(), |p| format!("{}/{}", p.namespace, p.name));
         found.get_or_insert((rule.0, name));
     }

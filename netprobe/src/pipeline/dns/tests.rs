@@ -24,7 +24,13 @@ fn flow(src: &str, dst: &str) -> Flow {
 }
 
 fn pod(name: &str) -> Arc<Pod> {
-    Arc::new(Pod { namespace: "shop".to_owned(), name: name.to_owned(), uid: None, identity: Source::Netns })
+    Arc::new(Pod {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        uid: None,
+        identity: Source::Netns,
+        is_ended: false,
+    })
 }
 
 fn message(id: u16, name: &str, answer: Option<Answer>) -> Message {

@@ -4,7 +4,8 @@
 //! are taken out of the kernel's table and summed up ([`Leaving`]), and nobody who comes after gets them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -26,6 +27,7 @@ use crate::{
         facts::NodeFacts,
         flow::Flow,
         flows::{FlowTable, NatTable, Translation},
+        identity::Pod,
     },
 };
 
@@ -109,6 +111,15 @@ impl Flows {
             }
             Some(Leaving::Device(..)) | None => {}
         }
+    }
+
+    /// These addresses have been these pods' until now.
+    pub(super) fn moved(&mut self, addresses: &BTreeMap<IpAddr, Arc<Pod>>, now_ns: u64) {
+        for (ip, pod) in addresses.iter().filter(|(ip, _)| self.sums.has_peer(**ip)).collect::<Vec<_>>() {
+            let ended = self.past.end_elsewhere(Arc::clone(pod), now_ns);
+            self.sums.end_peer(*ip, ended, pod);
+        }
+        self.past.hand_over(&addresses.keys().copied().collect());
     }
 
     /// A pod's namespace goes: what was counted stays its own.

@@ -107,14 +107,7 @@ impl Past {
         let ends = facts.node().into_iter().flat_map(|node| node.links.keys().copied()).filter(of_pod).collect();
         let held = facts.namespaces.get(&inum).into_iter().flat_map(addresses);
         let held: BTreeSet<IpAddr> = held.collect();
-        let id = self.next;
-        self.next = self.next.wrapping_add(1);
-        self.ended.insert(id, Ended { pod, is_wanted, ended_ns, inum, addresses: held.clone(), ends });
-        if let Some(surplus) = self.ended.len().checked_sub(ENDED_MAX + 1)
-            && let Some(oldest) = self.ended.values_mut().nth(surplus)
-        {
-            (oldest.addresses, oldest.ends) = (BTreeSet::new(), BTreeSet::new());
-        }
+        let id = self.keep(Ended { pod, is_wanted, ended_ns, inum, addresses: held.clone(), ends });
         for (ends, _) in self.forms.values_mut() {
             for party in [&mut ends.client, &mut ends.server].into_iter().flatten() {
                 if *party == Party::Pod(inum) {
@@ -123,6 +116,24 @@ impl Past {
             }
         }
         (Party::Ended(id), held)
+    }
+
+    /// A pod of another node had an address that is no more its own: what its peers were told by that name stays its own.
+    pub(super) fn end_elsewhere(&mut self, pod: Arc<Pod>, ended_ns: u64) -> Party {
+        let (addresses, ends) = (BTreeSet::new(), BTreeSet::new());
+        Party::Ended(self.keep(Ended { pod, is_wanted: false, ended_ns, inum: 0, addresses, ends }))
+    }
+
+    fn keep(&mut self, ended: Ended) -> u32 {
+        let id = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.ended.insert(id, ended);
+        if let Some(surplus) = self.ended.len().checked_sub(ENDED_MAX + 1)
+            && let Some(oldest) = self.ended.values_mut().nth(surplus)
+        {
+            (oldest.addresses, oldest.ends) = (BTreeSet::new(), BTreeSet::new());
+        }
+        id
     }
 
     /// Notes a connection of which the rows are taken away though it may go on.

@@ -190,6 +190,22 @@ impl Sums {
         self.pods.insert(to, Arc::clone(pod));
     }
 
+    /// Somebody is told to have this address as their peer.
+    pub(super) fn has_peer(&self, ip: IpAddr) -> bool {
+        self.lines.keys().any(|key| key.peer == ip && key.ended_peer.is_none())
+    }
+
+    /// The peer that had this address was `pod`, whoever has it now.
+    pub(super) fn end_peer(&mut self, ip: IpAddr, to: Party, pod: &Arc<Pod>) {
+        for (mut key, mut line) in std::mem::take(&mut self.lines) {
+            if key.peer == ip && key.ended_peer.is_none() {
+                key.ended_peer = Some(to);
+                line.name = Some(named(pod, NameSource::Pod));
+            }
+            self.lines.insert(key, line);
+        }
+    }
+
     pub(super) fn device_rows(&self, is_wanted: impl Fn(Party) -> bool, node: u32) -> Vec<DeviceRow> {
         let wanted = self.devices.iter().filter(|((party, ..), _)| is_wanted(*party));
         let mut rows: Vec<(Party, DeviceRow)> = wanted
@@ -278,7 +294,9 @@ impl Line {
         let LineKey { party, proto, peer, port, initiated, ended_peer } = *key;
         let mut handshakes = self.handshakes.clone();
         handshakes.sort_unstable();
-        let ended = if ended_peer.is_some() { " (ended)" } else { "" };
+        // A pod of which Kubernetes says so has the word already.
+        let is_told = self.name.as_ref().is_some_and(|name| name.text.ends_with(" (ended)"));
+        let ended = if ended_peer.is_some() && !is_told { " (ended)" } else { "" };
         FlowLine {
             pod,
             is_ended: matches!(party, Party::Ended(_)),

@@ -33,12 +33,14 @@ pub(super) struct PodRef<'a> {
     name: &'a str,
     uid: Option<&'a str>,
     identity: Source,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ended: bool,
 }
 
 impl<'a> PodRef<'a> {
     pub(super) fn new(pod: &'a Pod) -> Self {
-        let Pod { namespace, name, uid, identity } = pod;
-        Self { namespace, name, uid: uid.as_deref(), identity: *identity }
+        let Pod { namespace, name, uid, identity, is_ended } = pod;
+        Self { namespace, name, uid: uid.as_deref(), identity: *identity, ended: *is_ended }
     }
 }
 
@@ -289,11 +291,13 @@ pub(super) struct SummaryBody {
     journeys: u64,
     dropped: u64,
     findings: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    names_stale_since: Option<String>,
 }
 
 impl SummaryBody {
     pub(super) fn new(summary: &Summary, clock: &Clock) -> Self {
-        let Summary { from_ns, to_ns, records, lost, journeys, dropped, findings } = summary;
+        let Summary { from_ns, to_ns, records, lost, journeys, dropped, findings, stale_since_ns } = summary;
         Self {
             from: clock.rfc3339(*from_ns),
             to: clock.rfc3339(*to_ns),
@@ -302,6 +306,7 @@ impl SummaryBody {
             journeys: *journeys,
             dropped: *dropped,
             findings: findings.iter().copied().collect(),
+            names_stale_since: stale_since_ns.map(|since_ns| clock.rfc3339(since_ns)),
         }
     }
 }

@@ -83,7 +83,8 @@ fn flow_cells(line: &FlowLine) -> [String; 6] {
 }
 
 pub(super) fn who(pod: Option<&Pod>, is_ended: bool) -> String {
-    let ended = if is_ended { " (ended)" } else { "" };
+    // The pod may say so itself.
+    let ended = if is_ended && !pod.is_some_and(|pod| pod.is_ended) { " (ended)" } else { "" };
     pod.map_or_else(|| "(node)".to_owned(), |pod| format!("{}{ended}", escape(&pod.to_string())))
 }
 

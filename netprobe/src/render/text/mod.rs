@@ -326,8 +326,11 @@ impl Render for Text {
             [] => "no finding".to_owned(),
             some => some.iter().map(|(rule, count)| format!("{rule} {count}")).collect::<Vec<_>>().join(", "),
         };
+        let stale = summary.stale_since_ns.map_or_else(String::new, |since_ns| {
+            format!("; names are {} old", elapsed(summary.to_ns.saturating_sub(since_ns)))
+        });
         let text = format!(
-            "{} journeys and {} drops in {}; {findings}; {} records, {} lost",
+            "{} journeys and {} drops in {}; {findings}; {} records, {} lost{stale}",
             summary.journeys,
             summary.dropped,
             elapsed(summary.to_ns.saturating_sub(summary.from_ns)),

@@ -463,9 +463,13 @@ fn a_summary_says_what_was_found_and_lost() {
         journeys: 3,
         dropped: 2,
         findings: vec![("wrong-egress", 1)],
+        stale_since_ns: None,
     };
     assert_eq!(
         rendered(|text| text.summary(&summary)),
         "3 journeys and 2 drops in 12.3 s; wrong-egress 1; 450 records, 0 lost\n"
     );
+    let stale = Summary { stale_since_ns: Some(2_300_000_000), ..summary };
+    let said = rendered(|text| text.summary(&stale));
+    assert!(said.replace("\n  ", " ").ends_with("450 records, 0 lost; names are 10.0 s old\n"), "{said}");
 }
