@@ -127,8 +127,10 @@ impl Findings {
         let before = self.of_journey.insert(journey, (key.clone(), rank, draft.count));
         let mut fresh = draft.count;
         let mut id = None;
+        let mut is_known = false;
         if let Some((old_key, _, old_count)) = before {
             if old_key == key {
+                is_known = true;
                 fresh = draft.count.saturating_sub(old_count);
             } else if !self.of_journey.values().any(|(k, ..)| *k == old_key) {
                 // Only this journey had the old cause: it was this fault, told less well.
@@ -136,29 +138,18 @@ impl Findings {
             }
         }
         let finding = match self.by_key.get(&key) {
-            Some(old) if fresh == 0 && (self.lossy || !is_better(&draft, old, fresh)) => return Verdict::Nothing,
-            Some(old) => self.merged(old, draft, fresh),
+            Some(old) => {
+                let is_better = is_better(&draft, old, is_known) && !self.lossy;
+                if fresh == 0 && !is_better {
+                    return Verdict::Nothing;
+                }
+                merged(old, draft, fresh, is_better)
+            }
             None => self.first(case, rule, key.clone(), id, draft),
         };
         let finding = Arc::new(finding);
         self.by_key.insert(key, Arc::clone(&finding));
         Verdict::Found(finding)
-    }
-
-    fn merged(&self, old: &Finding, draft: Draft, fresh: u64) -> Finding {
-        let better = is_better(&draft, old, fresh) && !self.lossy;
-        let mut finding = Finding { count: old.count + fresh, last_ns: old.last_ns.max(draft.last_ns), ..old.clone() };
-        if better {
-            finding.confidence = draft.confidence;
-            finding.claim = draft.claim;
-            finding.since = draft.since;
-            finding.fix = draft.fix;
-            finding.evidence = draft.evidence;
-            finding.expected_device = draft.expected_device;
-            finding.netfilter = draft.netfilter;
-            finding.route = draft.route;
-        }
-        finding
     }
 
     fn first(&mut self, case: &Case<'_>, rule: &'static str, key: String, id: Option<String>, draft: Draft) -> Finding {
@@ -190,8 +181,24 @@ impl Findings {
         }
     }
 }
-/// Whether a draft says more than the finding: it is surer, or facts that came late prove more of the same packets.
-fn is_better(draft: &Draft, old: &Finding, fresh: u64) -> bool {
-    let proves_more = fresh == 0 && draft.evidence.len() > old.evidence.len();
+/// Whether a draft says more than the finding: it is surer, or facts that came late prove more of the same connection.
+fn is_better(draft: &Draft, old: &Finding, is_known: bool) -> bool {
+    let proves_more = is_known && draft.evidence.len() > old.evidence.len();
     draft.confidence > old.confidence || (draft.confidence == old.confidence && proves_more)
+}
+
+/// A finding of which another packet, or another connection, tells.
+fn merged(old: &Finding, draft: Draft, fresh: u64, is_better: bool) -> Finding {
+    let mut finding = Finding { count: old.count + fresh, last_ns: old.last_ns.max(draft.last_ns), ..old.clone() };
+    if is_better {
+        finding.confidence = draft.confidence;
+        finding.claim = draft.claim;
+        finding.since = draft.since;
+        finding.fix = draft.fix;
+        finding.evidence = draft.evidence;
+        finding.expected_device = draft.expected_device;
+        finding.netfilter = draft.netfilter;
+        finding.route = draft.route;
+    }
+    finding
 }
