@@ -13,6 +13,7 @@ mod forwarding_off;
 mod healthy;
 mod kill_nine;
 mod kube;
+mod kube_tls;
 mod lost_here;
 mod neighbour;
 mod netfilter;

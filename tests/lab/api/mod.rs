@@ -20,9 +20,10 @@ use serde_json::{Value, json};
 
 mod answer;
 mod http;
+pub mod tls;
 
-/// The token that the generated kubeconfig has.
-const TOKEN: &str = "let-me-in";
+/// The token that the API takes.
+pub const TOKEN: &str = "let-me-in";
 
 /// What goes wrong with a request.
 #[derive(Clone, Debug)]
@@ -112,6 +113,12 @@ impl Api {
         Self { shared, address }
     }
 
+    /// Where it listens, without TLS.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Writes a kubeconfig with the context `lab`.
     ///
     /// # Panics
@@ -129,15 +136,8 @@ impl Api {
     /// The file cannot be written.
     #[must_use]
     pub fn kubeconfig_with(&self, directory: &Path, token: &str) -> PathBuf {
-        let path = directory.join(format!("kubeconfig-{token}"));
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-            "clusters": [{"name": "lab", "cluster": {"server": format!("http://{}", self.address)}}],
-            "users": [{"name": "tester", "user": {"token": token}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "tester"}}],
-        });
-        fs::write(&path, config.to_string()).expect("write the kubeconfig");
-        path
+        let cluster = json!({"server": format!("http://{}", self.address)});
+        write_config(directory, &format!("kubeconfig-{token}"), &cluster, &json!({"token": token}))
     }
 
     /// Puts an object of `resource` (`pods`) there, or another in its place. It gets a version, and a UID if it has none.
@@ -221,6 +221,24 @@ impl Api {
     pub fn requests(&self, words: &[&str]) -> usize {
         self.shared.state().requests.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
     }
+}
+
+/// Writes a kubeconfig whose context `lab` is this cluster and this user.
+///
+/// # Panics
+///
+/// The file cannot be written.
+#[must_use]
+pub fn write_config(directory: &Path, name: &str, cluster: &Value, user: &Value) -> PathBuf {
+    let path = directory.join(name);
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+        "clusters": [{"name": "lab", "cluster": cluster}],
+        "users": [{"name": "tester", "user": user}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "tester"}}],
+    });
+    fs::write(&path, config.to_string()).expect("write the kubeconfig");
+    path
 }
 
 /// A pod that runs on `node`.
