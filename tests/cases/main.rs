@@ -7,6 +7,7 @@ mod broken_pipe;
 mod capture;
 mod clsact;
 mod dns;
+mod events;
 mod expected;
 mod flows;
 mod forwarding_off;

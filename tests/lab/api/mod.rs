@@ -19,6 +19,7 @@ use std::{
 use serde_json::{Value, json};
 
 mod answer;
+mod events;
 mod http;
 pub mod tls;
 
@@ -176,6 +177,13 @@ impl Api {
         let before = Some(object.clone());
         state.events.entry(resource.to_owned()).or_default().push(Event { version, kind: "DELETED", object, before });
         self.shared.news.notify_all();
+    }
+
+    /// All objects of `resource`, as they are now.
+    #[must_use]
+    pub fn objects(&self, resource: &str) -> Vec<Value> {
+        let state = self.shared.state();
+        state.objects.iter().filter(|((of, ..), _)| of == resource).map(|(_, object)| object.clone()).collect()
     }
 
     /// The next `times` requests with `words` in their line go wrong.
