@@ -9,7 +9,10 @@ use netprobe_tests::{
 };
 use serde_json::Value;
 
-use super::agent::Agent;
+use super::{
+    agent::Agent,
+    kube_tls::{in_pod, leave_pod},
+};
 
 /// An Event comes so long after its fault at most.
 const SOON: Duration = Duration::from_secs(10);
@@ -108,4 +111,18 @@ fn a_users_own_cluster_gets_no_events_unasked() {
         let _ = agent.stop();
     }
     assert_eq!(api.requests(&["events.k8s.io"]), 0);
+}
+
+#[test]
+fn in_a_pod_findings_are_events_unasked() {
+    let Some(lab) = Lab::start("in_a_pod_findings_are_events_unasked") else { return };
+    let api = lab.api();
+    let mut command = in_pod(&lab, &api);
+    command.arg("agent");
+    let agent = Agent::start_as(&lab, command);
+    fault(&lab);
+    let _ = event(&api, "an Event", |_| true);
+    let said = agent.end();
+    leave_pod();
+    assert_eq!(said, "");
 }

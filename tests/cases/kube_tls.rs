@@ -115,14 +115,13 @@ fn a_server_whose_certificate_is_wrong_learns_no_token() {
     assert_eq!(api.requests(&[""]), 0, "nothing is asked of who is not trusted");
 }
 
-#[test]
-fn a_pod_asks_with_its_service_account() {
-    let Some(lab) = Lab::start("a_pod_asks_with_its_service_account") else { return };
-    let (api, authority) = (lab.api(), Authority::new("the lab's"));
-    let address = listen(&lab, &api, HERE, &authority.signs(&HERE.to_string()), None);
-    let (token, ca) = (file(&lab, "token", TOKEN), file(&lab, "ca.crt", &authority.pem()));
-    // In a mount namespace of its own: no other process sees the account. The folder that it is mounted on goes
-    // afterwards.
+/// netprobe as it runs in a pod, with a service account of an API that listens with TLS. What takes the account's place goes
+/// with [`leave_pod`].
+pub(super) fn in_pod(lab: &Lab, api: &Api) -> Command {
+    let authority = Authority::new("the lab's");
+    let address = listen(lab, api, HERE, &authority.signs(&HERE.to_string()), None);
+    let (token, ca) = (file(lab, "token", TOKEN), file(lab, "ca.crt", &authority.pem()));
+    // In a mount namespace of its own: no other process sees the account.
     let mut program = Command::new("unshare");
     let script = "mkdir -p /run/secrets && mount -t tmpfs none /run/secrets || exit 99
         at=/run/secrets/kubernetes.io/serviceaccount
@@ -132,9 +131,20 @@ fn a_pod_asks_with_its_service_account() {
     program.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", &token, &ca]).arg(binary());
     program.env("KUBERNETES_SERVICE_HOST", HERE.to_string());
     program.env("KUBERNETES_SERVICE_PORT", address.port().to_string());
-    let ended = trace(&lab, program, None);
-    // Not where somebody else has something there.
+    program
+}
+
+/// Removes the empty folder; not where somebody else has something there.
+pub(super) fn leave_pod() {
     let _ = fs::remove_dir("/run/secrets");
+}
+
+#[test]
+fn a_pod_asks_with_its_service_account() {
+    let Some(lab) = Lab::start("a_pod_asks_with_its_service_account") else { return };
+    let api = lab.api();
+    let ended = trace(&lab, in_pod(&lab, &api), None);
+    leave_pod();
     assert_eq!(ended, (Some(0), String::new()));
     assert!(api.requests(&["/api/v1/pods"]) > 0);
 }
