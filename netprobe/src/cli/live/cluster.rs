@@ -42,6 +42,8 @@ pub(super) struct Cluster {
     taken_ns: u64,
     listed: BTreeSet<Part>,
     failed: BTreeSet<Part>,
+    /// Why, as told last.
+    told: String,
     /// A list was read: what it took can go.
     has_read: bool,
     /// Addresses of this node's pods, as told last.
@@ -130,13 +132,18 @@ impl Cluster {
             }
             Message::Listed(part) => {
                 self.has_read |= self.listed.insert(part);
-                if self.failed.remove(&part) {
-                    warn(&format!("Kubernetes tells of {} now", of(part)));
+                if self.failed.remove(&part) && self.failed.is_empty() {
+                    self.told.clear();
+                    warn("Kubernetes gives all names now");
                 }
             }
             Message::Failed(part, error) => {
-                if self.failed.insert(part) {
-                    warn(&format!("{error}; until it works, {} have no names", of(part)));
+                // A server that is away fails all of them in one way, which is said once.
+                let reason = error.to_string();
+                if self.failed.insert(part) && self.told != reason {
+                    let who = if matches!(error, KubeError::Away { .. }) { "pods and services" } else { of(part) };
+                    warn(&format!("{reason}; until it works, {who} have no names"));
+                    self.told = reason;
                 }
             }
             Message::Stale(since_ns, words) => {

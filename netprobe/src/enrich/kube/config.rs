@@ -46,7 +46,7 @@ pub(super) fn find(options: &Options) -> Result<Option<Found>, KubeError> {
     }
     let files = match &options.kubeconfig {
         Some(file) => vec![file.clone()],
-        None => files(),
+        None => files()?,
     };
     let Some(all) = files.iter().map(|file| file.display().to_string()).reduce(|all, file| format!("{all}:{file}"))
     else {
@@ -101,14 +101,21 @@ fn address(config: &Config) -> String {
 }
 
 /// The kubeconfigs there are: those of KUBECONFIG, else that of this user, else that of who called sudo.
-fn files() -> Vec<PathBuf> {
+fn files() -> Result<Vec<PathBuf>, KubeError> {
     if let Some(list) = env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
-        return env::split_paths(&list).filter(|path| path.is_file()).collect();
+        // As kubectl has it, some may be missing; who names none that is there has mistyped it.
+        let files: Vec<PathBuf> = env::split_paths(&list).filter(|path| path.is_file()).collect();
+        if files.is_empty() {
+            let place = list.to_string_lossy().into_owned();
+            let reason = "the variable KUBECONFIG names it, and there is no such file".to_owned();
+            return Err(KubeError::Config { place, reason });
+        }
+        return Ok(files);
     }
     let own = env::var_os("HOME").map(PathBuf::from);
     let callers = env::var("SUDO_USER").ok().and_then(|name| nix::unistd::User::from_name(&name).ok()?);
     let homes = own.into_iter().chain(callers.map(|user| user.dir));
-    homes.map(|home| home.join(".kube/config")).find(|path| path.is_file()).into_iter().collect()
+    Ok(homes.map(|home| home.join(".kube/config")).find(|path| path.is_file()).into_iter().collect())
 }
 
 /// The future does nothing that waits: it reads files.
