@@ -26,7 +26,7 @@ const AT: &str = "127.0.0.1:9799";
 const READ: Duration = Duration::from_secs(5);
 
 /// A running agent; killed when dropped.
-struct Agent<'a> {
+pub(super) struct Agent<'a> {
     lab: &'a Lab,
     child: Child,
     socket: PathBuf,
@@ -35,14 +35,27 @@ struct Agent<'a> {
 impl<'a> Agent<'a> {
     fn command(lab: &Lab, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.args(["agent", "--no-kube", "--inventory"]).arg(lab.inventory());
-        command.arg("--socket").arg(lab.directory().join("run/agent.sock")).args(args);
+        command.args(["agent", "--no-kube", "--inventory"]).arg(lab.inventory()).args(args);
+        Self::completed(lab, command)
+    }
+
+    fn completed(lab: &Lab, mut command: Command) -> Command {
+        command.arg("--socket").arg(lab.directory().join("run/agent.sock"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
     fn start(lab: &'a Lab, args: &[&str]) -> Self {
-        let child = lab.on("node").enter(|| Self::command(lab, args).spawn()).expect("start netprobe");
+        Self::spawn(lab, Self::command(lab, args))
+    }
+
+    /// Starts what `command` says, but for the socket.
+    pub(super) fn start_as(lab: &'a Lab, command: Command) -> Self {
+        Self::spawn(lab, Self::completed(lab, command))
+    }
+
+    fn spawn(lab: &'a Lab, mut command: Command) -> Self {
+        let child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
         let mut agent = Self { lab, child, socket: lab.directory().join("run/agent.sock") };
         let ready = wait(Duration::from_secs(15), || agent.get("/readyz").is_some_and(|answer| answer.0 == 200));
         if !ready {
@@ -76,7 +89,7 @@ impl<'a> Agent<'a> {
     }
 
     /// The sum of the samples whose line begins with `name` and has all these labels.
-    fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+    pub(super) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let (_, text) = self.get("/metrics").expect("it answers");
         let fits = |line: &&str| {
             line.starts_with(name) && labels.iter().all(|(key, value)| line.contains(&format!("{key}=\"{value}\"")))
@@ -117,7 +130,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Ends it as `kill` does, and gives how long that took.
-    fn stop(mut self) -> Duration {
+    pub(super) fn stop(mut self) -> Duration {
         kill(self.pid(), Signal::SIGTERM).expect("it runs");
         #[allow(clippy::disallowed_methods, reason = "a test waits for a process, in real time")]
         let start = Instant::now();
@@ -125,6 +138,17 @@ impl<'a> Agent<'a> {
         assert_eq!(self.child.wait().expect("it has ended").code(), Some(0));
         assert!(!self.socket.exists(), "the socket is left");
         start.elapsed()
+    }
+}
+
+impl Agent<'_> {
+    /// Ends it, and gives what it said on stderr.
+    pub(super) fn end(mut self) -> String {
+        let mut stderr = self.child.stderr.take().expect("stderr is a pipe");
+        let _ = self.stop();
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).expect("messages are text");
+        said
     }
 }
 

@@ -32,6 +32,12 @@ impl Clock {
         format!("{:.9}", self.at(mono_ns))
     }
 
+    /// RFC 3339 with microseconds, UTC: what Kubernetes calls `MicroTime`, which takes no other number of digits.
+    #[must_use]
+    pub fn rfc3339_micros(&self, mono_ns: u64) -> String {
+        format!("{:.6}", self.at(mono_ns))
+    }
+
     /// `14:03:22.481`, UTC.
     #[must_use]
     pub fn time_of_day(&self, mono_ns: u64) -> String {

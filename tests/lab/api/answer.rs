@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Event, Fault, Shared, State, TOKEN,
+    Event, Fault, Shared, State, TOKEN, events,
     http::{Request, begin, chunk, end, reply},
 };
 
@@ -60,6 +60,9 @@ fn answer(shared: &Shared, request: &Request, out: &mut TcpStream) -> io::Result
     if let Some(body) = fixed(request, &shared.state()) {
         return reply(out, 200, "", body.to_string().as_bytes());
     }
+    if let Some(answered) = events::answer(shared, request, out) {
+        return answered;
+    }
     let Some((resource, rest)) = resource(&request.path) else {
         return reply(
             out,
@@ -90,7 +93,7 @@ fn fault(state: &mut State, line: &str) -> Option<Fault> {
     Some(fault.clone())
 }
 
-fn status(code: u16, message: &str) -> Value {
+pub(super) fn status(code: u16, message: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": message})
 }
 

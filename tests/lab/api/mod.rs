@@ -19,10 +19,12 @@ use std::{
 use serde_json::{Value, json};
 
 mod answer;
+mod events;
 mod http;
+pub mod tls;
 
-/// The token that the generated kubeconfig has.
-const TOKEN: &str = "let-me-in";
+/// The token that the API takes.
+pub const TOKEN: &str = "let-me-in";
 
 /// What goes wrong with a request.
 #[derive(Clone, Debug)]
@@ -112,6 +114,12 @@ impl Api {
         Self { shared, address }
     }
 
+    /// Where it listens, without TLS.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Writes a kubeconfig with the context `lab`.
     ///
     /// # Panics
@@ -129,15 +137,8 @@ impl Api {
     /// The file cannot be written.
     #[must_use]
     pub fn kubeconfig_with(&self, directory: &Path, token: &str) -> PathBuf {
-        let path = directory.join(format!("kubeconfig-{token}"));
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
-            "clusters": [{"name": "lab", "cluster": {"server": format!("http://{}", self.address)}}],
-            "users": [{"name": "tester", "user": {"token": token}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "tester"}}],
-        });
-        fs::write(&path, config.to_string()).expect("write the kubeconfig");
-        path
+        let cluster = json!({"server": format!("http://{}", self.address)});
+        write_config(directory, &format!("kubeconfig-{token}"), &cluster, &json!({"token": token}))
     }
 
     /// Puts an object of `resource` (`pods`) there, or another in its place. It gets a version, and a UID if it has none.
@@ -176,6 +177,13 @@ impl Api {
         let before = Some(object.clone());
         state.events.entry(resource.to_owned()).or_default().push(Event { version, kind: "DELETED", object, before });
         self.shared.news.notify_all();
+    }
+
+    /// All objects of `resource`, as they are now.
+    #[must_use]
+    pub fn objects(&self, resource: &str) -> Vec<Value> {
+        let state = self.shared.state();
+        state.objects.iter().filter(|((of, ..), _)| of == resource).map(|(_, object)| object.clone()).collect()
     }
 
     /// The next `times` requests with `words` in their line go wrong.
@@ -221,6 +229,24 @@ impl Api {
     pub fn requests(&self, words: &[&str]) -> usize {
         self.shared.state().requests.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
     }
+}
+
+/// Writes a kubeconfig whose context `lab` is this cluster and this user.
+///
+/// # Panics
+///
+/// The file cannot be written.
+#[must_use]
+pub fn write_config(directory: &Path, name: &str, cluster: &Value, user: &Value) -> PathBuf {
+    let path = directory.join(name);
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+        "clusters": [{"name": "lab", "cluster": cluster}],
+        "users": [{"name": "tester", "user": user}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "tester"}}],
+    });
+    fs::write(&path, config.to_string()).expect("write the kubeconfig");
+    path
 }
 
 /// A pod that runs on `node`.

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 mod body;
+mod events;
 mod listen;
 mod process;
 mod routes;
@@ -86,6 +87,10 @@ pub struct AgentArgs {
     #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = NonEmptyStringValueParser::new())]
     pub node_name: Option<String>,
 
+    /// Events of the pods that findings are about.
+    #[command(flatten)]
+    pub events: events::EventArgs,
+
     /// Readiness and the kernel's types.
     #[command(flatten)]
     pub ready: Ready,
@@ -117,7 +122,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
             ..Request::new("agent", Watch::Agent(args.flows), &args.select, options)
         };
         let (live, _) = Live::start(&request)?;
-        let mut agent = Agent::new(live, Arc::clone(&shared), asked, args.keep);
+        let mut agent = Agent::new(live, Arc::clone(&shared), asked, args);
         log::info!("metrics at http://{}/metrics, API at {}", args.listen, escape(&args.socket.to_string_lossy()));
         tokio::select! {
             over = agent.turns() => over,
@@ -141,13 +146,14 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(mut live: Live, shared: Arc<Shared>, asked: mpsc::Receiver<Ask>, keep: Duration) -> Self {
+    fn new(mut live: Live, shared: Arc<Shared>, asked: mpsc::Receiver<Ask>, args: &AgentArgs) -> Self {
         let host = live.pipeline_mut().decoder().host();
         let setup = Setup { clock: Clock::new(host), columns: 80, lines: None, colour: false };
         shared.begin(host.kernel.clone(), setup.clock.node().to_owned());
-        let sinks = Sinks::new(&shared, &setup);
+        let events = args.events.start(&args.select, args.node_name.as_deref(), setup.clock.node(), &shared.events);
+        let sinks = Sinks::new(&shared, &setup, events);
         let now = now();
-        let keep_ns = u64::try_from(keep.as_nanos()).unwrap_or(u64::MAX);
+        let keep_ns = u64::try_from(args.keep.as_nanos()).unwrap_or(u64::MAX);
         Self { live, shared, asked, sinks, setup, keep_ns, read: now, forgotten: now }
     }
 

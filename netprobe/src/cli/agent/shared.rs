@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -18,6 +18,7 @@ use super::{
     process,
 };
 use crate::{
+    enrich::kube::events::Counts,
     model::{drops::Loss, finding::Finding, identity::Pod},
     probe::host,
     render::metrics::{Exposition, Metrics, Moment},
@@ -79,6 +80,7 @@ pub(super) struct Shared {
     asks: mpsc::Sender<Ask>,
     cut: AtomicU64,
     refused: [AtomicU64; 2],
+    pub(super) events: Arc<Counts>,
 }
 
 /// What was half done by a thread that failed is still the best there is.
@@ -99,6 +101,7 @@ impl Shared {
             asks,
             cut: AtomicU64::new(0),
             refused: [AtomicU64::new(0), AtomicU64::new(0)],
+            events: Arc::default(),
         }
     }
 
@@ -206,6 +209,7 @@ impl Shared {
             ages_s: (age(self.turned_ns.load(Relaxed)), age(state.counted_ns)),
             streams_cut: self.cut.load(Relaxed),
             refused: Listener::ALL.map(|(at, name)| (name, self.refused[at as usize].load(Relaxed))).to_vec(),
+            events: self.events.read().to_vec(),
             kernel: state.kernel.clone(),
             start_s: self.start_s,
             resident: usage.resident,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::shared::Shared;
 use crate::{
+    enrich::kube::events::{Events, Notice},
     model::{
         drops::{DropTable, Loss, Summary},
         exchange::{DnsTable, Exchange},
@@ -17,7 +18,7 @@ use crate::{
         journey::{Journey, Step},
         verdict::Verdict,
     },
-    render::{Format, Render, Setup},
+    render::{Clock, Format, Render, Setup},
 };
 
 /// Takes findings and losses as they come. It must not wait for anybody.
@@ -33,8 +34,13 @@ trait Sink {
 pub(super) struct Sinks(Vec<Box<dyn Sink>>);
 
 impl Sinks {
-    pub(super) fn new(shared: &Arc<Shared>, setup: &Setup) -> Self {
-        Self(vec![Box::new(Counters(Arc::clone(shared))), Box::new(Lines::new(Arc::clone(shared), setup))])
+    pub(super) fn new(shared: &Arc<Shared>, setup: &Setup, events: Option<Events>) -> Self {
+        let mut all: Vec<Box<dyn Sink>> =
+            vec![Box::new(Counters(Arc::clone(shared))), Box::new(Lines::new(Arc::clone(shared), setup))];
+        if let Some(events) = events {
+            all.push(Box::new(PodEvents { events, clock: setup.clock.clone() }));
+        }
+        Self(all)
     }
 }
 
@@ -132,6 +138,39 @@ impl Sink for Lines {
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
         self.json.loss(loss)?;
         self.shared.publish(None, self.buffer.take());
+        Ok(())
+    }
+}
+
+/// Kubernetes Events of the pods that findings are about.
+struct PodEvents {
+    events: Events,
+    clock: Clock,
+}
+
+impl Sink for PodEvents {
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        // Without a UID nobody could tell the pod from its successor, and `kubectl describe` would not show it.
+        let Some((pod, uid)) = finding.pod.as_deref().and_then(|pod| Some((pod, pod.uid.clone()?))) else {
+            return Ok(());
+        };
+        if !pod.namespace.is_empty() {
+            self.events.tell(Notice {
+                id: finding.id.clone(),
+                rule: finding.rule,
+                namespace: pod.namespace.clone(),
+                pod: pod.name.clone(),
+                uid,
+                claim: finding.claim.clone(),
+                count: finding.count,
+                first: self.clock.rfc3339_micros(finding.first_ns),
+                last: self.clock.rfc3339_micros(finding.last_ns),
+            });
+        }
+        Ok(())
+    }
+
+    fn loss(&mut self, _: &Loss) -> io::Result<()> {
         Ok(())
     }
 }

@@ -220,6 +220,6 @@ fn refused(error: &KubeError) -> anyhow::Error {
     anyhow!("{error}; or give --inventory FILE, or --netns, which needs no names")
 }
 
-fn warn(words: &str) {
+pub(crate) fn warn(words: &str) {
     let _ = writeln!(std::io::stderr(), "netprobe: {}", escape(words));
 }

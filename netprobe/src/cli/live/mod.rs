@@ -24,6 +24,7 @@ mod whom;
 pub use agent::{Coverage, Tables};
 use asking::Asking;
 use cluster::Cluster;
+pub(crate) use cluster::warn;
 pub use devices::DeviceName;
 use parts::{Parts, must_be_privileged};
 use tables::Table;

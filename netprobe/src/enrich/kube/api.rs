@@ -6,7 +6,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{Request, Response, StatusCode, header::RETRY_AFTER};
 use http_body_util::{BodyExt, Limited};
 use kube::client::{Body, Client, ClientBuilder};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use tokio::time::timeout;
 
 use super::{
@@ -77,6 +80,17 @@ impl Api {
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &serde_json::Value) -> Result<T, Trouble> {
         let request = Request::post(path).header("content-type", "application/json");
         self.answer(request.body(Body::from(body.to_string().into_bytes()))).await
+    }
+
+    /// Creates `body` in the collection at `path`.
+    pub(super) async fn create(&self, path: &str, body: &serde_json::Value) -> Result<(), Trouble> {
+        self.post::<IgnoredAny>(path, body).await.map(drop)
+    }
+
+    /// Changes what `body` has of the object at `path` (RFC 7386).
+    pub(super) async fn patch(&self, path: &str, body: &serde_json::Value) -> Result<(), Trouble> {
+        let request = Request::patch(path).header("content-type", "application/merge-patch+json");
+        self.answer::<IgnoredAny>(request.body(Body::from(body.to_string().into_bytes()))).await.map(drop)
     }
 
     /// A page of `part`; the first one without a token.

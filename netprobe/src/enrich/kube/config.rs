@@ -34,6 +34,8 @@ impl fmt::Display for Place {
 pub(super) struct Found {
     pub(super) config: Config,
     pub(super) place: Place,
+    /// It is that of the pod we run in.
+    pub(super) is_pods_own: bool,
 }
 
 /// Finds the API; none where nothing here tells of one.
@@ -76,14 +78,15 @@ pub(super) fn find(options: &Options) -> Result<Option<Found>, KubeError> {
     let chosen = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
     let config = now(Config::from_custom_kubeconfig(read, &chosen)).map_err(|error| broken(words(&error)))?;
     let place = Place { server: address(&config), known_by: format!("context {context} of {all}") };
-    Ok(Some(Found { config: patient(config), place }))
+    Ok(Some(Found { config: patient(config), place, is_pods_own: false }))
 }
 
 fn in_cluster() -> Result<Found, KubeError> {
     let known_by = "this pod's service account".to_owned();
     let config =
         Config::incluster().map_err(|error| KubeError::Config { place: known_by.clone(), reason: chain(&error) })?;
-    Ok(Found { place: Place { server: address(&config), known_by }, config: patient(config) })
+    let place = Place { server: address(&config), known_by };
+    Ok(Found { config: patient(config), place, is_pods_own: true })
 }
 
 /// Connecting may not take for ever, and asking again is ours to decide.

@@ -1,6 +1,8 @@
 //! Why names do not come from Kubernetes, and what to do.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
+
+use rustls::CertificateError;
 
 /// Why names do not come from Kubernetes. `place` is the API server and where its address comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,13 @@ pub enum KubeError {
         /// API server.
         place: String,
         /// What happened.
+        reason: String,
+    },
+    /// Who answers is not believed to be the API.
+    Untrusted {
+        /// API server.
+        place: String,
+        /// What is wrong with its certificate, and what to do.
         reason: String,
     },
     /// The API does not know who asks.
@@ -49,6 +58,9 @@ impl fmt::Display for KubeError {
         match self {
             Self::Config { place, reason } => write!(f, "cannot use {place}: {reason}"),
             Self::Away { place, reason } => write!(f, "cannot reach the {place}: {reason}"),
+            Self::Untrusted { place, reason } => {
+                write!(f, "the {place} shows a certificate that is not trusted, so nothing is asked of it: {reason}")
+            }
             Self::Unknown { place } => write!(
                 f,
                 "the {place} does not know who asks (401): the token or the certificate is wrong or has expired; log in \
@@ -74,6 +86,8 @@ impl std::error::Error for KubeError {}
 pub(super) enum Trouble {
     /// No connection, or it broke.
     Away(String),
+    /// The server's certificate does not hold.
+    Untrusted(String),
     /// Credentials cannot be had.
     Credentials(String),
     /// The API says no.
@@ -111,6 +125,7 @@ impl Trouble {
         let place = place.to_owned();
         match self {
             Self::Away(reason) => KubeError::Away { place, reason: reason.clone() },
+            Self::Untrusted(reason) => KubeError::Untrusted { place, reason: reason.clone() },
             Self::Credentials(reason) => KubeError::Config { place, reason: reason.clone() },
             Self::Status { code: 401, .. } => KubeError::Unknown { place },
             Self::Status { code: 403, message, .. } => {
@@ -128,9 +143,47 @@ impl From<kube::Error> for Trouble {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Auth(error) => Self::Credentials(chain(&error)),
-            kube::Error::Service(error) => Self::Away(chain(&*error)),
+            kube::Error::Service(error) => match distrust(&*error) {
+                Some(reason) => Self::Untrusted(reason),
+                None => Self::Away(chain(&*error)),
+            },
             other => Self::Away(chain(&other)),
         }
+    }
+}
+
+/// Why the server's certificate does not hold, where that is the cause.
+fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An I/O error that wraps another is not told apart from it by `source`.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = inner.map_or_else(|| error.downcast_ref(), |inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::InvalidCertificate(reason)) = tls {
+            return Some(format!("{reason}: {}", remedy(reason)));
+        }
+        next = match inner {
+            Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// What to do about a certificate that does not hold.
+const fn remedy(reason: &CertificateError) -> &'static str {
+    match reason {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "give the authority that signed it as certificate-authority in the kubeconfig"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "ask by a name that it has, or give that as tls-server-name in the kubeconfig"
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => "look at this machine's clock, and renew the certificate",
+        _ => "it needs another one",
     }
 }
 

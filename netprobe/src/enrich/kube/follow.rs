@@ -269,7 +269,10 @@ fn set(version: &mut String, new: String) {
 fn needs_list(trouble: &Trouble) -> bool {
     match trouble {
         Trouble::Odd(_) => true,
-        Trouble::Status { code: 401 | 403 | 429, .. } | Trouble::Away(_) | Trouble::Credentials(_) => false,
+        Trouble::Status { code: 401 | 403 | 429, .. }
+        | Trouble::Away(_)
+        | Trouble::Untrusted(_)
+        | Trouble::Credentials(_) => false,
         Trouble::Status { code, .. } => *code < 500 || trouble.is_gone(),
     }
 }

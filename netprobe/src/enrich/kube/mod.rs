@@ -17,6 +17,7 @@ use crate::model::inventory::Change;
 mod api;
 mod config;
 mod error;
+pub mod events;
 mod follow;
 mod node;
 mod survey;

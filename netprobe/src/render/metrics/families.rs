@@ -141,6 +141,13 @@ pub const FAMILIES: &[Family] = &[
         "Connections closed unanswered because too many were open.",
         |_, moment| moment.refused.iter().map(|(listener, n)| named(listener, *n)).collect(),
     ),
+    counter(
+        "events_total",
+        &["result"],
+        "Kubernetes Events of findings, by result: created, updated, failed (the API refused or did not answer; tried again \
+         where that may help), dropped (there was no room to wait).",
+        |_, moment| moment.events.iter().map(|(result, n)| named(result, *n)).collect(),
+    ),
     gauge(
         "build_info",
         &["version", "kernel"],

@@ -96,6 +96,8 @@ pub struct Moment {
     pub streams_cut: u64,
     /// Connections refused, by listener.
     pub refused: Vec<(&'static str, u64)>,
+    /// What became of Kubernetes Events, by result.
+    pub events: Vec<(&'static str, u64)>,
     /// Release of the kernel.
     pub kernel: String,
     /// When the run began, seconds since 1970.

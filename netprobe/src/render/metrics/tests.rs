@@ -20,6 +20,7 @@ fn moment() -> Moment {
         ages_s: (0.05, 1.5),
         streams_cut: 1,
         refused: vec![("http", 2)],
+        events: vec![("created", 3)],
         kernel: "6.18.0".to_owned(),
         start_s: 1_700_000_000.5,
         resident: 1 << 20,
