@@ -76,7 +76,9 @@ fn hooks() -> String {
              place of the tracepoints that run for every packet: what is not of port 53 passes before anything of it is \
              copied. They end with `TC_ACT_UNSPEC`, so that they decide nothing.\n\n\
              With TCX (Linux 6.6) links hold them, which go with the process. At ingress ours comes first, so that it sees \
-             what arrives, also what another program redirects or drops; at egress last, so that what it sees leaves.\n\n\
+             what arrives, also what another program redirects or drops; at egress last, so that what it sees leaves. \
+             To take one off the kernel needs some 10 ms, so where there are more than eight they are left to a process that \
+             ends some moments after (`netprobe --heir`, shown as `netprobe-heir`), and netprobe itself ends at once.\n\n\
              Without TCX they are filters of a clsact qdisc, which netprobe adds where there is none. At ingress ours has \
              preference 47, or the next one before the filters that are there; where nothing is free before them it comes \
              after, and netprobe says so: what they drop, redirect or accept for good is not counted. At egress it has \

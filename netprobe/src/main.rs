@@ -4,12 +4,12 @@ use std::{io, process::ExitCode};
 
 use netprobe::{
     cli::{self, Command},
-    probe::classifiers::guardian,
+    probe::classifiers::{guardian, heir},
 };
 
 fn main() -> ExitCode {
-    // Before all else: it is to be small.
-    if let Some(code) = guardian::run() {
+    // Before all else: they are to be small.
+    if let Some(code) = guardian::run().or_else(heir::run) {
         return code;
     }
     // What kube says of failures is told in our own words.

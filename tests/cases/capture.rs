@@ -239,7 +239,7 @@ fn a_reader_that_goes_ends_the_capture() {
 }
 
 /// Programs of ours at both sides of a device: held by TCX links, or, where the kernel knows none, by filters.
-fn attached(lab: &Lab, namespace: &str, device: &str) -> usize {
+pub(super) fn attached(lab: &Lab, namespace: &str, device: &str) -> usize {
     let line = lab.on(namespace).run(&format!("ip -o link show dev {device}"));
     let index = line.split(':').next().and_then(|index| index.parse().ok()).expect("it begins with the index");
     let count = |place| on_device(index, place).map_or(0, |programs| programs.len());

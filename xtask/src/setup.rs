@@ -249,6 +249,34 @@ fn build_linker(root: &Path) -> Result<()> {
     patiently(command).context("cannot build bpf-linker")
 }
 
+/// The Debian package that holds promtool, which the agent's metrics are held against.
+const PROMETHEUS: &str = "prometheus";
+
+/// Promtool in our own folder: its package would start a server, so only its files are taken.
+pub(crate) fn ensure_promtool(root: &Path) -> Result<PathBuf> {
+    let promtool = toolchain::tools(root).join("bin/promtool");
+    if ask(Command::new(&promtool).arg("--version")).is_ok() {
+        return Ok(promtool);
+    }
+    say("setup", &format!("taking promtool from Debian's package {PROMETHEUS} into {}", promtool.display()));
+    let folder = toolchain::tools(root).join(PROMETHEUS);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| format!("make the folder {}", folder.display()))?;
+    let download = || execute(apt().arg("download").arg(PROMETHEUS).current_dir(&folder));
+    if download().is_err() {
+        read_lists();
+        download().context("cannot download promtool")?;
+    }
+    let files = fs::read_dir(&folder)?.collect::<std::io::Result<Vec<_>>>()?;
+    let package = files.iter().map(fs::DirEntry::path).find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let package = package.context("apt-get downloaded no package")?;
+    execute(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&folder))?;
+    fs::create_dir_all(promtool.with_file_name(""))?;
+    fs::copy(folder.join("usr/bin/promtool"), &promtool).context("the package has no promtool")?;
+    fs::remove_dir_all(&folder)?;
+    Ok(promtool)
+}
+
 /// Programs that only `cargo xtask ci` calls, each with the version that its configuration is written for.
 const CHECKERS: &[(&str, &str, &str)] = &[("cargo-deny", "cargo-deny", "0.20.2"), ("typos-cli", "typos", "1.52.0")];
 

@@ -71,9 +71,11 @@ fn lints_of_programs(root: &Path) -> Result<()> {
 /// The tests with a kernel and the recorded runs. One at a time: each counts packets and programs of the machine.
 fn stories(root: &Path, arguments: &[String]) -> Result<()> {
     let netprobe = build::release(root)?;
+    let promtool = setup::ensure_promtool(root)?;
     execute(
         tests(root)
             .env("NETPROBE_BIN", netprobe)
+            .env("PROMTOOL", promtool)
             .args(["--package", "netprobe-tests", "--", "--test-threads=1"])
             .args(arguments),
     )

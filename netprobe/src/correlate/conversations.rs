@@ -3,7 +3,12 @@
 //! Packets that come in are counted before conntrack knows them, so that the answer to a translated packet lies under the
 //! translated addresses. The rows of packets that leave have both tuples, and join them.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+};
+
+use hashbrown::HashTable;
 
 use crate::model::{
     counted::{Counted, Tracked},
@@ -47,12 +52,22 @@ pub struct Form {
 }
 
 impl Conversation<'_> {
-    /// All forms that its packets have on their way.
+    /// Without rows yet. At the device by which it leaves it has two as a rule.
+    fn new(original: Option<Flow>, tracked: Option<Tracked>) -> Self {
+        Self { original, tracked, rows: Vec::with_capacity(2) }
+    }
+
+    /// All forms that its packets have on their way, and whether they go in the direction of the reply.
+    fn flows(&self) -> Option<[(Flow, bool); 4]> {
+        let (original, reply) = (self.original?, self.reply()?);
+        Some([(original, false), (reply, true), (original.reversed(), true), (reply.reversed(), false)])
+    }
+
+    /// The same, with the conversation they belong to.
     pub fn forms(&self) -> impl Iterator<Item = (Flow, Form)> {
         let (original, tracked) = (self.original, self.tracked);
-        let forms = original.zip(self.reply()).map(|(original, reply)| forms(original, reply));
         let form = move |is_reply| original.map(|original| Form { original, tracked, is_reply });
-        forms.into_iter().flatten().filter_map(move |(flow, is_reply)| Some((flow, form(is_reply)?)))
+        self.flows().into_iter().flatten().filter_map(move |(flow, is_reply)| Some((flow, form(is_reply)?)))
     }
 
     /// The answer's flow, as the server sends it.
@@ -144,32 +159,28 @@ pub fn join<'a>(rows: &'a [Counted], earlier: impl Fn(&Flow) -> Option<Form>) ->
     // Entries first: they know all forms. Of the others the first packet shows who began.
     sorted.sort_by_key(|row| (row.tracked.is_none(), row.first_ns));
     let mut joined: Vec<Conversation<'_>> = Vec::new();
-    let mut forms: HashMap<Flow, (usize, bool)> = HashMap::new();
+    let mut index = Index::default();
     let mut frames: HashMap<(u32, u32, u16), usize> = HashMap::new();
     for row in sorted {
         let Some(flow) = row.flow else {
             let at = *frames.entry((row.netns, row.ifindex, row.ether_type)).or_insert_with(|| {
-                joined.push(Conversation { original: None, tracked: None, rows: Vec::new() });
+                joined.push(Conversation::new(None, None));
                 joined.len() - 1
             });
             joined[at].rows.push((row, !row.egress));
             continue;
         };
-        let (at, reply) = match (row.tracked, forms.get(&flow)) {
-            (Some(tracked), Some(&(at, _))) => (at, tracked.is_reply),
+        let (at, reply) = match (row.tracked, index.find(&joined, &flow)) {
+            (Some(tracked), Some((at, _))) => (at, tracked.is_reply),
             (Some(tracked), None) => {
-                joined.push(Conversation { original: Some(flow), tracked: Some(tracked), rows: Vec::new() });
-                let at = joined.len() - 1;
-                learn(&mut forms, at, flow, tracked.reply);
-                (at, tracked.is_reply)
+                joined.push(Conversation::new(Some(flow), Some(tracked)));
+                (index.learn_last(&joined), tracked.is_reply)
             }
-            (None, Some(&known)) => known,
+            (None, Some(known)) => known,
             (None, None) => {
                 let Form { original, tracked, is_reply } = earlier(&flow).unwrap_or_else(|| guessed(row, flow));
-                joined.push(Conversation { original: Some(original), tracked, rows: Vec::new() });
-                let at = joined.len() - 1;
-                learn(&mut forms, at, original, tracked.map_or_else(|| original.reversed(), |t| t.reply));
-                (at, is_reply)
+                joined.push(Conversation::new(Some(original), tracked));
+                (index.learn_last(&joined), is_reply)
             }
         };
         joined[at].rows.push((row, reply));
@@ -177,15 +188,40 @@ pub fn join<'a>(rows: &'a [Counted], earlier: impl Fn(&Flow) -> Option<Form>) ->
     joined
 }
 
-/// All forms that a connection's packets have on their way, and whether they go in the direction of the reply.
-fn forms(original: Flow, reply: Flow) -> [(Flow, bool); 4] {
-    [(original, false), (reply, true), (original.reversed(), true), (reply.reversed(), false)]
+/// Finds conversations by the forms of their packets. It holds positions alone, and asks the conversations for the forms: a
+/// form is 68 bytes, a masqueraded connection has four, and a node has tens of thousands of connections.
+#[derive(Default)]
+struct Index {
+    /// A conversation's position, and which of its forms.
+    at: HashTable<(u32, u8)>,
+    hasher: RandomState,
 }
 
-fn learn(known: &mut HashMap<Flow, (usize, bool)>, at: usize, original: Flow, reply: Flow) {
-    for (form, is_reply) in forms(original, reply) {
-        known.entry(form).or_insert((at, is_reply));
+impl Index {
+    /// Position of the conversation that has this form, and whether it goes in the direction of the reply.
+    fn find(&self, joined: &[Conversation<'_>], form: &Flow) -> Option<(usize, bool)> {
+        let is = |known: &(u32, u8)| form_of(joined, *known).is_some_and(|(flow, _)| flow == *form);
+        let known = *self.at.find(self.hasher.hash_one(Some(form)), is)?;
+        Some((known.0 as usize, form_of(joined, known)?.1))
     }
+
+    /// Takes in the forms of the conversation that came last, but for those that an earlier one has. Gives its position.
+    fn learn_last(&mut self, joined: &[Conversation<'_>]) -> usize {
+        let last = joined.len() - 1;
+        let forms = joined[last].flows().into_iter().flatten();
+        for (nth, (flow, _)) in (0..).zip(forms) {
+            if self.find(joined, &flow).is_none() {
+                let Self { at, hasher } = self;
+                let hash = |known: &(u32, u8)| hasher.hash_one(form_of(joined, *known).map(|(flow, _)| flow));
+                at.insert_unique(hasher.hash_one(Some(flow)), (last as u32, nth), hash);
+            }
+        }
+        last
+    }
+}
+
+fn form_of(joined: &[Conversation<'_>], (at, nth): (u32, u8)) -> Option<(Flow, bool)> {
+    joined[at as usize].flows().map(|flows| flows[usize::from(nth)])
 }
 
 /// What a flow without an entry is taken for.
@@ -258,6 +294,30 @@ mod tests {
         assert!(one.is_snat() && one.is_dnat() && one.is_answered());
         let replies: Vec<u32> = one.rows.iter().filter(|(_, reply)| *reply).map(|(row, _)| row.ifindex).collect();
         assert_eq!(replies.len(), 2, "one answer at each device");
+    }
+
+    #[test]
+    fn many_translated_connections_each_stay_one() {
+        let mut rows = Vec::new();
+        for port in 20_000..25_000 {
+            let original = flow(&format!("10.1.0.5:{port}"), "10.96.0.1:80");
+            let reply = flow("10.20.0.4:8080", &format!("192.0.2.10:{port}"));
+            let tracked = |is_reply| Some(Tracked { is_reply, reply, status: STATUS });
+            rows.push(row(3, false, reply, None, 3));
+            rows.push(row(2, true, original, tracked(true), 4));
+            rows.push(row(2, false, original, None, 1));
+            rows.push(row(3, true, original, tracked(false), 2));
+        }
+        let joined = joined(&rows);
+        assert_eq!(joined.len(), 5_000);
+        for one in joined {
+            let port = one.original.expect("IP").src.port();
+            let of_it = |(row, is_reply): &(&Counted, bool)| {
+                let ends = row.flow.map(|flow| [flow.src.port(), flow.dst.port()]).expect("IP");
+                ends.contains(&port) && *is_reply == matches!((row.ifindex, row.egress), (3, false) | (2, true))
+            };
+            assert!(one.rows.len() == 4 && one.rows.iter().all(of_it), "{one:#?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    net::{SocketAddr, TcpListener},
+    net::{Ipv6Addr, SocketAddr, TcpListener},
     os::unix::{
         fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
         net::UnixListener,
@@ -57,6 +57,16 @@ impl Listeners {
     }
 }
 
+/// `ADDR:PORT`. Brackets may be missing about an IPv6 address, as Kubernetes gives it (`$(NODE_IP):9799`): the port is never
+/// missing, so that it is what follows the last colon.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let bare = || {
+        let (ip, port) = text.rsplit_once(':')?;
+        Some(SocketAddr::new(ip.parse::<Ipv6Addr>().ok()?.into(), port.parse().ok()?))
+    };
+    text.parse().ok().or_else(bare).ok_or_else(|| "write ADDR:PORT, ADDR an IP address of this node".to_owned())
+}
+
 fn unix(path: &Path) -> Result<(UnixListener, Held)> {
     let name = escape(&path.to_string_lossy()).into_owned();
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -95,6 +105,23 @@ fn lock(path: &Path, name: &str) -> Result<Flock<fs::File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ipv6_address_needs_no_brackets_before_its_port() {
+        for (text, meant) in [
+            ("127.0.0.1:9799", "127.0.0.1:9799"),
+            ("[fd00::7]:9799", "[fd00::7]:9799"),
+            ("fd00::7:9799", "[fd00::7]:9799"),
+            ("2001:db8:1:2:3:4:5:6:80", "[2001:db8:1:2:3:4:5:6]:80"),
+            (":::9799", "[::]:9799"),
+            ("::ffff:10.0.0.7:9799", "[::ffff:10.0.0.7]:9799"),
+        ] {
+            assert_eq!(address(text), Ok(meant.parse().expect("an address and a port")), "{text}");
+        }
+        for text in ["", ":9799", "10.0.0.7", "10.0.0.7:", "10.0.0.7:65536", "fd00::7:", "fd00::7:99999", "node:9799"] {
+            assert!(address(text).is_err(), "{text}");
+        }
+    }
 
     fn folder(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("netprobe-{name}-{}", std::process::id()));

@@ -64,7 +64,7 @@ const READ_SHARE: u32 = 50;
 }))]
 pub struct AgentArgs {
     /// Address and port of /metrics, /healthz and /readyz
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9799")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9799", value_parser = listen::address)]
     pub listen: SocketAddr,
 
     /// Socket of the local API; its folder is made where there is none

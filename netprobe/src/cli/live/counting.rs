@@ -109,13 +109,16 @@ impl Live {
             rows.push(counted(key, row));
         })?;
         let over = over(&self.pipeline, &rows);
-        for (at, row) in rows.into_iter().enumerate() {
-            if !over.contains(&at) {
-                read.rows.push(row);
-            } else if let Some(last) = self.attached.take_counted(&keys[at])? {
-                read.over.push(counted(&keys[at], &last));
+        for at in &over {
+            if let Some(last) = self.attached.take_counted(&keys[*at])? {
+                read.over.push(counted(&keys[*at], &last));
             }
         }
+        drop(keys);
+        // In place: there may be hundreds of thousands.
+        let mut at = 0..rows.len();
+        rows.retain(|_| at.next().is_some_and(|at| !over.contains(&at)));
+        read.rows = rows;
         // It is large, and of use to a recording alone.
         let kept = if self.recorder.is_some() { read.clone() } else { CountedRows::default() };
         self.pipeline.take(Input::Counted(read));

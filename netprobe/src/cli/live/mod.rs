@@ -43,7 +43,7 @@ use crate::{
     model::{drops::Loss, identity::Pod},
     pipeline::{DnsOptions, DnsView, Input, PATIENCE_NS, Pipeline, Progress},
     probe::{
-        attach::{Attached, give_memory_back, readable},
+        attach::{Attached, give_memory_back, keep_large_apart, readable},
         host,
         tables::{HOLE, LOSS_NAMES, Lost},
     },
@@ -193,6 +193,7 @@ impl Live {
     ///
     /// Bad input and missing privileges, each with what to do.
     pub fn start(request: &Request<'_>) -> Result<(Self, Box<dyn Render>)> {
+        keep_large_apart();
         let target = request.select.target()?.or_else(|| request.default.clone());
         let Some(target) = target else { return Err(request.select.required().expect_err("nobody is named")) };
         let mut config: Config = netprobe_common::wire::zeroed();

@@ -4,7 +4,7 @@
 //! are taken out of the kernel's table and summed up ([`Leaving`]), and nobody who comes after gets them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -221,6 +221,7 @@ pub fn rows_over(rows: &[Counted], now_ns: u64) -> BTreeSet<usize> {
 }
 
 fn positions<'a>(rows: &[Counted], of: impl Iterator<Item = Conversation<'a>>) -> BTreeSet<usize> {
-    let at: HashMap<*const Counted, usize> = rows.iter().enumerate().map(|(at, row)| (&raw const *row, at)).collect();
-    of.flat_map(|conversation| conversation.rows).filter_map(|(row, _)| at.get(&(&raw const *row)).copied()).collect()
+    // The conversations hold references into `rows`.
+    let at = |row: &Counted| (std::ptr::from_ref(row).addr() - rows.as_ptr().addr()) / size_of::<Counted>();
+    of.flat_map(|conversation| conversation.rows).map(|(row, _)| at(row)).collect()
 }

@@ -165,7 +165,7 @@ fn guard(owner: Option<OsString>) -> Result<()> {
 }
 
 /// Closes what whoever started netprobe gave it beside stdin, stdout and stderr: a pipe held by us would never end.
-fn close_inherited() -> io::Result<()> {
+pub(super) fn close_inherited() -> io::Result<()> {
     let names: Vec<OsString> =
         fs::read_dir("/proc/self/fd")?.map(|file| Ok(file?.file_name())).collect::<io::Result<_>>()?;
     for fd in names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok()).filter(|fd| *fd > 2) {

@@ -29,10 +29,13 @@ use super::{attach::Attached, btf::KernelBtf, catalog::CLASSIFIERS, host::mono_n
 mod check;
 mod clsact;
 pub mod guardian;
+pub mod heir;
 mod owner;
 
 /// Environment variable that names the way to attach, for tests: `tcx` or `clsact`.
 const WAY: &str = "NETPROBE_TC";
+/// With links at more devices than this, they are left to an [`heir`]: to take them off these takes some 0.1 s.
+const OWN_DEVICES: usize = 4;
 
 /// A device that is to be looked at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,6 +142,16 @@ impl Classifiers {
         guardian::detach(key, Owner::own(), false)?;
         // One that is gone need not hear it.
         Ok(self.guardian.as_mut().map_or(Ok(()), |guardian| guardian.tell(key, News::Left))?)
+    }
+
+    /// The run ends: where there are many links, somebody else is to take the time that closing them takes.
+    pub(super) fn leave(&self) {
+        let links = self.held.values().filter(|held| matches!(held, Held::Links(_))).count();
+        if links > OWN_DEVICES
+            && let Err(error) = heir::leave_links()
+        {
+            log::debug!("leave the links of {links} devices to a process: {error:#}; closing them takes a while");
+        }
     }
 }
 
