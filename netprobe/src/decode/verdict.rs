@@ -5,10 +5,8 @@ use std::sync::Arc;
 use netprobe_common::event::{VERDICT_CONFIRM, VERDICT_NFT, VERDICT_XTABLES, Verdict};
 
 use super::head;
-use crate::model::packet::Judge;
+use crate::model::{packet::Judge, ruleset};
 
-/// `NFPROTO_*` (`include/uapi/linux/netfilter.h`) as nft names them.
-const FAMILIES: [(u8, &str); 6] = [(1, "inet"), (2, "ip"), (3, "arp"), (5, "netdev"), (7, "bridge"), (10, "ip6")];
 /// `NFPROTO_NETDEV`: its hooks have numbers of their own.
 const NETDEV: u8 = 5;
 /// `enum nf_inet_hooks`; the bridge's hooks have the same numbers.
@@ -23,13 +21,9 @@ pub(super) fn hook(family: u8, number: u8) -> &'static str {
     }
 }
 
-fn family(number: u8) -> &'static str {
-    FAMILIES.iter().find(|(own, _)| *own == number).map_or("unknown", |(_, name)| name)
-}
-
 /// Who judged, with its names.
 pub(super) fn judge(verdict: &Verdict, mut name: impl FnMut(&str) -> Arc<str>) -> Judge {
-    let family = family(verdict.table_family);
+    let family = ruleset::family(verdict.table_family).unwrap_or("unknown");
     let (table, chain) = (head::text(&verdict.table), head::text(&verdict.chain));
     match verdict.by {
         VERDICT_CONFIRM => Judge::Conntrack,

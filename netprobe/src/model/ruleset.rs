@@ -13,6 +13,20 @@ pub struct Ruleset {
     pub unread: Vec<String>,
 }
 
+/// `NFPROTO_*` (`include/uapi/linux/netfilter.h`) as nft names families; none for a number that has no tables.
+#[must_use]
+pub const fn family(number: u8) -> Option<&'static str> {
+    match number {
+        1 => Some("inet"),
+        2 => Some("ip"),
+        3 => Some("arp"),
+        5 => Some("netdev"),
+        7 => Some("bridge"),
+        10 => Some("ip6"),
+        _ => None,
+    }
+}
+
 /// Who made the rules, and in whose language their text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -87,4 +101,13 @@ pub struct RuleLine {
     pub counter: Option<Counter>,
     /// Its comment, without quotes.
     pub comment: Option<String>,
+}
+
+impl RuleLine {
+    /// It translates sources: MASQUERADE or SNAT, in iptables' words or in nft's.
+    #[must_use]
+    pub fn translates_sources(&self) -> bool {
+        let text = self.text.to_ascii_lowercase();
+        ["masquerade", "-j snat", "snat to", "snat ip to", "snat ip6 to"].iter().any(|word| text.contains(word))
+    }
 }

@@ -65,14 +65,11 @@ pub(in crate::explain) fn suspects<'a>(
 
 /// Rules that translate sources and whose counter moved, or has none.
 pub(in crate::explain) fn translating<'r>(window: &Window<'r, Ruleset>) -> Suspects<'r> {
-    let translates = |rule: &&RuleLine| {
-        let text = rule.text.to_ascii_lowercase();
-        ["masquerade", "-j snat", "snat to"].iter().any(|word| text.contains(word))
-    };
     let tables = window.after.tables.iter();
     let chains = tables.flat_map(|table| table.chains.iter().map(move |(name, chain)| (table, name.as_str(), chain)));
-    let rules = chains
-        .flat_map(|(table, chain, rules)| rules.rules.iter().filter(translates).map(move |rule| (table, chain, rule)));
+    let rules = chains.flat_map(|(table, chain, rules)| {
+        rules.rules.iter().filter(|rule| rule.translates_sources()).map(move |rule| (table, chain, rule))
+    });
     let sure = Sure::Maybe;
     let all = rules.map(|(table, chain, rule)| Suspect { table, chain, rule: Some(rule), sure, rejects: false });
     Suspects(all.filter_map(|suspect| weigh(suspect, window)).collect())

@@ -130,15 +130,11 @@ fn as_itself_elsewhere(case: &Case<'_>, lost: &Lost<'_>) -> bool {
 fn told(ruleset: &Ruleset, own: IpAddr, to: IpAddr) -> Option<(String, Confidence)> {
     let rules = || ruleset.tables.iter().flat_map(|table| table.chains.values()).flat_map(|chain| &chain.rules);
     let nets = |rule: &RuleLine| Nets::of(&rule.text);
-    let translates = |rule: &&RuleLine| {
-        let text = rule.text.to_ascii_lowercase();
-        ["masquerade", "-j snat", "snat to"].iter().any(|word| text.contains(word))
-    };
     let is_for_it = |rule: &&RuleLine| {
         let nets = nets(rule);
         nets.from.is_some_and(|net| net.contains(&own)) && nets.not_to.is_none_or(|net| !net.contains(&to))
     };
-    if let Some(rule) = rules().filter(translates).find(is_for_it) {
+    if let Some(rule) = rules().filter(|rule| rule.translates_sources()).find(is_for_it) {
         return Some((
             format!("a rule masquerades its network, but not this packet ({})", rule.text),
             Confidence::Likely,

@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use crate::model::flow::{Flow, Proto};
+use crate::model::{
+    flow::{Flow, Proto},
+    ruleset,
+};
 
 /// `NFNL_SUBSYS_NFTABLES` and `NFT_MSG_TRACE`.
 const TRACE: u16 = 10 << 8 | 17;
@@ -32,9 +35,6 @@ const HEADER: usize = 4;
 const ATTRIBUTE: usize = 4;
 /// Packets whose headers are remembered: the kernel tells them once for each base chain, before its rules.
 const PACKETS: usize = 512;
-
-/// `NFPROTO_*` as nft names the families of tables.
-const FAMILIES: [(u8, &str); 6] = [(1, "inet"), (2, "ip"), (3, "arp"), (5, "netdev"), (7, "bridge"), (10, "ip6")];
 
 /// A rule or a policy that dropped a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Packets {
         if drops.is_none_or(|verdict| verdict & 0xff != DROP) {
             return None;
         }
-        let family = FAMILIES.iter().find(|(number, _)| *number == head[0])?.1;
+        let family = ruleset::family(head[0])?;
         let handle = all.get(&RULE_HANDLE).and_then(|bytes| Some(u64::from_be_bytes(*bytes.first_chunk()?)));
         Some(Dropped {
             flow: *self.flows.get(&id)?,
