@@ -236,6 +236,31 @@ fn a_second_agent_is_refused_and_one_after_kill_nine_is_not() {
 }
 
 #[test]
+fn it_gives_up_what_it_has_no_use_for() {
+    const CAP_SYS_MODULE: u64 = 1 << 16;
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let Some(lab) = Lab::start("it_gives_up_what_it_has_no_use_for") else { return };
+    let status = |pid: &str| fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = |status: &str, key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel tells").trim();
+        u64::from_str_radix(line, 16).expect("a number")
+    };
+    let agent = Agent::start(&lab, &[]);
+    let told = status(&agent.pid().to_string());
+    assert_ne!(line(&status("self"), "CapEff:") & CAP_SYS_MODULE, 0, "who has nothing gives up nothing");
+    for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
+        assert_eq!(line(&told, set) & (CAP_SYS_MODULE | CAP_SYS_ADMIN), CAP_SYS_ADMIN, "{told}");
+    }
+    assert_eq!(line(&told, "NoNewPrivs:"), 1);
+    // All its threads have what the first one has.
+    for task in fs::read_dir(format!("/proc/{}/task", agent.pid())).expect("it runs") {
+        let told = status(&format!("{}/task/{}", agent.pid(), task.expect("a thread").file_name().display()));
+        assert_eq!(line(&told, "CapEff:") & CAP_SYS_MODULE, 0, "{told}");
+    }
+    assert!(agent.stop() < Duration::from_secs(1));
+}
+
+#[test]
 fn a_reader_that_does_not_read_is_cut_off() {
     let Some(lab) = Lab::start("a_reader_that_does_not_read_is_cut_off") else { return };
     let agent = Agent::start(&lab, &[]);

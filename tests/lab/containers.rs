@@ -20,8 +20,8 @@ use crate::{Agent, Api, Lab, On, Probe, agent::socket, api, binary, probe::argum
 /// The names of the pods, of namespace `shop`.
 pub const CONTAINERS: [&str; 3] = ["cart-0", "cart-1", "cart-2"];
 /// What netprobe is allowed in its container: what the chart gives without `privileged`.
-const CAPABILITIES: [&str; 8] =
-    ["BPF", "NET_ADMIN", "NET_BROADCAST", "PERFMON", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "SYSLOG"];
+const CAPABILITIES: [&str; 9] =
+    ["BPF", "NET_ADMIN", "NET_BROADCAST", "NET_RAW", "PERFMON", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "SYSLOG"];
 /// Where Debian's containernetworking-plugins lie.
 const PLUGINS: &str = "/usr/lib/cni";
 /// How long containerd may take to start, and to end.

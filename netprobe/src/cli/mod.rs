@@ -22,6 +22,7 @@ pub mod flows;
 pub mod live;
 pub mod nat;
 pub mod output;
+mod privileges;
 pub mod replay;
 pub mod run;
 pub mod select;
