@@ -101,11 +101,25 @@ fn facts(cluster: &mut Cluster, target: &Target) -> Result<Facts> {
 /// the pods' namespaces, and to hear of their changes.
 const NEEDED: u64 = 1 << 39 | 1 << 21 | 1 << 11;
 
-pub(super) fn must_be_privileged() -> Result<()> {
+/// Whether this process may do what a live run does.
+///
+/// # Errors
+///
+/// There is no /proc.
+pub fn is_privileged() -> Result<bool> {
     let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
     let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
     let effective = line.and_then(|l| u64::from_str_radix(l.trim(), 16).ok()).unwrap_or(0);
-    if effective & NEEDED != NEEDED {
+    Ok(effective & NEEDED == NEEDED)
+}
+
+/// Says what is missing where it may not.
+///
+/// # Errors
+///
+/// It may not.
+pub fn must_be_privileged() -> Result<()> {
+    if !is_privileged()? {
         bail!(
             "not enough privileges to load BPF programs and to look into pods' namespaces: run it with sudo, \
              or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST"
