@@ -28,10 +28,12 @@ use netprobe::cli::demo::{
 
 pub mod api;
 pub mod findings;
+pub mod laptop;
 pub mod probe;
 
 pub use api::Api;
 pub use findings::{Finding, Run};
+pub use laptop::Laptop;
 pub use netprobe::cli::demo::network::{DemoPod, LATE_POD};
 pub use probe::{Probe, Why, binary};
 

@@ -70,19 +70,19 @@ impl Probe {
 
     /// Starts netprobe with names from where the words `names` say.
     pub(crate) fn start_named(lab: &Lab, environment: &[(&str, &str)], names: &[&OsStr], args: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.args(args).args(["-o", "json"]).args(names);
+        command.envs(environment.iter().copied());
+        Self::of(lab, "node", command)
+    }
+
+    /// Starts `command`, a netprobe that writes JSON, in that namespace of the network.
+    pub(crate) fn of(lab: &Lab, place: &str, mut command: Command) -> Self {
         let ready = lab.directory().join("ready");
         // From an earlier probe of the same test.
         let _ = fs::remove_file(&ready);
-        let mut command = Command::new(binary());
-        command.args(args).args(["-o", "json"]).args(names);
-        command
-            .envs(environment.iter().copied())
-            .arg("--ready-file")
-            .arg(&ready)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
+        command.arg("--ready-file").arg(&ready).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = lab.on(place).enter(|| command.spawn()).expect("start netprobe");
         let objects = Arc::new(Mutex::new(Vec::new()));
         let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
@@ -105,7 +105,7 @@ impl Probe {
         });
         let mut probe = Self { child, objects, said, readers: Some((out, err)) };
         let alive = wait(READY, || ready.exists() || probe.ended());
-        assert!(alive && ready.exists(), "netprobe {args:?} was not ready: {}", probe.words());
+        assert!(alive && ready.exists(), "{command:?} was not ready: {}", probe.words());
         probe
     }
 
@@ -213,13 +213,23 @@ impl Probe {
     ///
     /// It does not end in time, or not well.
     #[must_use]
-    pub fn wait(mut self) -> Run {
+    pub fn wait(self) -> Run {
+        self.wait_for(0)
+    }
+
+    /// The same with that exit code.
+    ///
+    /// # Panics
+    ///
+    /// It does not end in time, or with another one.
+    #[must_use]
+    pub fn wait_for(mut self, code: i32) -> Run {
         assert!(wait(END, || self.ended()), "netprobe did not end within {END:?}");
         let status = self.child.wait().expect("it has ended");
         let (out, err) = self.readers.take().expect("it was not stopped before");
         err.join().expect("stderr was read");
         let stderr = self.said();
-        assert_eq!(status.code(), Some(0), "netprobe ended badly: {stderr}");
+        assert_eq!(status.code(), Some(code), "netprobe ended badly: {stderr}");
         out.join().expect("every line is JSON");
         Run { objects: self.objects(), stderr }
     }
