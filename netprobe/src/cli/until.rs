@@ -37,7 +37,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub struct Stdin(Option<oneshot::Receiver<()>>);
 
 impl Stdin {
-    /// Watches stdin, where that is `asked`. From its end on the process has [`LAST_WORDS`] left, whatever it is at.
+    /// Watches stdin, where that is `asked`. From its end on the process has five seconds left, whatever it is at.
     ///
     /// # Errors
     ///

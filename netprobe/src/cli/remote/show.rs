@@ -31,6 +31,7 @@ use crate::{
     },
     enrich::kube::agents::Gate,
     model::{facts::HostFacts, verdict::Outcome},
+    pipeline::DnsView,
     render::{Format, Render, escape},
 };
 
@@ -132,11 +133,12 @@ impl<'a> Run<'a> {
         let is_marked = is_several && is_text;
         let width = asked.iter().map(|asked| asked.agent.node.chars().count()).max().unwrap_or(0).min(NAME_COLUMNS);
         let drops_apart = is_marked && matches!(show, Show::Table(Kind::Drops) | Show::Live(Kind::Drops, _));
+        let is_live = show.is_in_place() || request.dns == Some(DnsView::Table(true));
         let view = View {
             output: request.output.clone(),
             margin: if is_marked { width + 2 } else { 0 },
             // Tables of several nodes come one after the other, but for that of drops, which is one.
-            in_place: show.is_in_place() && (!is_several || drops_apart),
+            in_place: is_live && (!is_several || drops_apart),
             drops_apart,
             record: request.record.file.clone(),
         };
