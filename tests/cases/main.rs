@@ -6,6 +6,7 @@ mod bad_input;
 mod broken_pipe;
 mod capture;
 mod clsact;
+mod containers;
 mod dns;
 mod events;
 mod expected;

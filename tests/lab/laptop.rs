@@ -17,6 +17,7 @@ use crate::{
         write_config,
     },
     binary,
+    probe::arguments,
 };
 
 /// A machine in the network of a test, without a way to its node but the API server's.
@@ -114,9 +115,10 @@ impl Laptop<'_> {
     /// Starts netprobe with these words and JSON, and returns once it watches.
     #[must_use]
     pub fn netprobe(&self, args: &[&str]) -> Probe {
-        let mut command = self.command(&binary(), args);
-        command.args(["-o", "json"]);
-        Probe::of(self.lab, PLACE, command)
+        let mut command = self.command(&binary(), &[]);
+        command.args(arguments(self.lab, &[], args));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Probe::run_at(self.lab, PLACE, command)
     }
 
     /// Runs a program with these words to its end.

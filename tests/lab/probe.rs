@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     io::{BufRead as _, BufReader},
     path::PathBuf,
@@ -47,6 +47,17 @@ pub fn binary() -> PathBuf {
     found.expect("no netprobe beside the tests: run `cargo build -p netprobe`, or set NETPROBE_BIN")
 }
 
+/// The words of a netprobe that is waited for until it is attached, with JSON, and names from where the words `names` say.
+pub(crate) fn arguments(lab: &Lab, names: &[&OsStr], args: &[&str]) -> Vec<OsString> {
+    let args = args.iter().copied().chain(["-o", "json"]).map(OsString::from);
+    let ready = ["--ready-file".into(), ready_file(lab).into_os_string()];
+    args.chain(names.iter().map(OsString::from)).chain(ready).collect()
+}
+
+fn ready_file(lab: &Lab) -> PathBuf {
+    lab.directory().join("ready")
+}
+
 /// A running netprobe; killed when dropped.
 pub struct Probe {
     child: Child,
@@ -71,17 +82,22 @@ impl Probe {
     /// Starts netprobe with names from where the words `names` say.
     pub(crate) fn start_named(lab: &Lab, environment: &[(&str, &str)], names: &[&OsStr], args: &[&str]) -> Self {
         let mut command = Command::new(binary());
-        command.args(args).args(["-o", "json"]).args(names);
+        command.args(arguments(lab, names, args));
         command.envs(environment.iter().copied());
-        Self::of(lab, "node", command)
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::run(lab, command)
     }
 
-    /// Starts `command`, a netprobe that writes JSON, in that namespace of the network.
-    pub(crate) fn of(lab: &Lab, place: &str, mut command: Command) -> Self {
-        let ready = lab.directory().join("ready");
+    /// Starts what `command` says on the node; its words are those of [`arguments`].
+    pub(crate) fn run(lab: &Lab, command: Command) -> Self {
+        Self::run_at(lab, "node", command)
+    }
+
+    /// The same in that namespace of the network.
+    pub(crate) fn run_at(lab: &Lab, place: &str, mut command: Command) -> Self {
+        let ready = ready_file(lab);
         // From an earlier probe of the same test.
         let _ = fs::remove_file(&ready);
-        command.arg("--ready-file").arg(&ready).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = lab.on(place).enter(|| command.spawn()).expect("start netprobe");
         let objects = Arc::new(Mutex::new(Vec::new()));
         let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
