@@ -309,7 +309,11 @@ fn what_the_api_refuses_is_said_in_one_line() {
     has(&refused(&lab, &unknown), &["no pod `shop/wbe-0`", "is shop/web-0"]);
     api.put("pods", pod("shop", "far-0", "n2", &["10.200.0.1".to_owned()]));
     let elsewhere = ["trace", "--pod", "shop/far-0", "--for", "1s", "--kubeconfig", config];
-    has(&refused(&lab, &elsewhere), &["pod shop/far-0 runs on node n2"]);
+    has(
+        &refused(&lab, &elsewhere),
+        &["pod shop/far-0 is on node n2: there is no netprobe agent on node n2: install it"],
+    );
+    has(&refused(&lab, &[&elsewhere[..], &["--local"]].concat()), &["pod shop/far-0 runs on node n2"]);
     let mut proxy = pod("shop", "proxy", &host_name(), &["172.20.20.2".to_owned()]);
     proxy["spec"]["hostNetwork"] = true.into();
     api.put("pods", proxy);

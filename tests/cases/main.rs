@@ -27,6 +27,7 @@ mod pod_created_later;
 mod port_closed;
 mod recorded;
 mod refused_routes;
+mod remote;
 mod rp_filter;
 mod rules_traced;
 mod why;

@@ -88,12 +88,17 @@ impl Probe {
         Self::run(lab, command)
     }
 
-    /// Starts what `command` says, whose words are those of [`arguments`].
-    pub(crate) fn run(lab: &Lab, mut command: Command) -> Self {
+    /// Starts what `command` says on the node; its words are those of [`arguments`].
+    pub(crate) fn run(lab: &Lab, command: Command) -> Self {
+        Self::run_at(lab, "node", command)
+    }
+
+    /// The same in that namespace of the network.
+    pub(crate) fn run_at(lab: &Lab, place: &str, mut command: Command) -> Self {
         let ready = ready_file(lab);
         // From an earlier probe of the same test.
         let _ = fs::remove_file(&ready);
-        let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
+        let mut child = lab.on(place).enter(|| command.spawn()).expect("start netprobe");
         let objects = Arc::new(Mutex::new(Vec::new()));
         let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
@@ -224,13 +229,23 @@ impl Probe {
     ///
     /// It does not end in time, or not well.
     #[must_use]
-    pub fn wait(mut self) -> Run {
+    pub fn wait(self) -> Run {
+        self.wait_for(0)
+    }
+
+    /// The same with that exit code.
+    ///
+    /// # Panics
+    ///
+    /// It does not end in time, or with another one.
+    #[must_use]
+    pub fn wait_for(mut self, code: i32) -> Run {
         assert!(wait(END, || self.ended()), "netprobe did not end within {END:?}");
         let status = self.child.wait().expect("it has ended");
         let (out, err) = self.readers.take().expect("it was not stopped before");
         err.join().expect("stderr was read");
         let stderr = self.said();
-        assert_eq!(status.code(), Some(0), "netprobe ended badly: {stderr}");
+        assert_eq!(status.code(), Some(code), "netprobe ended badly: {stderr}");
         out.join().expect("every line is JSON");
         Run { objects: self.objects(), stderr }
     }

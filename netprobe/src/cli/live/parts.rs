@@ -99,9 +99,23 @@ fn facts(cluster: &mut Cluster, target: &Target) -> Result<Facts> {
 /// To load programs, to look into the pods' namespaces, and to hear of their changes.
 const NEEDED: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN, Capability::CAP_NET_BROADCAST];
 
-pub(super) fn must_be_privileged() -> Result<()> {
+/// Whether this process may do what a live run does.
+///
+/// # Errors
+///
+/// There is no /proc.
+pub fn is_privileged() -> Result<bool> {
     let effective = caps::read(None, CapSet::Effective).context("read our capabilities")?;
-    if !NEEDED.iter().all(|needed| effective.contains(needed)) {
+    Ok(NEEDED.iter().all(|needed| effective.contains(needed)))
+}
+
+/// Says what is missing where it may not.
+///
+/// # Errors
+///
+/// It may not.
+pub fn must_be_privileged() -> Result<()> {
+    if !is_privileged()? {
         bail!(
             "not enough privileges to load BPF programs and to look into pods' namespaces: run it with sudo, \
              or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST"

@@ -75,6 +75,11 @@ impl Api {
         Ok(Self { client: builder.build(), place })
     }
 
+    /// The same for kube's own ways of asking.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The object at `path`.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
         self.answer(Request::get(path).body(Body::empty())).await
