@@ -329,12 +329,13 @@ impl Render for Text {
         let stale = summary.stale_since_ns.map_or_else(String::new, |since_ns| {
             format!("; names are {} old", elapsed(summary.to_ns.saturating_sub(since_ns)))
         });
+        let some = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let text = format!(
-            "{} journeys and {} drops in {}; {findings}; {} records, {} lost{stale}",
-            summary.journeys,
-            summary.dropped,
+            "{} and {} in {}; {findings}; {}, {} lost{stale}",
+            some(summary.journeys, "journey"),
+            some(summary.dropped, "drop"),
             elapsed(summary.to_ns.saturating_sub(summary.from_ns)),
-            summary.records,
+            some(summary.records, "record"),
             summary.lost,
         );
         self.wrapped(&text, "", "  ", self.styles.dim)?;
