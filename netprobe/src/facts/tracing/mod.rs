@@ -21,6 +21,7 @@ use nix::{
 use super::netlink::{Notification, Requests, messages, refusal};
 use crate::model::traced::Traced;
 
+mod attribute;
 mod message;
 mod table;
 

@@ -7,6 +7,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
 
+use super::attribute;
+
 /// `NFNL_SUBSYS_NFTABLES`.
 const NFTABLES: u16 = 10;
 /// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`.
@@ -39,30 +41,30 @@ pub(super) fn batch(table: &str, addresses: Option<&BTreeSet<IpAddr>>) -> Vec<u8
     let mut to = Messages::default();
     to.message(BEGIN, 0, (0, NFTABLES), |_| {});
     to.message(NEW_TABLE, NLM_F_CREATE, (INET, 0), |at| {
-        at.text(1, table);
-        at.number(2, OWNER);
+        at.text(attribute::TABLE_NAME, table);
+        at.number(attribute::TABLE_FLAGS, OWNER);
     });
-    to.message(DELETE_TABLE, 0, (INET, 0), |at| at.text(1, table));
+    to.message(DELETE_TABLE, 0, (INET, 0), |at| at.text(attribute::TABLE_NAME, table));
     to.message(NEW_TABLE, NLM_F_CREATE, (INET, 0), |at| {
-        at.text(1, table);
-        at.number(2, OWNER);
+        at.text(attribute::TABLE_NAME, table);
+        at.number(attribute::TABLE_FLAGS, OWNER);
     });
     for (chain, hook) in HOOKS {
         to.message(NEW_CHAIN, NLM_F_CREATE, (INET, 0), |at| {
-            at.text(1, table);
-            at.text(3, chain);
-            at.nested(4, |at| {
-                at.number(1, hook);
-                at.number(2, FIRST.cast_unsigned());
+            at.text(attribute::CHAIN_TABLE, table);
+            at.text(attribute::CHAIN_NAME, chain);
+            at.nested(attribute::CHAIN_HOOK, |at| {
+                at.number(attribute::HOOK_NUMBER, hook);
+                at.number(attribute::HOOK_PRIORITY, FIRST.cast_unsigned());
             });
-            at.text(7, "filter");
+            at.text(attribute::CHAIN_TYPE, "filter");
         });
         for opens in [true, false] {
             let mut rule = |address: Option<(IpAddr, bool)>| {
                 to.message(NEW_RULE, NLM_F_CREATE, (INET, 0), |at| {
-                    at.text(1, table);
-                    at.text(2, chain);
-                    at.nested(4, |at| expressions(at, address, opens));
+                    at.text(attribute::RULE_TABLE, table);
+                    at.text(attribute::RULE_CHAIN, chain);
+                    at.nested(attribute::RULE_EXPRESSIONS, |at| expressions(at, address, opens));
                 });
             };
             if addresses.is_none() {
@@ -82,8 +84,8 @@ pub(super) fn batch(table: &str, addresses: Option<&BTreeSet<IpAddr>>) -> Vec<u8
 pub(super) fn list(family: u8, table: &str, chain: &str) -> (u16, Vec<u8>) {
     let mut payload = vec![family, 0, 0, 0];
     let mut at = Attributes(&mut payload);
-    at.text(1, table);
-    at.text(2, chain);
+    at.text(attribute::RULE_TABLE, table);
+    at.text(attribute::RULE_CHAIN, chain);
     (GET_RULE, payload)
 }
 
@@ -101,32 +103,38 @@ fn expressions(at: &mut Attributes<'_>, address: Option<(IpAddr, bool)>, opens: 
     }
     if opens {
         load_meta(at, L4PROTO);
-        is(at, &[6]);
-        load(at, TRANSPORT, 13, 1);
+        is(at, &[TCP]);
+        load(at, TRANSPORT, TCP_FLAGS, 1);
         at.expression("bitwise", |at| {
-            at.number(1, REGISTER);
-            at.number(2, REGISTER);
-            at.number(3, 1);
-            at.nested(4, |at| at.bytes(1, &[2]));
-            at.nested(5, |at| at.bytes(1, &[0]));
+            at.number(attribute::BITWISE_SOURCE, REGISTER);
+            at.number(attribute::BITWISE_TARGET, REGISTER);
+            at.number(attribute::BITWISE_LENGTH, 1);
+            at.nested(attribute::BITWISE_MASK, |at| at.bytes(attribute::DATA_VALUE, &[SYN]));
+            at.nested(attribute::BITWISE_XOR, |at| at.bytes(attribute::DATA_VALUE, &[0]));
         });
-        is(at, &[2]);
+        is(at, &[SYN]);
     }
     at.expression("limit", |at| {
-        at.bytes(1, &PER_SECOND.to_be_bytes());
-        at.bytes(2, &1_u64.to_be_bytes());
-        at.number(3, PER_SECOND as u32);
+        at.bytes(attribute::LIMIT_RATE, &PER_SECOND.to_be_bytes());
+        at.bytes(attribute::LIMIT_SECONDS, &1_u64.to_be_bytes());
+        at.number(attribute::LIMIT_BURST, PER_SECOND as u32);
     });
     at.expression("immediate", |at| {
-        at.number(1, REGISTER);
-        at.nested(2, |at| at.bytes(1, &[1]));
+        at.number(attribute::IMMEDIATE_TARGET, REGISTER);
+        at.nested(attribute::IMMEDIATE_DATA, |at| at.bytes(attribute::DATA_VALUE, &[1]));
     });
     at.expression("meta", |at| {
-        at.number(2, NFTRACE);
-        at.number(3, REGISTER);
+        at.number(attribute::META_KEY, NFTRACE);
+        at.number(attribute::META_SOURCE, REGISTER);
     });
 }
 
+/// `IPPROTO_TCP`; where its header has the flags, bytes from its beginning; the flag of a first segment.
+const TCP: u8 = 6;
+const TCP_FLAGS: u32 = 13;
+const SYN: u8 = 2;
+/// `NFT_CMP_EQ`.
+const EQUAL: u32 = 0;
 /// `enum nft_meta_keys`.
 const NFTRACE: u32 = 12;
 const NFPROTO: u32 = 15;
@@ -137,26 +145,26 @@ const TRANSPORT: u32 = 2;
 
 fn load_meta(at: &mut Attributes<'_>, key: u32) {
     at.expression("meta", |at| {
-        at.number(1, REGISTER);
-        at.number(2, key);
+        at.number(attribute::META_TARGET, REGISTER);
+        at.number(attribute::META_KEY, key);
     });
 }
 
 fn load(at: &mut Attributes<'_>, base: u32, offset: u32, length: usize) {
     at.expression("payload", |at| {
-        at.number(1, REGISTER);
-        at.number(2, base);
-        at.number(3, offset);
-        at.number(4, length as u32);
+        at.number(attribute::PAYLOAD_TARGET, REGISTER);
+        at.number(attribute::PAYLOAD_BASE, base);
+        at.number(attribute::PAYLOAD_OFFSET, offset);
+        at.number(attribute::PAYLOAD_LENGTH, length as u32);
     });
 }
 
 /// The register holds these bytes, or the rule ends.
 fn is(at: &mut Attributes<'_>, value: &[u8]) {
     at.expression("cmp", |at| {
-        at.number(1, REGISTER);
-        at.number(2, 0);
-        at.nested(3, |at| at.bytes(1, value));
+        at.number(attribute::COMPARE_SOURCE, REGISTER);
+        at.number(attribute::COMPARE_HOW, EQUAL);
+        at.nested(attribute::COMPARE_DATA, |at| at.bytes(attribute::DATA_VALUE, value));
     });
 }
 
@@ -216,9 +224,9 @@ impl Attributes<'_> {
 
     /// One of a rule's expressions: `NFTA_LIST_ELEM` with its name and what it needs.
     fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Attributes<'_>)) {
-        self.nested(1, |at| {
-            at.text(1, name);
-            at.nested(2, fill);
+        self.nested(attribute::LIST_ELEMENT, |at| {
+            at.text(attribute::EXPRESSION_NAME, name);
+            at.nested(attribute::EXPRESSION_DATA, fill);
         });
     }
 }
