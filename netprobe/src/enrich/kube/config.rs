@@ -131,7 +131,10 @@ fn now<T>(future: impl Future<Output = Result<T, KubeconfigError>>) -> Result<T,
 
 /// In one line: the parser of YAML shows the lines around an error.
 fn words(error: &KubeconfigError) -> String {
+    if let KubeconfigError::ReadConfig(error, _) = error {
+        return error.to_string();
+    }
     let said = chain(error);
     let first = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned();
-    if matches!(error, KubeconfigError::ReadConfig(..)) { first } else { format!("it is no kubeconfig: {first}") }
+    format!("it is no kubeconfig: {first}")
 }
