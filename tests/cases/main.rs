@@ -6,6 +6,8 @@ mod bad_input;
 mod broken_pipe;
 mod capture;
 mod clsact;
+mod conntrack_race;
+mod devices;
 mod dns;
 mod events;
 mod expected;

@@ -33,6 +33,7 @@ const PROGRAMS: &[&str] = &[
     "iptables-nft",
     "iptables-nft-save",
     "iptables-save",
+    "ipvsadm",
     "nft",
     "sh",
     "sleep",
@@ -42,6 +43,7 @@ const PROGRAMS: &[&str] = &[
     "tc",
     "tcpdump",
     "tshark",
+    "wg",
 ];
 
 /// Files and folders that those programs read.

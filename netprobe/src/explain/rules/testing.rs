@@ -410,6 +410,7 @@ fn rule(preference: u32, src: Option<&str>, table: u32) -> Rule {
         action: RuleAction::Lookup,
         table,
         suppress_prefix: None,
+        by_vrf: false,
         opaque: false,
     }
 }
