@@ -123,7 +123,7 @@ fn a_bond_whose_members_have_no_carrier_is_named() {
 const VRF: &[(&str, &str)] = &[
     ("node", "ip link add blue type vrf table 100"),
     ("node", "ip link set blue up; ip link set eth1 master blue; ip link set vweb0 master blue"),
-    ("node", "ip rule del pref 1536 from 10.61.7.10"),
+    ("node", "ip rule del pref 1536 from 10.61.7.10; ip rule del pref 512"),
     ("node", "ip route replace default via 172.20.20.1 dev eth1 table 100"),
     ("node", "ip route replace 10.61.7.10/32 dev vweb0 table 100"),
 ];
@@ -194,11 +194,8 @@ fn what_a_pod_by_ipvlan_loses_outside_left_the_node() {
 
 /// The other end of the node's tunnels, and the way that is meant for what they send.
 const FAR: &[(&str, &str)] = &[
-    (
-        "node",
-        "ip rule add pref 700 from 172.20.20.2 lookup 3; ip route add 172.20.30.1 via 172.20.20.1 dev eth1 table 3",
-    ),
-    ("router", "ip addr add 172.20.30.1/32 dev lo; ip rule add pref 101 iif n0 from 172.20.20.2 blackhole"),
+    ("node", "ip rule add pref 700 to 172.20.30.1 lookup 3; ip route add 172.20.30.1 via 172.20.20.1 dev eth1 table 3"),
+    ("router", "ip addr add 172.20.30.1/32 dev lo; ip rule add pref 101 iif n0 to 172.20.30.1 blackhole"),
 ];
 
 fn ipip(lab: &Lab) -> bool {
@@ -235,8 +232,8 @@ fn geneve(lab: &Lab) -> bool {
 fn outer_left_by_eth0(lab: &Lab) {
     lab.on("node").run("ip route flush table 3");
     let finding = left_by_eth0(lab, "eth1");
-    finding.says("policy rule 700 (from 172.20.20.2 lookup 3) sends it to table 3 (eth1), which is empty");
-    finding.says("172.20.20.2");
+    finding.says("policy rule 700 (from all to 172.20.30.1 lookup 3) sends it to table 3 (eth1), which is empty");
+    finding.says("carries for shop/web-0");
 }
 
 #[test]
@@ -324,15 +321,28 @@ fn a_destination_that_no_wireguard_peer_has_is_told() {
     }
 }
 
-#[test]
-fn a_qdisc_that_loses_on_purpose_is_told() {
-    let Some(lab) = Lab::start("a_qdisc_that_loses_on_purpose_is_told") else { return };
-    if laid_out(&lab, "netem", &[("node", "tc qdisc add dev eth1 root netem loss 100%")]) {
-        let finding = lab.finding("web-0", "qdisc-drop", |lab| drop(lab.on("web-0").cannot_connect(SERVER)));
+/// What netem on eth1 loses is told, where the node asks nobody for its gateway and where even that is lost.
+fn lost_on_purpose(lab: &Lab, neighbour: &str, limit: impl Fn(&Lab) -> std::io::Error) {
+    let set = format!("tc qdisc add dev eth1 root netem loss 100%; {neighbour}");
+    if laid_out(lab, "netem", &[("node", &set)]) {
+        let finding = lab.finding("web-0", "qdisc-drop", |lab| drop(limit(lab)));
         finding.is_at("web-0", "node", "eth1");
         finding.says("loses packets on purpose");
         finding.says("tc qdisc del dev eth1 root");
     }
+}
+
+#[test]
+fn a_qdisc_that_loses_on_purpose_is_told() {
+    let Some(lab) = Lab::start("a_qdisc_that_loses_on_purpose_is_told") else { return };
+    let neighbour = "ip neigh replace 172.20.20.1 lladdr 02:5a:20:00:00:02 dev eth1 nud permanent";
+    lost_on_purpose(&lab, neighbour, |lab| lab.on("web-0").cannot_connect(SERVER));
+}
+
+#[test]
+fn a_qdisc_that_loses_even_what_asks_for_the_gateway_is_told() {
+    let Some(lab) = Lab::start("a_qdisc_that_loses_even_what_asks_for_the_gateway_is_told") else { return };
+    lost_on_purpose(&lab, "ip neigh flush dev eth1", |lab| lab.on("web-0").finds_no_neighbour(SERVER));
 }
 
 /// A service by IPVS, as kube-proxy makes it; `servers` are the words that add its endpoints.

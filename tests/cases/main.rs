@@ -18,6 +18,7 @@ mod kill_nine;
 mod kube;
 mod kube_tls;
 mod lost_here;
+mod modules;
 mod neighbour;
 mod netfilter;
 mod netfilter_told;

@@ -401,12 +401,14 @@ impl Rule {
         words.join(" ")
     }
 
-    /// It picks out some traffic by source, mark, input device or VRF, not all of it.
+    /// It picks out some traffic by source, mark, input device or VRF, or by its destination for a table of its own; not
+    /// all of it.
     #[must_use]
     pub fn is_selective(&self) -> bool {
         self.by_vrf
             || self.src.is_some_and(|n| n.prefix_len() > 0)
             || self.mark.is_some()
+            || (self.dst.is_some() && !matches!(self.table, 253..=255))
             || (!self.iif.is_empty() && self.iif != "lo")
     }
 }
