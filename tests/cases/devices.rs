@@ -41,7 +41,7 @@ fn left_by_eth0(lab: &Lab, meant: &str) -> Finding {
 const VLAN: &[(&str, &str)] = &[
     ("node", "ip link add link eth1 name eth1.20 type vlan id 20"),
     ("node", "ip addr flush dev eth1; ip addr add 172.20.20.2/24 dev eth1.20; ip link set eth1.20 up"),
-    ("node", "ip route replace default via 172.20.20.1 dev eth1.20 table 2"),
+    ("node", "ip -6 route flush table 2; ip route replace default via 172.20.20.1 dev eth1.20 table 2"),
     ("router", "ip link add link n1 name n1.20 type vlan id 20; ip addr flush dev n1"),
     ("router", "ip addr add 172.20.20.1/24 dev n1.20; ip link set n1.20 up"),
     ("router", "ip route replace 10.61.7.0/24 via 172.20.20.2 dev n1.20"),
@@ -195,7 +195,14 @@ fn what_a_pod_by_ipvlan_loses_outside_left_the_node() {
 /// The other end of the node's tunnels, and the way that is meant for what they send.
 const FAR: &[(&str, &str)] = &[
     ("node", "ip rule add pref 700 to 172.20.30.1 lookup 3; ip route add 172.20.30.1 via 172.20.20.1 dev eth1 table 3"),
-    ("router", "ip addr add 172.20.30.1/32 dev lo; ip rule add pref 101 iif n0 to 172.20.30.1 blackhole"),
+    (
+        "router",
+        "ip addr add 172.20.30.1/32 dev lo; nft 'add table ip far; \
+         add chain ip far in { type filter hook prerouting priority 0; }; \
+         add rule ip far in iifname n0 ip daddr 172.20.30.1 drop'",
+    ),
+    // A Geneve device takes packets of its far end's address alone.
+    ("router", "ip route add 172.20.20.2/32 dev n1 src 172.20.30.1"),
 ];
 
 fn ipip(lab: &Lab) -> bool {

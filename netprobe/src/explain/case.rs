@@ -247,7 +247,7 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// The node's device leads out of the node: it is neither a pod's, nor `lo`, nor a bridge or VRF.
+    /// The node's device leads out of the node: it is neither a pod's, nor `lo`, nor one that sends nothing itself.
     #[must_use]
     pub fn is_uplink(&self, ifindex: u32) -> bool {
         self.facts.node().and_then(|n| n.links.get(&ifindex)).is_some_and(|link| self.leads_out(link))
@@ -259,7 +259,7 @@ impl<'a> Case<'a> {
         let to_pod = link.peer_netns.is_some_and(|n| {
             self.facts.namespaces.get(&n).is_some_and(|ns| ns.kind == NamespaceKind::Pod) && link.kind == "veth"
         });
-        !to_pod && link.name != "lo" && !matches!(link.kind.as_str(), "bridge" | "vrf")
+        !to_pod && link.name != "lo" && !matches!(link.kind.as_str(), "bridge" | "vrf" | "dummy")
     }
 
     /// Facts of the namespace a sighting was in.

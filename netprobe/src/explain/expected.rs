@@ -128,6 +128,7 @@ fn by_spare_device(case: &Case<'_>, node: &NamespaceFacts, v6: bool, taken: &str
             && l.name != taken
             && !used.contains(&l.index)
             && l.kind != "vxlan"
+            && !l.is_placeholder()
             && (has_address(l) || !l.up)
     };
     let mut spares = node.links.values().filter(spare);

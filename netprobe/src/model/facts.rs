@@ -178,6 +178,18 @@ const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+impl Link {
+    /// A device that every new namespace gets from a module (`tunl0`, `sit0`, `gre0`, ...), and that stays down.
+    #[must_use]
+    pub fn is_placeholder(&self) -> bool {
+        !self.up
+            && matches!(
+                self.name.as_str(),
+                "tunl0" | "sit0" | "gre0" | "gretap0" | "erspan0" | "ip_vti0" | "ip6_vti0" | "ip6tnl0" | "ip6gre0"
+            )
+    }
+}
+
 /// An address of a link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {

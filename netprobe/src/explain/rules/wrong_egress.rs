@@ -351,8 +351,9 @@ fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim: String) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, by_rule, hop, in_pod, lookup, lookup_via, retransmit, syn};
+    use super::super::testing::{Scene, asked_for, by_rule, hop, in_pod, lookup, lookup_via, retransmit, syn};
     use super::*;
+    use crate::model::{facts::Link, flow::Proto, packet::Head};
 
     fn scene() -> Scene {
         let mut scene = Scene::pod_to_db();
@@ -401,6 +402,38 @@ mod tests {
             "{:?}",
             draft.evidence
         );
+    }
+
+    #[test]
+    fn names_the_rule_whose_table_lacks_the_way_of_a_tunnels_packets() {
+        let outer = Flow {
+            proto: Proto::Other(4),
+            src: "10.32.0.10:0".parse().expect("an address"),
+            dst: "192.0.2.1:0".parse().expect("an address"),
+        };
+        let around = Head { flow: Some(outer), ip_len: 80, ..syn() };
+        let mut scene = Scene::pod_to_db();
+        let tunnel = Link { index: 9, name: "tun0".to_owned(), up: true, carrier: true, ..Link::default() };
+        scene.node().links.insert(9, tunnel);
+        let mut rule = scene.node().rules.iter().find(|r| r.table == 2).expect("a pod's rule").clone();
+        (rule.src, rule.dst) = (None, Some("192.0.2.1/32".parse().expect("a prefix")));
+        (rule.preference, rule.table) = (700, 3);
+        scene.node().rules.push(rule);
+        scene.step(1, hop(Place::Receive, syn()), "vpod1");
+        scene.step(2, lookup(2, 0, 9, LookupRole::Input), "");
+        scene.step(3, hop(Place::Transmit, syn()), "tun0");
+        scene.step(4, asked_for(outer, lookup(3, -11, 0, LookupRole::Output)), "");
+        scene.step(5, asked_for(outer, lookup_via(254, Scene::ETH0, "10.32.0.1", LookupRole::Output)), "");
+        scene.step(6, hop(Place::Transmit, around), "eth0");
+        let draft = check(&scene.case()).expect("table 3 is empty");
+        assert_eq!(
+            draft.claim,
+            format!(
+                "what tun0 carries for shop/web-0 ({outer}) leaves this node by eth0; policy rule 700 (from all to 192.0.2.1 \
+                 lookup 3) sends it to table 3 (eth1), which is empty"
+            )
+        );
+        assert_eq!((draft.device.as_deref(), draft.expected_device.as_deref()), (Some("eth0"), Some("eth1")));
     }
 
     #[test]
