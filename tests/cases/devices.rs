@@ -218,21 +218,34 @@ fn ipip(lab: &Lab) -> bool {
     ) && laid_out(lab, "", FAR)
 }
 
-fn geneve(lab: &Lab) -> bool {
+/// A tunnel of Ethernet frames; `kind` are its words but for the far end's address.
+fn overlay(lab: &Lab, what: &str, kind: &str) -> bool {
+    let near = format!("ip link add tun0 address 02:5a:99:00:00:01 type {kind} remote 172.20.30.1");
+    let far = format!("ip link add tun0 address 02:5a:99:00:00:02 type {kind} remote 172.20.20.2");
     laid_out(
         lab,
-        "Geneve tunnels",
+        what,
         &[
-            ("node", "ip link add gnv0 address 02:5a:99:00:00:01 type geneve id 7 remote 172.20.30.1"),
-            ("node", "ip addr add 172.31.0.1/30 dev gnv0; ip link set gnv0 up"),
-            ("node", "ip route replace default via 172.31.0.2 dev gnv0 table 2"),
-            ("router", "ip link add gnv0 address 02:5a:99:00:00:02 type geneve id 7 remote 172.20.20.2"),
+            ("node", &near),
+            ("node", "ip addr add 172.31.0.1/30 dev tun0; ip link set tun0 up"),
+            // As overlays do: nobody asks through the tunnel.
+            ("node", "ip neigh replace 172.31.0.2 lladdr 02:5a:99:00:00:02 dev tun0"),
+            ("node", "ip route replace default via 172.31.0.2 dev tun0 table 2"),
+            ("router", &far),
             (
                 "router",
-                "ip addr add 172.31.0.2/30 dev gnv0; ip link set gnv0 up; ip route add 10.61.7.10/32 via 172.31.0.1",
+                "ip addr add 172.31.0.2/30 dev tun0; ip link set tun0 up; ip route add 10.61.7.10/32 via 172.31.0.1",
             ),
         ],
     ) && laid_out(lab, "", FAR)
+}
+
+fn geneve(lab: &Lab) -> bool {
+    overlay(lab, "Geneve tunnels", "geneve id 7")
+}
+
+fn vxlan(lab: &Lab) -> bool {
+    overlay(lab, "VXLAN tunnels", "vxlan id 7 dstport 4789")
 }
 
 /// What the tunnel sends leaves by another NIC than the one meant for it.
@@ -255,6 +268,22 @@ fn a_sound_ipip_tunnel_is_silent() {
 fn what_an_ipip_tunnel_sends_by_the_wrong_nic_is_told() {
     let Some(lab) = Lab::start("what_an_ipip_tunnel_sends_by_the_wrong_nic_is_told") else { return };
     if ipip(&lab) {
+        outer_left_by_eth0(&lab);
+    }
+}
+
+#[test]
+fn a_sound_vxlan_is_silent() {
+    let Some(lab) = Lab::start("a_sound_vxlan_is_silent") else { return };
+    if vxlan(&lab) {
+        is_sound(&lab, "web-0");
+    }
+}
+
+#[test]
+fn what_a_vxlan_sends_by_the_wrong_nic_is_told() {
+    let Some(lab) = Lab::start("what_a_vxlan_sends_by_the_wrong_nic_is_told") else { return };
+    if vxlan(&lab) {
         outer_left_by_eth0(&lab);
     }
 }

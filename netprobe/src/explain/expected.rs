@@ -121,7 +121,7 @@ fn common_bits(a: IpAddr, b: IpAddr) -> u32 {
 
 /// The node has just one other NIC, with an address, or down, and no way out leads over it.
 fn by_spare_device(case: &Case<'_>, node: &NamespaceFacts, v6: bool, taken: &str) -> Option<Expected> {
-    let used = node.uplinks();
+    let used = node.uplinks_of(v6);
     let has_address = |l: &Link| node.addresses.iter().any(|a| a.ifindex == l.index && a.net.addr().is_ipv6() == v6);
     let spare = |l: &&Link| {
         case.leads_out(l)

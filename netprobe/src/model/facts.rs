@@ -440,8 +440,15 @@ impl NamespaceFacts {
     /// Interface indexes that carry a route with a gateway: the ways out of this namespace.
     #[must_use]
     pub fn uplinks(&self) -> BTreeSet<u32> {
+        self.uplinks_of(false).union(&self.uplinks_of(true)).copied().collect()
+    }
+
+    /// The same of one family.
+    #[must_use]
+    pub fn uplinks_of(&self, v6: bool) -> BTreeSet<u32> {
         self.routes
             .iter()
+            .filter(|r| r.dst.addr().is_ipv6() == v6)
             .flat_map(|r| &r.next_hops)
             .filter(|h| h.gateway.is_some() && h.ifindex != 0)
             .map(|h| h.ifindex)
