@@ -63,5 +63,5 @@ fn an_address_of_the_other_nic_is_told() {
     let listing = lab.on("node").run("ip -4 -o addr show dev eth0");
     let address = listing.split_whitespace().nth(3).and_then(|net| net.split('/').next()).expect("it has one");
     translated(&lab, &format!("snat to {address}"))
-        .says(&format!("to {address}, which is an address of eth0 and not of eth1"));
+        .says(&format!("to {address}, which the rule names and which is an address of eth0 and not of eth1"));
 }

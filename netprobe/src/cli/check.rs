@@ -178,9 +178,12 @@ const fn held(way: Way) -> &'static str {
 
 /// Programs of the node that name netfilter rules.
 fn tools() -> impl Iterator<Item = Item> {
-    crate::facts::netfilter_tools().into_iter().map(|(name, path, what)| {
-        let note = path.as_ref().map_or_else(|| format!("not installed: nothing {what}"), |_| what.to_owned());
-        Item::new(name, path.is_some(), note)
+    crate::facts::netfilter_tools().into_iter().map(|(name, tool, what)| {
+        let note = tool.as_ref().map_or_else(
+            || format!("not installed: nothing {what}"),
+            |tool| if tool.is_hosts() { format!("{what} (the host's)") } else { what.to_owned() },
+        );
+        Item::new(name, tool.is_some(), note)
     })
 }
 

@@ -1,7 +1,7 @@
 //! The node's facts, read at start and followed: namespaces come and go, tables change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
@@ -161,14 +161,14 @@ impl FactsReader {
         self.rescan_soon(now_ns);
     }
 
-    /// Has nftables tell which of the node's rules drop packets of these addresses, or of everybody where none is named.
+    /// Has nftables tell which of the node's rules drop packets of these addresses, or of everybody where it is `None`.
     /// For that a table of ours is added to the node, which goes with this process, however it ends.
     ///
     /// # Errors
     ///
     /// Where the kernel has no nftables, or takes no such table.
-    pub fn trace_rules(&mut self, addresses: &[IpAddr]) -> Result<()> {
-        if let Some(tracer) = &self.tracer {
+    pub fn trace_rules(&mut self, addresses: Option<&BTreeSet<IpAddr>>) -> Result<()> {
+        if let Some(tracer) = &mut self.tracer {
             // The run goes on with those it had.
             if let Err(error) = tracer.mark(addresses) {
                 log::warn!("cannot mark other packets for nftables' trace: {error}");

@@ -153,19 +153,29 @@ impl Render for FindingsLast {
     }
 }
 
-/// Leaves everything out, but for losses, which go to stderr.
-pub struct Silent;
+/// Takes findings and losses alone, as they come: a renderer for whoever has no use for the rest.
+pub trait Sink {
+    /// A finding that is new or has changed.
+    fn finding(&mut self, finding: &Finding) -> io::Result<()>;
 
-impl Render for Silent {
+    /// Records that were lost.
+    fn loss(&mut self, loss: &Loss) -> io::Result<()>;
+}
+
+impl<S: Sink> Render for S {
+    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+        Sink::finding(self, finding)
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        Sink::loss(self, loss)
+    }
+
     fn packet(&mut self, _: &Step, _: &Journey) -> io::Result<()> {
         Ok(())
     }
 
     fn journey(&mut self, _: &Journey, _: usize, _: &[Arc<Finding>]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finding(&mut self, _: &Finding) -> io::Result<()> {
         Ok(())
     }
 
@@ -197,16 +207,25 @@ impl Render for Silent {
         Ok(())
     }
 
-    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        log::warn!("lost: {} {}", loss.lost, loss.what);
-        Ok(())
-    }
-
     fn summary(&mut self, _: &Summary) -> io::Result<()> {
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Leaves everything out, but for losses, which go to stderr.
+pub struct Silent;
+
+impl Sink for Silent {
+    fn finding(&mut self, _: &Finding) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
+        log::warn!("lost: {} {}", loss.lost, loss.what);
         Ok(())
     }
 }

@@ -10,27 +10,11 @@ use bytes::Bytes;
 use super::shared::Shared;
 use crate::{
     enrich::kube::events::{Events, Notice},
-    model::{
-        drops::{DropTable, Loss, Summary},
-        exchange::{DnsTable, Exchange},
-        finding::Finding,
-        flows::{FlowTable, NatTable, Translation},
-        journey::{Journey, Step},
-        verdict::Verdict,
-    },
-    render::{Clock, Format, Render, Setup},
+    model::{drops::Loss, finding::Finding},
+    render::{Clock, Format, Render, Setup, Sink},
 };
 
-/// Takes findings and losses as they come. It must not wait for anybody.
-trait Sink {
-    /// A finding that is new or has changed.
-    fn finding(&mut self, finding: &Finding) -> io::Result<()>;
-
-    /// Something was lost.
-    fn loss(&mut self, loss: &Loss) -> io::Result<()>;
-}
-
-/// All of them; what else a renderer is handed stays with the run.
+/// All of them. None may wait for anybody.
 pub(super) struct Sinks(Vec<Box<dyn Sink>>);
 
 impl Sinks {
@@ -44,57 +28,13 @@ impl Sinks {
     }
 }
 
-impl Render for Sinks {
+impl Sink for Sinks {
     fn finding(&mut self, finding: &Finding) -> io::Result<()> {
         self.0.iter_mut().try_for_each(|sink| sink.finding(finding))
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
         self.0.iter_mut().try_for_each(|sink| sink.loss(loss))
-    }
-
-    fn packet(&mut self, _: &Step, _: &Journey) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn journey(&mut self, _: &Journey, _: usize, _: &[Arc<Finding>]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn drops(&mut self, _: &DropTable, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flows(&mut self, _: &FlowTable, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn translation(&mut self, _: &Translation) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn nat(&mut self, _: &NatTable, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn exchange(&mut self, _: &Exchange) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn dns(&mut self, _: &DnsTable, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn verdict(&mut self, _: &Verdict) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn summary(&mut self, _: &Summary) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

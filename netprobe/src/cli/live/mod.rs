@@ -402,8 +402,8 @@ impl Live {
             .map(|(inum, link)| (inum, link.index))
             .collect();
         if self.traces_rules {
-            let addresses: Vec<IpAddr> = followed.addresses.iter().copied().filter(|_| !followed.all).collect();
-            self.facts.trace_rules(&addresses)?;
+            let addresses = followed.addresses.iter().copied().collect();
+            self.facts.trace_rules((!followed.all).then_some(&addresses))?;
         }
         self.attached.set_ports(&ports)?;
         if addresses != self.addresses {

@@ -232,13 +232,20 @@ impl Guilty<'_> {
         }
     }
 
-    /// What its counter says, in words.
+    /// Why it dropped the packet, in words: its counter, or that there is no other.
     pub(in crate::explain) fn proof(&self) -> String {
-        match (self.rose, self.packets) {
-            (Some(rose), Some(packets)) => format!("its counter rose by {rose} since before, to {packets} packets"),
-            (None, Some(packets)) => format!("its counter stands at {packets} packets"),
-            _ => "it has no counter, and no other rule of the hook drops this packet".to_owned(),
-        }
+        self.counter()
+            .unwrap_or_else(|| "it has no counter, and no other rule of the hook drops this packet".to_owned())
+    }
+
+    /// What its counter says, in words.
+    pub(in crate::explain) fn counter(&self) -> Option<String> {
+        let packets = self.packets?;
+        let plural = if packets == 1 { "" } else { "s" };
+        Some(match self.rose {
+            Some(rose) => format!("its counter rose by {rose} since before, to {packets} packet{plural}"),
+            None => format!("its counter stands at {packets} packet{plural}"),
+        })
     }
 
     /// The command that shows it.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     explain::{Case, Draft, nf},
-    model::journey::Step,
+    model::{facts::NamespaceFacts, journey::Step},
 };
 
 /// What is known of a source that SNAT gave a packet.
@@ -21,15 +21,32 @@ pub(super) fn chosen(case: &Case<'_>, exit: &Step, source: IpAddr) -> Chosen {
     let packet = &exit.sighting.packet;
     let rules = case.netfilter(packet.netns, packet.mono_ns).map(|window| nf::translating(&window));
     let rule = rules.as_ref().and_then(|found| found.guilty());
-    let how = address(case, exit, source);
-    let by = rule.map(|rule| format!("by {}", rule.words()));
-    let words: Vec<String> = [by, how.clone()].into_iter().flatten().collect();
-    let counted = rule.map(|rule| format!("{}: {}", rule.words(), rule.proof()));
+    // Only a counter that rose says that it was this rule.
+    let is_sure = rule.is_some_and(|rule| rule.rose.is_some_and(|rose| rose > 0));
+    let probably = if is_sure { "" } else { "probably " };
+    let by = rule.map(|rule| format!("{probably}by {}", rule.words()));
+    let text = rule.and_then(|rule| Some(rule.suspect.rule?.text.as_str())).unwrap_or_default();
+    let to = if names(text, source) {
+        Some(format!("to {source}, which the rule names{}", elsewhere(case, exit, source)))
+    } else {
+        address(case, exit, source, text.to_ascii_lowercase().contains("masquerade"))
+    };
+    let words: Vec<String> = [by, to.clone()].into_iter().flatten().collect();
+    let counted = rule.map(|rule| {
+        let alone = || "it has no counter, and no other rule that translates sources has counted".to_owned();
+        format!("{}: {}", rule.words(), rule.counter().unwrap_or_else(alone))
+    });
     Chosen {
         words: words.join(", "),
-        proofs: counted.into_iter().chain(how).collect(),
+        proofs: counted.into_iter().chain(to).collect(),
         command: rule.map(nf::Guilty::command),
     }
+}
+
+/// The rule's text has this address as a word of its own: `--to-source 10.0.0.1`, `snat to 10.0.0.1:1024-65535`.
+fn names(text: &str, address: IpAddr) -> bool {
+    let is_part = |c: char| c.is_ascii_hexdigit() || c == '.' || (address.is_ipv6() && c == ':');
+    text.split(|c: char| !is_part(c)).any(|word| word.parse() == Ok(address))
 }
 
 impl Chosen {
@@ -48,9 +65,22 @@ impl Chosen {
     }
 }
 
+/// Whose address it is, where it is another device's.
+fn elsewhere(case: &Case<'_>, exit: &Step, source: IpAddr) -> String {
+    let ifindex = exit.sighting.packet.ifindex;
+    let is_other =
+        |node: &&NamespaceFacts| !node.addresses.iter().any(|a| a.net.addr() == source && a.ifindex == ifindex);
+    let node = case.facts.node().filter(is_other);
+    let own = node.and_then(|node| Some((node, node.addresses.iter().find(|a| a.net.addr() == source)?)));
+    own.map_or_else(String::new, |(node, own)| {
+        format!(" and which is an address of {} and not of {}", node.device(own.ifindex), exit.sighting.device)
+    })
+}
+
 /// How the kernel comes to that address (`inet_select_addr`): masquerading takes the first address of the device in the
-/// next hop's network, else the first. An address of another device no masquerading takes.
-fn address(case: &Case<'_>, exit: &Step, source: IpAddr) -> Option<String> {
+/// next hop's network, else the first. An address of another device no masquerading takes. `masquerades`: it is known
+/// that this is what the rule does.
+fn address(case: &Case<'_>, exit: &Step, source: IpAddr, masquerades: bool) -> Option<String> {
     let node = case.facts.node()?;
     let packet = &exit.sighting.packet;
     let device = &exit.sighting.device;
@@ -68,21 +98,20 @@ fn address(case: &Case<'_>, exit: &Step, source: IpAddr) -> Option<String> {
         || node.addresses.iter().filter(|a| a.ifindex == packet.ifindex && a.net.addr().is_ipv4() == hop.is_ipv4());
     let near = of_device().find(|address| address.net.contains(&hop));
     let first = of_device().next();
-    match (near, first) {
+    let takes = if masquerades { ": masquerading takes" } else { ", which is what masquerading would take:" };
+    Some(match (near, first) {
         (Some(near), _) if near.net.addr() == source => {
             let network = near.net.trunc();
-            Some(format!(
-                "to {source}: masquerading takes {device}'s first address in the network of the next hop {hop}, {network}"
-            ))
+            format!("to {source}{takes} {device}'s first address in the network of the next hop {hop}, {network}")
         }
-        (None, Some(first)) if first.net.addr() == source => Some(format!(
-            "to {source}: masquerading takes {device}'s primary address where none is in the network of the next hop {hop}"
-        )),
+        (None, Some(first)) if first.net.addr() == source => {
+            format!("to {source}{takes} {device}'s primary address where none is in the network of the next hop {hop}")
+        }
         // Masquerading would have taken another.
-        _ => Some(format!(
+        _ => format!(
             "to {source}, an address of {device} that masquerading would not take: a rule names it, or the device had no other then"
-        )),
-    }
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -132,6 +161,42 @@ COMMIT
             words(&scene(), "10.32.0.10")
                 .ends_with("an address of eth0 and not of eth1: masquerading never takes that")
         );
+    }
+
+    #[test]
+    fn a_rule_whose_counter_stands_still_is_no_more_than_likely() {
+        let rules = "*nat\n:POSTROUTING ACCEPT [0:0]\n[9:540] -A POSTROUTING -s 10.9.0.0/24 -j MASQUERADE\nCOMMIT\n";
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, hop(Place::Transmit, syn()), "eth1");
+        scene.iptables(2, rules);
+        scene.journey.first_ns = 1_000_000;
+        let case = scene.case();
+        let (exit, _) = case.exits().expect("it left");
+        let chosen = chosen(&case, exit, "10.8.0.10".parse().expect("an address"));
+        assert_eq!(
+            chosen.behind("it left"),
+            "it left; translated probably by rule 1 of chain POSTROUTING in iptables table nat (-s 10.9.0.0/24 -j \
+             MASQUERADE), to 10.8.0.10: masquerading takes eth1's primary address where none is in the network of the \
+             next hop 10.20.0.4"
+        );
+        assert!(chosen.proofs[0].ends_with("its counter stands at 9 packets"));
+    }
+
+    #[test]
+    fn a_rule_that_names_the_address_needs_no_other_reason() {
+        let mut scene = Scene::pod_to_db();
+        let rules = |count| {
+            format!(
+                "*nat\n:POSTROUTING ACCEPT [0:0]\n[{count}:60] -A POSTROUTING -o eth1 -j SNAT --to-source 10.8.0.10\nCOMMIT\n"
+            )
+        };
+        scene.iptables(0, &rules(1));
+        scene.step(1, hop(Place::Transmit, syn()), "eth1");
+        scene.iptables(2, &rules(2));
+        scene.journey.first_ns = 1_000_000;
+        assert!(words(&scene, "10.8.0.10").ends_with("to 10.8.0.10, which the rule names"));
+        assert!(!names("-j SNAT --to-source 10.8.0.100", "10.8.0.10".parse().expect("an address")));
+        assert!(names("snat ip6 to fd00::1", "fd00::1".parse().expect("an address")));
     }
 
     #[test]

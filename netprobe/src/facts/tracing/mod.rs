@@ -4,7 +4,7 @@
 //! allows it. The table belongs to our socket and goes with it, however we end.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
@@ -42,12 +42,17 @@ pub(super) struct Tracer {
     /// Handles of the rules of chains that dropped something, in their order.
     chains: HashMap<(u8, String, String), Vec<u64>>,
     netns: u32,
+    /// Whose packets are marked.
+    marked: Marked,
 }
+
+/// Addresses whose packets are marked; `None`: everybody's.
+type Marked = Option<BTreeSet<IpAddr>>;
 
 impl Tracer {
     /// Begins in the calling thread's namespace, whose inode number is `netns`, with the packets of `addresses`; with
-    /// everybody's where none is named.
-    pub(super) fn start(netns: u32, addresses: &[IpAddr]) -> io::Result<Self> {
+    /// everybody's where it is `None`.
+    pub(super) fn start(netns: u32, addresses: Option<&BTreeSet<IpAddr>>) -> io::Result<Self> {
         let mut listener = Socket::new(NETLINK_NETFILTER)?;
         listener.bind_auto()?;
         listener.add_membership(TRACE_GROUP)?;
@@ -56,15 +61,25 @@ impl Tracer {
         owner.connect(&SocketAddr::new(0, 0))?;
         let table = format!("netprobe-{}", process::id());
         let (packets, requests, chains) = (Packets::default(), Requests::open_netfilter()?, HashMap::new());
-        let tracer = Self { owner, listener, table, packets, requests, chains, netns };
-        tracer.mark(addresses)?;
+        let marked = few(addresses);
+        let tracer = Self { owner, listener, table, packets, requests, chains, netns, marked };
+        tracer.make_table()?;
         Ok(tracer)
     }
 
     /// Marks the packets of these addresses from now on, and no others.
-    pub(super) fn mark(&self, addresses: &[IpAddr]) -> io::Result<()> {
-        let addresses = if addresses.len() > ADDRESSES { &[] } else { addresses };
-        self.owner.send(&table::batch(&self.table, addresses), 0)?;
+    pub(super) fn mark(&mut self, addresses: Option<&BTreeSet<IpAddr>>) -> io::Result<()> {
+        let marked = few(addresses);
+        if marked == self.marked {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.marked, marked);
+        // Refused, the table is as it was.
+        self.make_table().inspect_err(|_| self.marked = before)
+    }
+
+    fn make_table(&self) -> io::Result<()> {
+        self.owner.send(&table::batch(&self.table, self.marked.as_ref()), 0)?;
         let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
         loop {
             buffer.clear();
@@ -118,6 +133,11 @@ impl Tracer {
         self.chains.insert(chain, handles);
         u32::try_from(at? + 1).ok()
     }
+}
+
+/// So many that they would make a long chain are not told apart.
+fn few(addresses: Option<&BTreeSet<IpAddr>>) -> Marked {
+    addresses.filter(|addresses| addresses.len() <= ADDRESSES).cloned()
 }
 
 impl AsFd for Tracer {

@@ -3,7 +3,7 @@
 //! Numbers and layouts: `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`. Attributes are in network order,
 //! message headers in the host's.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
 
@@ -34,8 +34,8 @@ const HOOKS: [(&str, u32); 2] = [("prerouting", 0), ("output", 3)];
 const PER_SECOND: u64 = 100;
 
 /// The messages that make the table named `table`, or make it anew, so that it marks the packets of these addresses; of
-/// everybody where none is named. The last asks for the kernel's word.
-pub(super) fn batch(table: &str, addresses: &[IpAddr]) -> Vec<u8> {
+/// everybody where it is `None`. The last asks for the kernel's word.
+pub(super) fn batch(table: &str, addresses: Option<&BTreeSet<IpAddr>>) -> Vec<u8> {
     let mut to = Messages::default();
     to.message(BEGIN, 0, (0, NFTABLES), |_| {});
     to.message(NEW_TABLE, NLM_F_CREATE, (INET, 0), |at| {
@@ -65,10 +65,10 @@ pub(super) fn batch(table: &str, addresses: &[IpAddr]) -> Vec<u8> {
                     at.nested(4, |at| expressions(at, address, opens));
                 });
             };
-            if addresses.is_empty() {
+            if addresses.is_none() {
                 rule(None);
             }
-            for address in addresses {
+            for address in addresses.into_iter().flatten() {
                 rule(Some((*address, true)));
                 rule(Some((*address, false)));
             }
@@ -230,13 +230,24 @@ mod tests {
 
     #[test]
     fn the_batch_is_whole_messages_between_begin_and_end() {
-        let addresses = ["10.0.0.1".parse().expect("an address"), "fd00::1".parse().expect("an address")];
-        let bytes = batch("netprobe", &addresses);
+        let addresses = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().expect("an address")).into();
+        let bytes = batch("netprobe", Some(&addresses));
         let kinds: Vec<u16> = messages(&bytes).filter_map(|m| Some(Notification::new(m)?.kind)).collect();
         assert_eq!(bytes.len(), messages(&bytes).map(<[u8]>::len).sum::<usize>());
         assert_eq!((kinds[0], kinds[kinds.len() - 1]), (BEGIN, END));
         // Two hooks, each with two addresses in two places, TCP's first packets and others.
         assert_eq!(kinds.iter().filter(|kind| **kind == NEW_RULE).count(), 2 * 2 * 2 * 2);
         assert_eq!(kinds.iter().filter(|kind| **kind == NEW_CHAIN).count(), 2);
+    }
+
+    #[test]
+    fn nobody_is_not_everybody() {
+        let rules = |addresses: Option<&BTreeSet<IpAddr>>| {
+            let kinds =
+                |bytes: &[u8]| messages(bytes).filter_map(|m| Some(Notification::new(m)?.kind)).collect::<Vec<_>>();
+            kinds(&batch("netprobe", addresses)).iter().filter(|kind| **kind == NEW_RULE).count()
+        };
+        assert_eq!(rules(Some(&BTreeSet::new())), 0);
+        assert_eq!(rules(None), 4);
     }
 }

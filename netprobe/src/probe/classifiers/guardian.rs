@@ -11,23 +11,19 @@ use std::{
     fs::{self, File, Metadata},
     io::{self, Read as _, Write as _},
     os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::{fs::MetadataExt as _, net::UnixStream, process::CommandExt as _},
+        fd::AsFd as _,
+        unix::{fs::MetadataExt as _, net::UnixStream},
     },
     path::PathBuf,
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, ExitCode},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use nix::{
-    sched::{CloneFlags, setns},
-    sys::{prctl, signal::SigSet},
-    unistd::{close, setsid},
-};
+use nix::sched::{CloneFlags, setns};
 
-use super::{clsact, owner::Owner};
+use super::{again, clsact, owner::Owner};
 
 /// First word of the guardian's command line; the second is whose filters it removes.
 const WORD: &str = "--guardian";
@@ -84,16 +80,7 @@ impl Guardian {
     /// Starts one, and waits until nothing that ends us can end it.
     pub(super) fn start() -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("make its socket")?;
-        let child = Command::new("/proc/self/exe")
-            .arg0("netprobe")
-            .args([WORD, &Owner::own().handle(false).to_string()])
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("start it")?;
+        let child = again::start(&[WORD, &Owner::own().handle(false).to_string()], theirs).context("start it")?;
         let mut guardian = Self { child, socket: Some(ours) };
         if let Some(socket) = &mut guardian.socket {
             socket
@@ -143,11 +130,7 @@ pub fn run() -> Option<ExitCode> {
 fn guard(owner: Option<OsString>) -> Result<()> {
     let owner = owner.and_then(|word| word.to_str()?.parse().ok()).and_then(|handle| Owner::of("netprobe_in", handle));
     let owner = owner.context("whose filters?")?;
-    // Neither the terminal nor whoever ends a whole group or service ends it before us.
-    SigSet::all().thread_block()?;
-    setsid()?;
-    close_inherited()?;
-    prctl::set_name(c"netprobe-guard")?;
+    again::outlive(c"netprobe-guard")?;
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.write_all(b"r")?;
     let mut held = BTreeMap::new();
@@ -162,17 +145,6 @@ fn guard(owner: Option<OsString>) -> Result<()> {
     // One device that fails costs the others nothing.
     let results: Vec<io::Result<()>> = held.into_iter().map(|(key, qdisc)| detach(key, owner, qdisc)).collect();
     Ok(results.into_iter().collect::<io::Result<()>>()?)
-}
-
-/// Closes what whoever started netprobe gave it beside stdin, stdout and stderr: a pipe held by us would never end.
-pub(super) fn close_inherited() -> io::Result<()> {
-    let names: Vec<OsString> =
-        fs::read_dir("/proc/self/fd")?.map(|file| Ok(file?.file_name())).collect::<io::Result<_>>()?;
-    for fd in names.iter().filter_map(|name| name.to_str()?.parse::<i32>().ok()).filter(|fd| *fd > 2) {
-        // The directory's own is closed already.
-        let _ = close(fd);
-    }
-    Ok(())
 }
 
 /// Removes our filters from a device. One that is gone, alone or with its namespace, has none.

@@ -10,25 +10,20 @@ use std::{
     env, fs,
     io::{self, IoSlice},
     os::{
-        fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd},
-        unix::{net::UnixStream, process::CommandExt as _},
+        fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, RawFd},
+        unix::net::UnixStream,
     },
     path::Path,
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        prctl,
-        signal::SigSet,
-        socket::{ControlMessage, MsgFlags, sendmsg},
-    },
-    unistd::setsid,
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
 };
 
-use super::guardian::close_inherited;
+use super::again;
 
 /// First word of the heir's command line.
 const WORD: &str = "--heir";
@@ -48,16 +43,7 @@ pub(super) fn leave_links() -> Result<()> {
         sendmsg::<()>(ours.as_raw_fd(), &[IoSlice::new(b"l")], &message, MsgFlags::MSG_DONTWAIT, None)
             .context("hand the links over")?;
     }
-    Command::new("/proc/self/exe")
-        .arg0("netprobe")
-        .arg(WORD)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("start it")?;
+    again::start(&[WORD], theirs).context("start it")?;
     // Closed by our end.
     let _ = ours.into_raw_fd();
     Ok(())
@@ -89,10 +75,7 @@ pub fn run() -> Option<ExitCode> {
 }
 
 fn wait() -> Result<()> {
-    SigSet::all().thread_block()?;
-    setsid()?;
-    close_inherited()?;
-    prctl::set_name(c"netprobe-heir")?;
+    again::outlive(c"netprobe-heir")?;
     let stdin = io::stdin();
     // The end alone: to read is to take the links out.
     let mut ends = [PollFd::new(stdin.as_fd(), PollFlags::empty())];

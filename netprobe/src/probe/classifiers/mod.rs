@@ -26,6 +26,7 @@ use self::{
 };
 use super::{attach::Attached, btf::KernelBtf, catalog::CLASSIFIERS, host::mono_ns};
 
+mod again;
 mod check;
 mod clsact;
 pub mod guardian;

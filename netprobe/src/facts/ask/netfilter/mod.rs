@@ -3,12 +3,7 @@
 //! Nothing is asked that would change the node: iptables-legacy creates a table it is asked about, so it is asked only
 //! where the kernel has one.
 
-use std::{
-    fs, io,
-    io::Read as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -16,12 +11,9 @@ use crate::model::ruleset::{Engine, Ruleset, Table};
 
 mod nft;
 mod save;
+mod tool;
 
-/// Text taken of one listing, bytes: 20,000 rules are 3 MB; beyond this it is no firewall but an accident.
-const LISTING_BYTES: u64 = 64 << 20;
-
-/// Where tools of the system lie that a daemon's `PATH` may lack.
-const SYSTEM_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
+use tool::Tool;
 
 /// Tables that iptables-nft makes; one of another name is nftables' own.
 const IPTABLES_TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
@@ -51,14 +43,14 @@ const FAMILIES: [Family; 2] = [
 
 /// The tools that list netfilter rules, where they are, and what is not known without them.
 #[must_use]
-pub fn tools() -> Vec<(&'static str, Option<PathBuf>, &'static str)> {
+pub fn tools() -> Vec<(&'static str, Option<Tool>, &'static str)> {
     [
         ("nft", "names the nftables rule that dropped a packet"),
         ("iptables-save", "names the iptables rule that dropped a packet"),
         ("ip6tables-save", "names the ip6tables rule that dropped a packet"),
     ]
     .into_iter()
-    .map(|(name, what)| (name, tool(name), what))
+    .map(|(name, what)| (name, Tool::find(name), what))
     .collect()
 }
 
@@ -113,33 +105,7 @@ fn listed(found: &mut Ruleset, family: &Family, tools: &[&str], engine: Engine) 
 
 /// Runs a tool in the calling thread's namespace and takes what it prints.
 fn run(name: &str, arguments: &[&str]) -> Result<String> {
-    let path = tool(name).with_context(|| format!("{name} is not installed"))?;
-    let mut child = Command::new(&path)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("run {}", path.display()))?;
-    let mut text = Vec::new();
-    let taken = child.stdout.take().map_or(Ok(0), |out| out.take(LISTING_BYTES).read_to_end(&mut text));
-    if matches!(taken, Ok(bytes) if bytes as u64 == LISTING_BYTES) {
-        // It would wait for somebody to read the rest.
-        child.kill().with_context(|| format!("stop {name}"))?;
-    }
-    let status = child.wait().with_context(|| format!("wait for {name}"))?;
-    taken.with_context(|| format!("read from {name}"))?;
-    if !status.success() && text.is_empty() {
-        return Err(io::Error::other(format!("{name} {}: {status}", arguments.join(" "))).into());
-    }
-    Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-/// Where a tool lies.
-fn tool(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = SYSTEM_FOLDERS.iter().map(|folder| Path::new(folder).to_path_buf());
-    std::env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|file| file.is_file())
+    Tool::find(name).with_context(|| format!("{name} is not installed"))?.run(arguments)
 }
 
 /// What `iptables-save` prints, for tests of those that explain it.
