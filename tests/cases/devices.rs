@@ -245,7 +245,7 @@ fn geneve(lab: &Lab) -> bool {
 }
 
 fn vxlan(lab: &Lab) -> bool {
-    overlay(lab, "VXLAN tunnels", "vxlan id 7 dstport 4789")
+    overlay(lab, "VXLAN tunnels", "vxlan id 7 dstport 4789 nolearning")
 }
 
 /// What the tunnel sends leaves by another NIC than the one meant for it.

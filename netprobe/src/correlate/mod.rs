@@ -86,6 +86,8 @@ impl Journeys {
                 };
                 if *place == Place::Receive {
                     self.receiving.note(packet, head, id);
+                } else {
+                    self.receiving.still(packet, head.skb, id);
                 }
                 Some(id)
             }

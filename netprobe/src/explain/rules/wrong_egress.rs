@@ -86,7 +86,12 @@ fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
         gateway: decision.gateway,
     };
     let (told, mark) = (decision.rule, decision.mark);
-    let (iif, lookups, who) = (came_in_by(case, node.inum), case.lookups().collect(), case.who());
+    let (iif, lookups) = (came_in_by(case, node.inum), case.lookups().collect());
+    let who = case
+        .journey
+        .pod
+        .as_ref()
+        .map_or_else(|| format!("the traffic of {} to {}", case.who(), case.whither()), ToString::to_string);
     Some(Exit { node, step, device: &step.sighting.device, flow, route, told, mark, iif, lookups, who })
 }
 
