@@ -265,14 +265,6 @@ fn a_sound_ipip_tunnel_is_silent() {
 }
 
 #[test]
-fn what_an_ipip_tunnel_sends_by_the_wrong_nic_is_told() {
-    let Some(lab) = Lab::start("what_an_ipip_tunnel_sends_by_the_wrong_nic_is_told") else { return };
-    if ipip(&lab) {
-        outer_left_by_eth0(&lab);
-    }
-}
-
-#[test]
 fn a_sound_vxlan_is_silent() {
     let Some(lab) = Lab::start("a_sound_vxlan_is_silent") else { return };
     if vxlan(&lab) {

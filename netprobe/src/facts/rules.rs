@@ -136,7 +136,9 @@ mod tests {
 
     #[test]
     fn a_selector_we_do_not_evaluate_makes_the_rule_opaque() {
-        assert!(rule(&message(vec![RuleAttribute::L3MDev(true)])).unwrap().opaque);
+        assert!(rule(&message(vec![RuleAttribute::TunId(7)])).unwrap().opaque);
+        let by_vrf = rule(&message(vec![RuleAttribute::L3MDev(true)])).unwrap();
+        assert_eq!((by_vrf.by_vrf, by_vrf.opaque), (true, false));
         assert!(!rule(&message(vec![RuleAttribute::Priority(5)])).unwrap().opaque);
     }
 }

@@ -413,7 +413,7 @@ mod tests {
     fn names_the_rule_whose_table_lacks_the_way_of_a_tunnels_packets() {
         let outer = Flow {
             proto: Proto::Other(4),
-            src: "10.32.0.10:0".parse().expect("an address"),
+            src: "10.96.0.10:0".parse().expect("an address"),
             dst: "192.0.2.1:0".parse().expect("an address"),
         };
         let around = Head { flow: Some(outer), ip_len: 80, ..syn() };
