@@ -2,169 +2,31 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    io::{BufRead as _, Write as _},
+    net::{SocketAddr, UdpSocket},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
-    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use netprobe_tests::{DemoPod, LATE_POD, Lab, SERVER, WEB_0, binary, patiently, wait};
+use netprobe_tests::{
+    Agent, Answers, DemoPod, LATE_POD, Lab, SERVER, WEB_0,
+    agent::{object, socket},
+    binary, patiently, wait,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
 
 use super::{
     capture::attached,
     flows::{SINK, is_exact, send},
 };
 
-/// Where it answers unless told otherwise.
-const AT: &str = "127.0.0.1:9799";
 /// How long a reading of the counts may take to be seen.
 const READ: Duration = Duration::from_secs(5);
-
-/// A running agent; killed when dropped.
-pub(super) struct Agent<'a> {
-    lab: &'a Lab,
-    child: Child,
-    socket: PathBuf,
-}
-
-impl<'a> Agent<'a> {
-    fn command(lab: &Lab, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
-        command.args(["agent", "--no-kube", "--inventory"]).arg(lab.inventory()).args(args);
-        Self::completed(lab, command)
-    }
-
-    fn completed(lab: &Lab, mut command: Command) -> Command {
-        command.arg("--socket").arg(lab.directory().join("run/agent.sock"));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn start(lab: &'a Lab, args: &[&str]) -> Self {
-        Self::spawn(lab, Self::command(lab, args))
-    }
-
-    /// Starts what `command` says, but for the socket.
-    pub(super) fn start_as(lab: &'a Lab, command: Command) -> Self {
-        Self::spawn(lab, Self::completed(lab, command))
-    }
-
-    fn spawn(lab: &'a Lab, mut command: Command) -> Self {
-        let child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
-        let mut agent = Self { lab, child, socket: lab.directory().join("run/agent.sock") };
-        let ready = wait(Duration::from_secs(15), || agent.get("/readyz").is_some_and(|answer| answer.0 == 200));
-        if !ready {
-            let _ = agent.child.kill();
-            let mut said = String::new();
-            let _ = agent.child.stderr.take().expect("stderr is a pipe").read_to_string(&mut said);
-            panic!("the agent was not ready: {said}");
-        }
-        agent
-    }
-
-    /// Status and body; none where nobody answers.
-    fn get(&self, path: &str) -> Option<(u16, String)> {
-        self.ask(format!("GET {path} HTTP/1.1\r\nHost: agent\r\n\r\n").as_bytes())
-    }
-
-    fn connect(&self) -> Option<TcpStream> {
-        let at: SocketAddr = AT.parse().expect("an address");
-        let stream = self.lab.on("node").enter(|| TcpStream::connect(at)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        Some(stream)
-    }
-
-    fn ask(&self, request: &[u8]) -> Option<(u16, String)> {
-        let mut stream = self.connect()?;
-        stream.write_all(request).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let status = answer.split(' ').nth(1)?.parse().ok()?;
-        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
-    }
-
-    /// The sum of the samples whose line begins with `name` and has all these labels.
-    pub(super) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        let (_, text) = self.get("/metrics").expect("it answers");
-        let fits = |line: &&str| {
-            line.starts_with(name) && labels.iter().all(|(key, value)| line.contains(&format!("{key}=\"{value}\"")))
-        };
-        text.lines()
-            .filter(fits)
-            .map(|line| line.rsplit_once(' ').expect("a value").1.parse::<u64>().expect("whole"))
-            .sum()
-    }
-
-    /// Packets and bytes that a pod sent by a device.
-    fn sent(&self, pod: &str, device: &str) -> (u64, u64) {
-        let labels = [("pod", pod), ("device", device), ("direction", "out")];
-        (self.metric("netprobe_device_packets_total", &labels), self.metric("netprobe_device_bytes_total", &labels))
-    }
-
-    /// Asks the socket, and gives what comes, behind its head.
-    fn stream(&self, path: &str) -> BufReader<UnixStream> {
-        let mut stream = UnixStream::connect(&self.socket).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("it takes a request");
-        let mut stream = BufReader::new(stream);
-        let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            stream.read_line(&mut line).expect("a head");
-        }
-        stream
-    }
-
-    /// The lines of a stream that ends.
-    fn lines(&self, path: &str) -> Vec<Value> {
-        self.stream(path).lines().map(|line| object(&line.expect("a line"))).collect()
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().try_into().expect("a pid"))
-    }
-
-    /// Ends it as `kill` does, and gives how long that took.
-    pub(super) fn stop(mut self) -> Duration {
-        kill(self.pid(), Signal::SIGTERM).expect("it runs");
-        #[allow(clippy::disallowed_methods, reason = "a test waits for a process, in real time")]
-        let start = Instant::now();
-        assert!(wait(Duration::from_secs(5), || self.child.try_wait().is_ok_and(|status| status.is_some())));
-        assert_eq!(self.child.wait().expect("it has ended").code(), Some(0));
-        assert!(!self.socket.exists(), "the socket is left");
-        start.elapsed()
-    }
-}
-
-impl Agent<'_> {
-    /// Ends it, and gives what it said on stderr.
-    pub(super) fn end(mut self) -> String {
-        let mut stderr = self.child.stderr.take().expect("stderr is a pipe");
-        let _ = self.stop();
-        let mut said = String::new();
-        stderr.read_to_string(&mut said).expect("messages are text");
-        said
-    }
-}
-
-impl Drop for Agent<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn object(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"))
-}
 
 /// What a netprobe that did not start said: one line, and perhaps one that says what to do.
 fn refused(output: &Output) -> String {
@@ -210,15 +72,9 @@ fn counters_of_a_pod_and_its_heir_never_go_down_and_a_dead_pods_series_go() {
         });
     };
     // It outlives changes of the lab, so it is not borrowed.
-    let socket = lab.directory().join("run/agent.sock");
     let mut child = lab.on("node").enter(|| Agent::command(&lab, &["--keep", "5s"]).spawn()).expect("start netprobe");
     let count = |lab: &Lab, child: &mut Child| {
-        let agent = std::mem::ManuallyDrop::new(Agent {
-            lab,
-            // Only its questions are used.
-            child: Command::new("true").spawn().expect("a process"),
-            socket: socket.clone(),
-        });
+        let agent = Answers(lab);
         assert!(child.try_wait().expect("ask").is_none(), "the agent has ended");
         agent.get("/metrics").is_some().then(|| agent.sent(LATE_POD.name, "eth1").0)
     };
@@ -380,6 +236,31 @@ fn a_second_agent_is_refused_and_one_after_kill_nine_is_not() {
 }
 
 #[test]
+fn it_gives_up_what_it_has_no_use_for() {
+    const CAP_SYS_MODULE: u64 = 1 << 16;
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let Some(lab) = Lab::start("it_gives_up_what_it_has_no_use_for") else { return };
+    let status = |pid: &str| fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = |status: &str, key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel tells").trim();
+        u64::from_str_radix(line, 16).expect("a number")
+    };
+    let agent = Agent::start(&lab, &[]);
+    let told = status(&agent.pid().to_string());
+    assert_ne!(line(&status("self"), "CapEff:") & CAP_SYS_MODULE, 0, "who has nothing gives up nothing");
+    for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
+        assert_eq!(line(&told, set) & (CAP_SYS_MODULE | CAP_SYS_ADMIN), CAP_SYS_ADMIN, "{told}");
+    }
+    assert_eq!(line(&told, "NoNewPrivs:"), 1);
+    // All its threads have what the first one has.
+    for task in fs::read_dir(format!("/proc/{}/task", agent.pid())).expect("it runs") {
+        let told = status(&format!("{}/task/{}", agent.pid(), task.expect("a thread").file_name().display()));
+        assert_eq!(line(&told, "CapEff:") & CAP_SYS_MODULE, 0, "{told}");
+    }
+    assert!(agent.stop() < Duration::from_secs(1));
+}
+
+#[test]
 fn a_reader_that_does_not_read_is_cut_off() {
     let Some(lab) = Lab::start("a_reader_that_does_not_read_is_cut_off") else { return };
     let agent = Agent::start(&lab, &[]);
@@ -390,7 +271,7 @@ fn a_reader_that_does_not_read_is_cut_off() {
             drop(socket.send_to(b"x", SocketAddr::new(SERVER.ip(), port)));
         }
     });
-    let slow = UnixStream::connect(&agent.socket).expect("it listens");
+    let slow = UnixStream::connect(socket(&lab)).expect("it listens");
     (&slow).write_all(b"GET /v1/flows?watch=1 HTTP/1.1\r\nHost: a\r\n\r\n").expect("it takes a request");
     assert!(wait(Duration::from_secs(60), || {
         assert_eq!(agent.get("/healthz").map(|answer| answer.0), Some(200));

@@ -3,16 +3,13 @@
 use std::{process::Command, thread, time::Duration};
 
 use netprobe_tests::{
-    Api, Lab, SERVER,
+    Agent, Api, Lab, SERVER,
     api::{Fault, host_name},
     binary, wait,
 };
 use serde_json::Value;
 
-use super::{
-    agent::Agent,
-    kube_tls::{in_pod, leave_pod},
-};
+use super::kube_tls::{in_pod, leave_pod};
 
 /// An Event comes so long after its fault at most.
 const SOON: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use std::{
 use netprobe_tests::{
     Lab, Probe, SERVER, WEB_0, WEB_1,
     api::{Fault, host_name, node, pod},
-    binary, open,
+    binary, open, wait,
 };
 use serde_json::{Value, json};
 
@@ -54,8 +54,13 @@ fn has(words: &str, parts: &[&str]) {
 
 /// Traffic of web-0 until netprobe tells of it under that name.
 fn is_called(lab: &Lab, probe: &Probe, name: &str) {
-    lab.on("web-0").connects(SERVER);
-    probe.shows(name, begun_by(name));
+    let begun = begun_by(name);
+    // The news may come a moment after the connection.
+    let is_told = (0..5).any(|_| {
+        lab.on("web-0").connects(SERVER);
+        wait(Duration::from_secs(2), || probe.objects().iter().any(&begun))
+    });
+    assert!(is_told, "{name}: nothing of that in {:#?}", probe.objects());
 }
 
 #[test]
@@ -153,7 +158,7 @@ fn watches_that_are_cut_and_versions_that_are_forgotten_lose_nothing() {
     api.delete("pods", "shop", "web-0");
     api.forget();
     let here = format!("spec.nodeName={}", host_name());
-    let listed = netprobe_tests::wait(Duration::from_secs(15), || api.requests(&[&here, "limit="]) >= 2);
+    let listed = wait(Duration::from_secs(15), || api.requests(&[&here, "limit="]) >= 2);
     assert!(listed, "after 410 it is listed again");
     std::thread::sleep(Duration::from_millis(300));
     is_called(&lab, &probe, "other-7");
@@ -207,7 +212,7 @@ fn an_api_that_is_busy_slow_or_mad_is_asked_again() {
     let probe = lab.netprobe_kube(&api, &["trace", "--all"]);
     api.put("pods", web_0("other-7", "77777777-0000-4000-8000-000000000000"));
     api.delete("pods", "shop", "web-0");
-    let told = netprobe_tests::wait(Duration::from_secs(20), || api.requests(&[&here, "watch=true"]) >= 3);
+    let told = wait(Duration::from_secs(20), || api.requests(&[&here, "watch=true"]) >= 3);
     assert!(told, "it is watched again: {}", api.requests(&[&here, "watch=true"]));
     std::thread::sleep(Duration::from_millis(900));
     is_called(&lab, &probe, "other-7");
@@ -304,7 +309,11 @@ fn what_the_api_refuses_is_said_in_one_line() {
     has(&refused(&lab, &unknown), &["no pod `shop/wbe-0`", "is shop/web-0"]);
     api.put("pods", pod("shop", "far-0", "n2", &["10.200.0.1".to_owned()]));
     let elsewhere = ["trace", "--pod", "shop/far-0", "--for", "1s", "--kubeconfig", config];
-    has(&refused(&lab, &elsewhere), &["pod shop/far-0 runs on node n2"]);
+    has(
+        &refused(&lab, &elsewhere),
+        &["pod shop/far-0 is on node n2: there is no netprobe agent on node n2: install it"],
+    );
+    has(&refused(&lab, &[&elsewhere[..], &["--local"]].concat()), &["pod shop/far-0 runs on node n2"]);
     let mut proxy = pod("shop", "proxy", &host_name(), &["172.20.20.2".to_owned()]);
     proxy["spec"]["hostNetwork"] = true.into();
     api.put("pods", proxy);

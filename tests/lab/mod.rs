@@ -26,12 +26,18 @@ use netprobe::cli::demo::{
     traffic::{Echo, connect, datagram, word},
 };
 
+pub mod agent;
 pub mod api;
+pub mod containers;
 pub mod findings;
+pub mod laptop;
 pub mod probe;
 
+pub use agent::{Agent, Answers};
 pub use api::Api;
+pub use containers::Containers;
 pub use findings::{Finding, Run};
+pub use laptop::Laptop;
 pub use netprobe::cli::demo::network::{DemoPod, LATE_POD};
 pub use probe::{Probe, Why, binary};
 

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     io::{BufRead as _, BufReader},
     path::PathBuf,
@@ -47,6 +47,17 @@ pub fn binary() -> PathBuf {
     found.expect("no netprobe beside the tests: run `cargo build -p netprobe`, or set NETPROBE_BIN")
 }
 
+/// The words of a netprobe that is waited for until it is attached, with JSON, and names from where the words `names` say.
+pub(crate) fn arguments(lab: &Lab, names: &[&OsStr], args: &[&str]) -> Vec<OsString> {
+    let args = args.iter().copied().chain(["-o", "json"]).map(OsString::from);
+    let ready = ["--ready-file".into(), ready_file(lab).into_os_string()];
+    args.chain(names.iter().map(OsString::from)).chain(ready).collect()
+}
+
+fn ready_file(lab: &Lab) -> PathBuf {
+    lab.directory().join("ready")
+}
+
 /// A running netprobe; killed when dropped.
 pub struct Probe {
     child: Child,
@@ -70,19 +81,24 @@ impl Probe {
 
     /// Starts netprobe with names from where the words `names` say.
     pub(crate) fn start_named(lab: &Lab, environment: &[(&str, &str)], names: &[&OsStr], args: &[&str]) -> Self {
-        let ready = lab.directory().join("ready");
+        let mut command = Command::new(binary());
+        command.args(arguments(lab, names, args));
+        command.envs(environment.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::run(lab, command)
+    }
+
+    /// Starts what `command` says on the node; its words are those of [`arguments`].
+    pub(crate) fn run(lab: &Lab, command: Command) -> Self {
+        Self::run_at(lab, "node", command)
+    }
+
+    /// The same in that namespace of the network.
+    pub(crate) fn run_at(lab: &Lab, place: &str, mut command: Command) -> Self {
+        let ready = ready_file(lab);
         // From an earlier probe of the same test.
         let _ = fs::remove_file(&ready);
-        let mut command = Command::new(binary());
-        command.args(args).args(["-o", "json"]).args(names);
-        command
-            .envs(environment.iter().copied())
-            .arg("--ready-file")
-            .arg(&ready)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = lab.on("node").enter(|| command.spawn()).expect("start netprobe");
+        let mut child = lab.on(place).enter(|| command.spawn()).expect("start netprobe");
         let objects = Arc::new(Mutex::new(Vec::new()));
         let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
@@ -105,7 +121,7 @@ impl Probe {
         });
         let mut probe = Self { child, objects, said, readers: Some((out, err)) };
         let alive = wait(READY, || ready.exists() || probe.ended());
-        assert!(alive && ready.exists(), "netprobe {args:?} was not ready: {}", probe.words());
+        assert!(alive && ready.exists(), "{command:?} was not ready: {}", probe.words());
         probe
     }
 
@@ -213,13 +229,23 @@ impl Probe {
     ///
     /// It does not end in time, or not well.
     #[must_use]
-    pub fn wait(mut self) -> Run {
+    pub fn wait(self) -> Run {
+        self.wait_for(0)
+    }
+
+    /// The same with that exit code.
+    ///
+    /// # Panics
+    ///
+    /// It does not end in time, or with another one.
+    #[must_use]
+    pub fn wait_for(mut self, code: i32) -> Run {
         assert!(wait(END, || self.ended()), "netprobe did not end within {END:?}");
         let status = self.child.wait().expect("it has ended");
         let (out, err) = self.readers.take().expect("it was not stopped before");
         err.join().expect("stderr was read");
         let stderr = self.said();
-        assert_eq!(status.code(), Some(0), "netprobe ended badly: {stderr}");
+        assert_eq!(status.code(), Some(code), "netprobe ended badly: {stderr}");
         out.join().expect("every line is JSON");
         Run { objects: self.objects(), stderr }
     }

@@ -19,10 +19,12 @@ use crate::{
 
 /// Programs that tests, demos and measurements call, and the Debian packages that hold them.
 const PROGRAMS: &[(&str, &str)] = &[
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("bpftool", "bpftool"),
     ("bpftrace", "bpftrace"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
+    ("containerd", "containerd"),
     ("ethtool", "ethtool"),
     ("git", "git"),
     ("ip", "iproute2"),
@@ -31,6 +33,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("python3", "python3"),
+    ("runc", "runc"),
     ("sysctl", "procps"),
     ("tcpdump", "tcpdump"),
     ("tshark", "tshark"),

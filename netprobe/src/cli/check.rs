@@ -7,7 +7,7 @@ use std::{
 
 use clap::builder::NonEmptyStringValueParser;
 
-use super::{output::Output, select::Kube};
+use super::{output::Output, privileges::USED, select::Kube};
 use crate::{
     enrich::kube::{Line, survey},
     probe::{attach, btf::KernelBtf, classifiers::Way, functions, host, offsets},
@@ -68,16 +68,6 @@ impl Item {
     }
 }
 
-/// Capabilities by number, and what each is for.
-const CAPABILITIES: &[(u8, &str, &str)] = &[
-    (39, "CAP_BPF", "load BPF programs and maps"),
-    (38, "CAP_PERFMON", "attach them to tracepoints, read kernel memory"),
-    (12, "CAP_NET_ADMIN", "attach TC filters (before Linux 6.6), hear of many changes at once"),
-    (11, "CAP_NET_BROADCAST", "hear of changes in pods' namespaces"),
-    (21, "CAP_SYS_ADMIN", "enter pods' namespaces to read their links, routes and settings"),
-    (34, "CAP_SYSLOG", "name kernel functions (/proc/kallsyms)"),
-];
-
 /// Runs `netprobe check`.
 ///
 /// # Errors
@@ -115,10 +105,11 @@ fn names(args: &CheckArgs) -> Vec<Item> {
 }
 
 fn privileges() -> Vec<Item> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap_or("0");
-    let effective = u64::from_str_radix(line.trim(), 16).unwrap_or(0);
-    CAPABILITIES.iter().map(|(bit, name, what)| Item::new(*name, effective >> bit & 1 == 1, *what)).collect()
+    // Where /proc does not tell, nothing is there.
+    let effective = caps::read(None, caps::CapSet::Effective).unwrap_or_default();
+    USED.iter()
+        .map(|used| Item::new(used.capability.to_string(), effective.contains(&used.capability), used.purpose))
+        .collect()
 }
 
 fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts, is_here: bool) -> Vec<Item> {

@@ -7,6 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use super::{
     live::{Request, Watch},
     output::{Output, Ready, Record},
+    remote::Where,
     select::{Select, Target},
     until::Until,
 };
@@ -46,6 +47,10 @@ pub struct Depth {
 /// When to end, and where results go.
 #[derive(Debug, clap::Args)]
 pub struct Common {
+    /// Where to watch.
+    #[command(flatten)]
+    pub place: Where,
+
     /// When to end.
     #[command(flatten)]
     pub until: Until,
@@ -68,7 +73,8 @@ impl Common {
     #[must_use]
     pub fn request<'a>(&'a self, command: &'static str, watch: Watch, select: &'a Select) -> Request<'a> {
         let options = (&self.output, &self.record, &self.ready);
-        Request { default: Some(Target::All), ..Request::new(command, watch, select, options) }
+        let request = Request::new(command, watch, select, options);
+        Request { default: Some(Target::All), place: Some(&self.place), ..request }
     }
 
     /// Tables are redrawn in place.

@@ -14,6 +14,8 @@ Examples:
       what this node drops in ten seconds
   netprobe drops --watch
       the same, kept current until Ctrl-C
+  netprobe drops --watch --all-nodes
+      the same of all nodes, from anywhere, through their agents
   netprobe drops --watch --pod shop/web-0 udp port 53
       one pod's lost DNS packets";
 

@@ -1,7 +1,10 @@
 //! What the user is told of a failure, and the exit codes.
 
 use std::{
+    ffi::OsStr,
+    fmt,
     io::{self, ErrorKind},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -13,6 +16,52 @@ pub const EXIT_OK: u8 = 0;
 pub const EXIT_FINDING: u8 = 1;
 /// An error, or a command line that makes no sense.
 pub const EXIT_ERROR: u8 = 2;
+
+/// Not all nodes that were to be watched were seen.
+pub const EXIT_NOT_ALL: u8 = 3;
+
+/// A failure of which everything was said.
+#[derive(Debug)]
+pub struct Silently;
+
+impl fmt::Display for Silently {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it failed as was said")
+    }
+}
+
+impl std::error::Error for Silently {}
+
+/// Some nodes could not be watched, or not to the end.
+#[derive(Debug)]
+pub struct NotAll {
+    /// Their names.
+    pub unseen: Vec<String>,
+    /// How many were to be watched.
+    pub of: usize,
+}
+
+impl fmt::Display for NotAll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { unseen, of } = self;
+        write!(
+            f,
+            "not all is told: {} of {of} nodes could not be watched to the end: {}",
+            unseen.len(),
+            unseen.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for NotAll {}
+
+/// What this program is called by who runs it: kubectl runs what is named `kubectl-netprobe` as `kubectl netprobe`.
+#[must_use]
+pub fn program() -> &'static str {
+    let path = std::env::args_os().next().map(PathBuf::from);
+    let name = path.as_deref().and_then(Path::file_stem).and_then(OsStr::to_str);
+    if name == Some("kubectl-netprobe") { "kubectl netprobe" } else { "netprobe" }
+}
 
 /// What the user can do about a failure, where we know.
 #[must_use]
@@ -49,7 +98,7 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// The lines on stderr for a failure: what, and what to do.
 #[must_use]
 pub fn lines(error: &anyhow::Error) -> String {
-    let what = format!("netprobe: {}", escape(&format!("{error:#}")));
+    let what = format!("{}: {}", program(), escape(&format!("{error:#}")));
     match advice(error) {
         Some(advice) => format!("{what}\n  try: {advice}"),
         None => what,
@@ -68,9 +117,10 @@ pub fn exit_with(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::from(EXIT_OK),
+        Err(error) if error.is::<Silently>() => ExitCode::from(EXIT_ERROR),
         Err(error) => {
             eprintln!("{}", lines(&error));
-            ExitCode::from(EXIT_ERROR)
+            ExitCode::from(if error.is::<NotAll>() { EXIT_NOT_ALL } else { EXIT_ERROR })
         }
     }
 }

@@ -29,6 +29,10 @@ pub struct Expect {
     /// Standing expectations: which pods leave by which device with which source (TOML)
     #[arg(id = "expect-file", long = "expect", value_name = "FILE", long_help = FILE_HELP)]
     pub file: Option<PathBuf>,
+
+    /// The same as text: what a file elsewhere says
+    #[arg(id = "expect-toml", long = "expect-toml", value_name = "TOML", hide = true, conflicts_with = "expect-file")]
+    pub text: Option<String>,
 }
 
 const FILE_HELP: &str = "\
@@ -64,7 +68,11 @@ impl Expect {
             networks: self.networks.clone(),
             ..Standing::default()
         };
-        let standing = self.file.as_deref().map(read).transpose()?.unwrap_or_default();
+        let standing = match (&self.file, &self.text) {
+            (Some(path), _) => read(path)?,
+            (None, Some(text)) => parse(text, "--expect-toml")?,
+            (None, None) => Vec::new(),
+        };
         Ok(Expectations { all, standing })
     }
 }
@@ -75,12 +83,16 @@ fn read(path: &Path) -> Result<Vec<Standing>> {
         bail!("{} has {length} bytes: a file of expectations has at most {FILE_BYTES_MAX}", path.display());
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("read the expectations {}", path.display()))?;
-    let file: File = toml::from_str(&text).map_err(|error| {
+    parse(&text, &path.display().to_string())
+}
+
+fn parse(text: &str, place: &str) -> Result<Vec<Standing>> {
+    let file: File = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        anyhow::anyhow!("{} line {line}: {}", path.display(), error.message().replace('\n', " "))
+        anyhow::anyhow!("{place} line {line}: {}", error.message().replace('\n', " "))
     })?;
     if let Some(empty) = file.expect.iter().find(|standing| standing.is_empty()) {
-        bail!("{}: nothing is expected of `{}`: give device, source or networks", path.display(), empty.pods);
+        bail!("{place}: nothing is expected of `{}`: give device, source or networks", empty.pods);
     }
     Ok(file.expect)
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::{
-    CommandFactory, Parser, Subcommand,
+    CommandFactory, FromArgMatches, Parser, Subcommand,
     error::{ContextKind, ErrorKind},
 };
 
@@ -22,6 +22,9 @@ pub mod flows;
 pub mod live;
 pub mod nat;
 pub mod output;
+pub mod play;
+mod privileges;
+pub mod remote;
 pub mod replay;
 pub mod run;
 pub mod select;
@@ -50,6 +53,8 @@ Examples:
       one connection, tried from inside the pod: what is wrong with it
   netprobe drops --watch
       who loses packets, why and where, kept current
+  netprobe drops --watch --all-nodes
+      the same of all nodes of the cluster, from a laptop, through their agents
   netprobe flows --pod shop/web-0 --watch
       its peers, the devices its packets leave by, packets and bytes
   netprobe dns
@@ -59,7 +64,7 @@ Examples:
 
 Needs root, or the capabilities that docs/privileges.md lists. `netprobe check` says
 what this kernel can show. NETPROBE_LOG=debug says more on stderr.
-Exit codes: 0 fine, 1 a finding (why), 2 error or usage.";
+Exit codes: 0 fine, 1 a finding (why), 2 error or usage, 3 not all nodes were seen.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -94,7 +99,8 @@ pub enum Command {
 /// one line on stderr, exit code 2.
 #[must_use]
 pub fn parse() -> Cli {
-    match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
         Ok(cli) => cli,
         Err(error) => match complaint(&error, std::env::args().nth(1).as_deref()) {
             Some(text) => {
@@ -104,6 +110,28 @@ pub fn parse() -> Cli {
             None => error.exit(),
         },
     }
+}
+
+/// The command line's grammar, in the words of who calls us.
+#[must_use]
+pub fn command() -> clap::Command {
+    named(Cli::command(), error::program())
+}
+
+/// The same where the program is called `program`, which the examples are to say too.
+fn named(command: clap::Command, program: &'static str) -> clap::Command {
+    if program == "netprobe" {
+        return command;
+    }
+    let reworded = |command: clap::Command| {
+        let Some(text) = command.get_after_help().map(ToString::to_string) else { return command };
+        let lines = text.lines().map(|line| line.replacen("  netprobe ", &format!("  {program} "), 1));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        command.after_help(text)
+    };
+    let names: Vec<String> = command.get_subcommands().map(|one| one.get_name().to_owned()).collect();
+    let command = reworded(command.bin_name(program).display_name(program));
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, reworded))
 }
 
 /// Writes `text` to stdout. Other than `println!` it can say that the reader has gone.
@@ -140,7 +168,8 @@ fn complaint(error: &clap::Error, word: Option<&str>) -> Option<String> {
     let command = word.filter(|word| Cli::command().find_subcommand(word).is_some());
     let command = command.map(|command| format!("{command} ")).unwrap_or_default();
     let said = crate::render::escape(said.strip_prefix("error: ").unwrap_or(&said)).into_owned();
-    Some(format!("netprobe: {said}{meant}\n  try: netprobe {command}--help"))
+    let program = error::program();
+    Some(format!("{program}: {said}{meant}\n  try: {program} {command}--help"))
 }
 
 #[cfg(test)]

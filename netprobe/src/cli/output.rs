@@ -2,9 +2,10 @@
 
 use std::{
     io::{self, IsTerminal},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
+use anyhow::{Result, bail};
 use clap::{ColorChoice, builder::NonEmptyStringValueParser};
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 const COLUMNS: usize = 80;
 
 /// How to show results.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub struct Output {
     /// Format on stdout; `json` is one object a line
@@ -32,7 +33,7 @@ pub struct Output {
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub struct Record {
-    /// Keep the run in this file for `netprobe replay`; it is overwritten
+    /// Keep the run in this file for `netprobe replay`; it is overwritten. `-` is stdout, which then holds nothing else
     #[arg(long = "record", value_name = "FILE")]
     pub file: Option<PathBuf>,
 
@@ -49,9 +50,33 @@ pub struct Ready {
     #[arg(long, value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
 
+    /// End when stdin has a byte or is closed: for who runs netprobe through `kubectl exec -i`, whose end closes it
+    #[arg(long)]
+    pub until_stdin_closes: bool,
+
     /// Read the kernel's types from here
     #[arg(long, hide = true, value_name = "PATH")]
     pub btf: Option<PathBuf>,
+}
+
+impl Record {
+    /// The recording goes to stdout, in place of results.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        self.file.as_deref() == Some(Path::new("-"))
+    }
+
+    /// What makes no sense.
+    ///
+    /// # Errors
+    ///
+    /// The recording goes to a terminal.
+    pub fn check(&self) -> Result<()> {
+        if self.is_stdout() && io::stdout().is_terminal() {
+            bail!("a recording is binary, and stdout is a terminal: write --record FILE, or pipe it");
+        }
+        Ok(())
+    }
 }
 
 impl Output {

@@ -11,7 +11,8 @@ use tokio::{
 use super::{
     common::Common,
     live::{Draw, Kind, Live, Request, TURN},
-    until::Until,
+    remote,
+    until::{Stdin, Until},
 };
 use crate::render::{FindingsLast, Render};
 
@@ -35,7 +36,8 @@ impl Show {
         if watch { Self::Live(kind, common.is_in_place()) } else { Self::Table(kind) }
     }
 
-    const fn is_in_place(self) -> bool {
+    /// Tables are redrawn in place.
+    pub(super) const fn is_in_place(self) -> bool {
         matches!(self, Self::Live(_, true))
     }
 
@@ -76,17 +78,32 @@ enum End {
     Other,
 }
 
-/// Runs until the time is over, enough is seen, a signal comes, or the reader goes away.
+/// Runs until the time is over, enough is seen, a signal comes, or the reader goes away: here, or where the pods are.
 ///
 /// # Errors
 ///
 /// What goes wrong at start, and whatever the renderer returns.
 pub fn run(request: &Request<'_>, until: &Until, show: Show) -> Result<()> {
+    let there = |there| remote::watch(there, request, until, show).map(drop);
+    if let Some(place) = remote::at_once(request)? {
+        return there(place);
+    }
+    match here(request, until, show) {
+        Err(error) => match remote::instead(request, &error) {
+            Some(place) => there(place),
+            None => Err(error),
+        },
+        done => done,
+    }
+}
+
+fn here(request: &Request<'_>, until: &Until, show: Show) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         // Before anything is attached: a signal during start-up ends the run cleanly too.
         let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+        let stdin = Stdin::watch(request.ready.until_stdin_closes)?;
         let (mut live, mut out) = Live::start(request)?;
         if show.is_in_place() {
             out = Box::new(FindingsLast::new(out));
@@ -95,6 +112,7 @@ pub fn run(request: &Request<'_>, until: &Until, show: Show) -> Result<()> {
             over = turns(&mut live, &mut *out, until, show) => over,
             _ = interrupt.recv() => Ok(End::Other),
             _ = terminate.recv() => Ok(End::Other),
+            () = stdin.closed() => Ok(End::Other),
         };
         if over? == End::Other || show.is_in_place() {
             show.finally(&mut live, &mut *out)?;

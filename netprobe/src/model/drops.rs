@@ -9,6 +9,8 @@ use super::{identity::Pod, sighting::Side};
 /// One row of `drops`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropRow {
+    /// Name of the node, where rows of several are in one table.
+    pub node: Option<Arc<str>>,
     /// Whose packets, where an address or the namespace tells.
     pub pod: Option<Arc<Pod>>,
     /// Where: the node's namespace or a pod's.

@@ -191,6 +191,7 @@ impl Drops {
         let device = namespace.filter(|_| count.ifindex != 0).map_or_else(String::new, |n| n.device(count.ifindex));
         let base = base(&site);
         DropRow {
+            node: None,
             pod: owner.or_else(|| known.names.namespace(count.netns).yes().cloned()),
             side: if count.netns == known.facts.node { Side::Node } else { Side::Pod },
             device: Arc::from(device),

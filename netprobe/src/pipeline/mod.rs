@@ -179,6 +179,12 @@ impl Pipeline {
         self.findings.of(journey)
     }
 
+    /// The finding of that id.
+    #[must_use]
+    pub fn finding(&self, id: &str) -> Option<Arc<Finding>> {
+        self.findings.all().into_iter().find(|finding| finding.id == id)
+    }
+
     /// Names of namespaces and addresses.
     #[must_use]
     pub const fn names(&self) -> &Names {

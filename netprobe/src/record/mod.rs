@@ -12,6 +12,7 @@ use crate::model::{
     drops::Hole,
     facts::{HostFacts, NodeFacts},
     inventory::{Inventory, News},
+    verdict::Told,
 };
 
 mod reader;
@@ -97,6 +98,8 @@ pub enum Frame {
     Lost(Lost),
     /// The cluster changed.
     News(Box<News>),
+    /// What `why` made of its connection; the last one before the end.
+    Verdict(Box<Told>),
     /// The run ended as it should.
     End,
 }
@@ -119,6 +122,7 @@ impl Frame {
             Self::End => 12,
             Self::Flows(_) => 13,
             Self::News(_) => 14,
+            Self::Verdict(_) => 15,
         }
     }
 
@@ -133,6 +137,7 @@ impl Frame {
             Self::NodeFacts(facts) => json(facts),
             Self::Inventory(inventory) => json(inventory),
             Self::News(news) => json(news),
+            Self::Verdict(told) => json(told),
             Self::Options(value) | Self::Counts(value) | Self::Flows(value) => json(value),
             Self::FactsEvent(bytes) | Self::Record(bytes) => Ok(bytes.clone()),
             Self::Symbol(symbol) => json(symbol),
@@ -165,6 +170,7 @@ impl Frame {
             12 => return Err(format!("an end with {} bytes", payload.len())),
             13 => Self::Flows(json(&payload)?),
             14 => Self::News(json(&payload)?),
+            15 => Self::Verdict(json(&payload)?),
             other => return Err(format!("kind {other} is not known")),
         })
     }

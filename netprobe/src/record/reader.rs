@@ -30,10 +30,10 @@ pub enum ReadError {
     Io(io::Error),
     /// It begins otherwise.
     NotRecording,
-    /// A version of the format that came later.
-    Newer(u32),
-    /// Records of another layout.
-    Abi(u32),
+    /// A version of the format that came later; the netprobe that made it, where that can be read.
+    Newer(u32, Option<String>),
+    /// Records of another layout; likewise.
+    Abi(u32, Option<String>),
     /// It ends within a frame, at this byte.
     Truncated(u64),
     /// It ends after a whole frame, at this byte, without its end.
@@ -53,10 +53,10 @@ impl fmt::Display for ReadError {
         match self {
             Self::Io(_) => f.write_str("cannot read the recording"),
             Self::NotRecording => f.write_str("not a recording: name a file written with --record"),
-            Self::Newer(version) => {
+            Self::Newer(version, _) => {
                 write!(f, "a recording of format {version}, this netprobe reads up to {VERSION}: use a newer netprobe")
             }
-            Self::Abi(abi) => write!(
+            Self::Abi(abi, _) => write!(
                 f,
                 "a recording with records of layout {abi}, this netprobe reads {}: use the netprobe that made it",
                 netprobe_common::ABI
@@ -133,22 +133,30 @@ impl<R: Read> Reader<R> {
         let (Some(version), Some(abi)) = (number(8), number(12)) else {
             return Err(ReadError::Truncated(head.len() as u64));
         };
+        reader.byte = head.len() as u64;
         if version > VERSION {
-            return Err(ReadError::Newer(version));
+            return Err(ReadError::Newer(version, reader.made_by()));
         }
         if version == 0 {
             return Err(ReadError::NotRecording);
         }
         if abi != netprobe_common::ABI {
-            return Err(ReadError::Abi(abi));
+            return Err(ReadError::Abi(abi, reader.made_by()));
         }
-        reader.byte = head.len() as u64;
         match reader.frame()? {
             Some(Frame::Header(header)) => reader.header = header,
             Some(_) => return Err(ReadError::Senseless(0, 16, "it is no header".to_owned())),
             None => return Err(ReadError::Unfinished(reader.byte)),
         }
         Ok(reader)
+    }
+
+    /// The netprobe that made it, as far as its header can be read.
+    fn made_by(&mut self) -> Option<String> {
+        match self.frame() {
+            Ok(Some(Frame::Header(header))) => Some(header.version),
+            _ => None,
+        }
     }
 
     /// Where and when it was made.

@@ -9,6 +9,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{writer::Sink, *};
+use crate::model::{
+    flow::Proto,
+    verdict::{Outcome, Passed},
+};
 
 /// A file in memory that takes `room` bytes.
 #[derive(Clone, Debug)]
@@ -54,6 +58,13 @@ fn header() -> Header {
     Header { node: "n1".to_owned(), wall_ns: 1_700_000_000_000_000_000, version: "0.1.0".to_owned() }
 }
 
+fn verdict() -> Told {
+    let way = vec![Passed { ok: false, part: "connect".into(), text: "no answer in 5 s".to_owned() }];
+    let (outcome, findings) = (Outcome::Finding, vec!["f1".to_owned()]);
+    let (to, claim) = ("10.0.0.1:80".to_owned(), "it is dropped".to_owned());
+    Told { mono_ns: 5, pod: None, to, proto: Proto::Tcp, outcome, way, findings, claim }
+}
+
 fn frames() -> Vec<Frame> {
     vec![
         Frame::HostFacts(Box::new(HostFacts { node: "n1".to_owned(), ..HostFacts::default() })),
@@ -68,6 +79,7 @@ fn frames() -> Vec<Frame> {
         Frame::Lost(Lost { mono_ns: 9, lost: 3, what: "records".to_owned(), hole: None }),
         Frame::Counts(json!([1, 2])),
         Frame::Flows(json!({"rows": []})),
+        Frame::Verdict(Box::new(verdict())),
         Frame::Tick(6_000_000_000),
     ]
 }

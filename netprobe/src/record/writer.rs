@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -105,6 +105,20 @@ impl Writer<File> {
     }
 }
 
+impl Writer<File> {
+    /// Begins a recording on stdout, which is to hold nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Stdout is closed.
+    pub fn to_stdout(header: &Header) -> Result<Self, WriteError> {
+        let path = Path::new("stdout");
+        let own = io::stdout().as_fd().try_clone_to_owned();
+        let file = own.map_err(|error| WriteError::Create(path.to_owned(), error))?;
+        Self::start(File::from(file), path, header)
+    }
+}
+
 impl<F: Sink> Writer<F> {
     pub(super) fn start(file: F, path: &Path, header: &Header) -> Result<Self, WriteError> {
         let gathered = Vec::with_capacity(GATHER + 4096);
@@ -144,6 +158,12 @@ impl<F: Sink> Writer<F> {
     /// As [`write`](Self::write).
     pub fn finish(mut self) -> Result<(), WriteError> {
         self.write(&Frame::End)
+    }
+
+    /// Nothing more is written.
+    #[must_use]
+    pub const fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Bytes recorded so far.

@@ -216,8 +216,14 @@ impl<S: Sink> Render for S {
     }
 }
 
-/// Leaves everything out, but for losses, which go to stderr.
-pub struct Silent;
+/// Leaves everything out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silent {
+    /// Losses are told on stderr.
+    ButLosses,
+    /// Losses too: somebody else tells them.
+    Wholly,
+}
 
 impl Sink for Silent {
     fn finding(&mut self, _: &Finding) -> io::Result<()> {
@@ -225,7 +231,9 @@ impl Sink for Silent {
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        log::warn!("lost: {} {}", loss.lost, loss.what);
+        if *self == Self::ButLosses {
+            log::warn!("lost: {} {}", loss.lost, loss.what);
+        }
         Ok(())
     }
 }

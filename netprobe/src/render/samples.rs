@@ -251,6 +251,7 @@ pub(super) fn every_event() -> Vec<Step> {
 
 pub(super) fn drop_row(pod_name: Option<&str>, reason: &str, packets: u64) -> DropRow {
     DropRow {
+        node: None,
         pod: pod_name.map(pod),
         side: Side::Node,
         device: "eth1".into(),

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Event, Fault, Shared, State, TOKEN, events,
+    Event, Fault, Shared, State, TOKEN, events, exec,
     http::{Request, begin, chunk, end, reply},
 };
 
@@ -60,10 +60,10 @@ fn answer(shared: &Shared, request: &Request, out: &mut TcpStream) -> io::Result
     if let Some(body) = fixed(request, &shared.state()) {
         return reply(out, 200, "", body.to_string().as_bytes());
     }
-    if let Some(answered) = events::answer(shared, request, out) {
+    if let Some(answered) = events::answer(shared, request, out).or_else(|| exec::answer(shared, request, out)) {
         return answered;
     }
-    let Some((resource, rest)) = resource(&request.path) else {
+    let Some((resource, namespace, rest)) = resource(&request.path) else {
         return reply(
             out,
             404,
@@ -79,8 +79,8 @@ fn answer(shared: &Shared, request: &Request, out: &mut TcpStream) -> io::Result
     }
     match rest {
         "" if request.option("watch") == "true" => watch(shared, request, resource, out),
-        "" => list(&shared.state(), request, resource, out),
-        name => one(&shared.state(), resource, name.trim_start_matches('/'), out),
+        "" => list(&shared.state(), request, (resource, namespace), out),
+        name => one(&shared.state(), (resource, namespace), name.trim_start_matches('/'), out),
     }
 }
 
@@ -97,10 +97,13 @@ pub(super) fn status(code: u16, message: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "message": message})
 }
 
-/// The resource, and what follows it.
-fn resource(path: &str) -> Option<(&'static str, &str)> {
+/// The resource, the namespace where one is named, and what follows.
+fn resource(path: &str) -> Option<(&'static str, &str, &str)> {
     let of = |(name, _, at): &(&'static str, _, &str)| {
-        Some((*name, path.strip_prefix(*at)?.strip_prefix('/')?.strip_prefix(name)?))
+        let path = path.strip_prefix(*at)?.strip_prefix('/')?;
+        let (namespace, path) =
+            path.strip_prefix("namespaces/").and_then(|path| path.split_once('/')).unwrap_or(("", path));
+        Some((*name, namespace, path.strip_prefix(name)?))
     };
     RESOURCES.iter().find_map(of)
 }
@@ -137,16 +140,20 @@ fn fixed(request: &Request, state: &State) -> Option<Value> {
     })
 }
 
-fn one(state: &State, resource: &str, name: &str, out: &mut TcpStream) -> io::Result<()> {
-    match state.objects.get(&(resource.to_owned(), String::new(), name.to_owned())) {
+fn one(state: &State, (resource, namespace): (&str, &str), name: &str, out: &mut TcpStream) -> io::Result<()> {
+    match state.objects.get(&(resource.to_owned(), namespace.to_owned(), name.to_owned())) {
         Some(object) => reply(out, 200, "", object.to_string().as_bytes()),
         None => reply(out, 404, "", status(404, "not found").to_string().as_bytes()),
     }
 }
 
-/// Whether the object passes `spec.nodeName=x` or `spec.nodeName!=x`.
+/// Whether the object passes `spec.nodeName=x`, `spec.nodeName!=x` or `metadata.name=x`.
 fn selected(selector: &str, object: &Value) -> bool {
-    let node = object["spec"]["nodeName"].as_str().unwrap_or_default();
+    let text = |part: &str, field: &str| object[part][field].as_str().unwrap_or_default().to_owned();
+    if let Some(name) = selector.strip_prefix("metadata.name=") {
+        return text("metadata", "name") == name;
+    }
+    let node = text("spec", "nodeName");
     match selector.split_once("!=") {
         Some((_, not)) => node != not,
         None => selector.split_once('=').is_none_or(|(_, is)| node == is),
@@ -154,7 +161,11 @@ fn selected(selector: &str, object: &Value) -> bool {
 }
 
 /// What a `continue` token holds: the version of the list, and how many objects were told.
-fn list(state: &State, request: &Request, resource: &str, out: &mut TcpStream) -> io::Result<()> {
+fn list(state: &State, request: &Request, (resource, namespace): (&str, &str), out: &mut TcpStream) -> io::Result<()> {
+    let labels = request.option("labelSelector");
+    let labelled = |object: &Value| {
+        labels.split_once('=').is_none_or(|(name, value)| object["metadata"]["labels"][name].as_str() == Some(value))
+    };
     let (selector, limit) = (request.option("fieldSelector"), request.option("limit").parse().unwrap_or(usize::MAX));
     let token = request.option("continue");
     let (version, from) = match token.split_once('/') {
@@ -165,7 +176,12 @@ fn list(state: &State, request: &Request, resource: &str, out: &mut TcpStream) -
         let words = "The provided continue parameter is too old";
         return reply(out, 410, "", status(410, words).to_string().as_bytes());
     }
-    let of = state.objects.iter().filter(|((of, ..), object)| of == resource && selected(&selector, object));
+    let of = state.objects.iter().filter(|((of, within, _), object)| {
+        of == resource
+            && (namespace.is_empty() || within == namespace)
+            && selected(&selector, object)
+            && labelled(object)
+    });
     let all: Vec<&Value> = of.map(|(_, object)| object).collect();
     let told: Vec<&Value> = all.iter().skip(from).take(limit).copied().collect();
     let upto = from + told.len();

@@ -1,7 +1,10 @@
 //! As much of HTTP/1.1 as is needed.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::TcpStream,
+};
 
 use serde_json::Value;
 
@@ -11,6 +14,8 @@ pub(super) struct Request {
     pub(super) path: String,
     query: String,
     pub(super) token: String,
+    /// By their names in lower case.
+    pub(super) headers: BTreeMap<String, String>,
     pub(super) body: Vec<u8>,
 }
 
@@ -29,6 +34,7 @@ impl Request {
             path: path.to_owned(),
             query: query.to_owned(),
             token: String::new(),
+            headers: BTreeMap::new(),
             body: Vec::new(),
         };
         let mut length = 0;
@@ -36,11 +42,13 @@ impl Request {
             let mut header = String::new();
             stream.read_line(&mut header)?;
             let Some((name, value)) = header.trim_end().split_once(':') else { break };
-            match name.to_lowercase().as_str() {
-                "content-length" => length = value.trim().parse().unwrap_or(0),
-                "authorization" => value.trim().trim_start_matches("Bearer ").clone_into(&mut request.token),
+            let (name, value) = (name.to_lowercase(), value.trim());
+            match name.as_str() {
+                "content-length" => length = value.parse().unwrap_or(0),
+                "authorization" => value.trim_start_matches("Bearer ").clone_into(&mut request.token),
                 _ => {}
             }
+            request.headers.insert(name, value.to_owned());
         }
         request.body.resize(length, 0);
         stream.read_exact(&mut request.body)?;
@@ -54,8 +62,13 @@ impl Request {
 
     /// An option of the query; empty where it is not there.
     pub(super) fn option(&self, name: &str) -> String {
-        let value = self.query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-        value.map(decoded).unwrap_or_default()
+        self.options(name).into_iter().next().unwrap_or_default()
+    }
+
+    /// The same of one that may be there several times.
+    pub(super) fn options(&self, name: &str) -> Vec<String> {
+        let values = self.query.split('&').filter_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        values.map(decoded).collect()
     }
 }
 
@@ -63,7 +76,9 @@ fn decoded(text: &str) -> String {
     let mut out = Vec::new();
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
-        if byte == b'%' {
+        if byte == b'+' {
+            out.push(b' ');
+        } else if byte == b'%' {
             let hex: String = bytes.by_ref().take(2).map(char::from).collect();
             out.push(u8::from_str_radix(&hex, 16).unwrap_or(b'?'));
         } else {

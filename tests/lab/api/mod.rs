@@ -20,8 +20,12 @@ use serde_json::{Value, json};
 
 mod answer;
 mod events;
+mod exec;
 mod http;
 pub mod tls;
+
+pub use exec::Command;
+use exec::Containers;
 
 /// The token that the API takes.
 pub const TOKEN: &str = "let-me-in";
@@ -66,6 +70,7 @@ struct State {
     /// Resources of which `list` and `watch` are refused.
     forbidden: Vec<String>,
     open: Vec<TcpStream>,
+    containers: Containers,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +103,13 @@ impl Api {
         let address = listener.local_addr().expect("it listens");
         let shared = Arc::new(Shared::default());
         shared.state().version = 100;
-        let of_thread = Arc::clone(&shared);
+        let api = Self { shared, address };
+        api.listen(listener);
+        api
+    }
+
+    fn listen(&self, listener: TcpListener) {
+        let of_thread = Arc::clone(&self.shared);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if of_thread.is_away.load(Ordering::SeqCst) {
@@ -111,7 +122,19 @@ impl Api {
                 thread::spawn(move || answer::converse(&shared, stream));
             }
         });
-        Self { shared, address }
+    }
+
+    /// Serves at this address too, as from another network; writes a kubeconfig for who is there.
+    ///
+    /// # Panics
+    ///
+    /// The listener has no address, or the file cannot be written.
+    #[must_use]
+    pub fn also_at(&self, listener: TcpListener, directory: &Path) -> PathBuf {
+        let address = listener.local_addr().expect("it listens");
+        self.listen(listener);
+        let cluster = json!({"server": format!("http://{address}")});
+        write_config(directory, &format!("kubeconfig-{}", address.port()), &cluster, &json!({"token": TOKEN}))
     }
 
     /// Where it listens, without TLS.

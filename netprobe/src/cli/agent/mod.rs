@@ -27,6 +27,7 @@ use sinks::{Buffer, Sinks};
 use super::{
     live::{FlowsAt, Live, Request, TURN, Watch},
     output::{Output, Ready, Record},
+    privileges,
     select::{Select, Target},
     until::duration,
 };
@@ -107,6 +108,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
     }
     // Before all that takes time: who cannot have them learns it at once.
     let listeners = Listeners::open(args.listen, &args.socket)?;
+    privileges::give_up_others()?;
     let (asks, asked) = mpsc::channel(16);
     let shared = Arc::new(Shared::new(asks));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;

@@ -221,5 +221,5 @@ fn refused(error: &KubeError) -> anyhow::Error {
 }
 
 pub(crate) fn warn(words: &str) {
-    let _ = writeln!(std::io::stderr(), "netprobe: {}", escape(words));
+    let _ = writeln!(std::io::stderr(), "{}: {}", crate::cli::error::program(), escape(words));
 }

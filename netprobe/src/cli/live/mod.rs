@@ -1,7 +1,7 @@
 //! A live run: the kernel's records and the node's changes go into the pipeline, and into the
 //! recording, in one order.
 
-use std::{collections::BTreeSet, fs, io::Write, net::IpAddr, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, io, net::IpAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -18,6 +18,7 @@ mod cluster;
 mod counting;
 mod devices;
 mod parts;
+mod recording;
 mod request;
 mod tables;
 mod whom;
@@ -27,7 +28,9 @@ use asking::Asking;
 use cluster::Cluster;
 pub(crate) use cluster::warn;
 pub use devices::DeviceName;
-use parts::{Parts, must_be_privileged};
+use parts::Parts;
+pub use parts::{is_privileged, must_be_privileged};
+use recording::{begin, keep};
 pub use request::{FlowsAt, Request, Watch};
 use tables::Table;
 pub use tables::{Draw, Kind};
@@ -45,8 +48,8 @@ use crate::{
         host,
         tables::{HOLE, LOSS_NAMES, Lost},
     },
-    record::{Frame, Header, Lost as LostFrame, Symbol, Writer},
-    render::{FindingsLast, FindingsOnly, Render},
+    record::{Frame, Lost as LostFrame, Symbol, Writer},
+    render::{FindingsLast, FindingsOnly, Render, Silent},
 };
 
 /// Records taken out of the ring before the pipeline may look at them: 20,000 of 300 bytes are
@@ -70,6 +73,8 @@ pub struct Live {
     asking: Asking,
     pipeline: Pipeline,
     recorder: Option<Writer>,
+    /// The recording is all that the run is for: it ends when nobody reads it any more.
+    to_stdout: bool,
     target: Target,
     /// Namespaces that were followed last; none means all. When the last pod that fits is gone, nobody else takes its place.
     namespaces: Option<BTreeSet<u32>>,
@@ -101,6 +106,7 @@ impl Live {
         let compiled = super::filter::compile_words(request.filter)?;
         (config.filter, config.filter_tests, config.filter_clauses) =
             (compiled.filter, compiled.tests, compiled.clauses);
+        request.record.check()?;
         let mut cluster = Cluster::start(request, &target)?;
         must_be_privileged()?;
         // What is expected can only be held against packets that are followed.
@@ -112,7 +118,9 @@ impl Live {
         let dns = request.dns.map(|view| DnsOptions { view, outside: !followed.all });
         let begun = request.record.file.as_deref().map(|path| begin(path, &parts, (request, &followed, dns), now_ns));
         let recorder = begun.transpose()?;
-        let mut renderer = request.output.renderer(&parts.host);
+        let to_stdout = request.record.is_stdout();
+        let mut renderer: Box<dyn Render> =
+            if to_stdout { Box::new(Silent::Wholly) } else { request.output.renderer(&parts.host) };
         if request.watch != Watch::Packets {
             renderer = Box::new(FindingsOnly(renderer));
         }
@@ -132,6 +140,7 @@ impl Live {
             asking: Asking::default(),
             pipeline,
             recorder,
+            to_stdout,
             target,
             namespaces: None,
             node,
@@ -208,6 +217,9 @@ impl Live {
     fn tick(&mut self, now_ns: u64, out: &mut dyn Render) -> Result<Progress> {
         let progress = self.pipeline.tick(now_ns, out)?;
         self.keep(&Frame::Tick(now_ns));
+        if self.to_stdout && self.recorder.as_ref().is_some_and(Writer::has_failed) {
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        }
         self.asking.note(self.pipeline.take_questions());
         Ok(progress)
     }
@@ -265,12 +277,23 @@ impl Live {
         followed.pods.first().cloned()
     }
 
-    /// Ends the run: the last records, the counts, the summary.
+    /// Ends the run: the last records, the counts, the summary, the recording.
     ///
     /// # Errors
     ///
     /// Whatever the renderer returns.
     pub fn finish(&mut self, out: &mut dyn Render) -> Result<()> {
+        let told = self.conclude(out);
+        self.end_recording(None)?;
+        told
+    }
+
+    /// Ends the run, but not its recording.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the renderer returns.
+    pub fn conclude(&mut self, out: &mut dyn Render) -> Result<()> {
         while self.take_records() == BATCH {}
         self.take_last_answers()?;
         let now_ns = host::mono_ns();
@@ -280,9 +303,6 @@ impl Live {
         }
         let result = self.pipeline.finish(now_ns, out);
         self.keep(&Frame::Tick(now_ns));
-        if let Some(recorder) = self.recorder.take() {
-            recorder.finish().map_err(anyhow::Error::new)?;
-        }
         Ok(result?)
     }
 
@@ -412,10 +432,6 @@ impl Live {
         }
         self.attached.set_namespaces(&roles)
     }
-
-    fn keep(&mut self, frame: &Frame) {
-        keep(&mut self.recorder, frame);
-    }
 }
 
 /// Addresses that the programs are told, each with the number of its pod and whether it is followed: as many as they have
@@ -432,35 +448,6 @@ fn addresses_to_tell(
     all.sort_by_key(|(ip, _, is_followed)| (!is_followed, !near.contains(ip)));
     all.truncate(ADDRESSES_MAX as usize);
     all
-}
-
-/// Writes a frame. The writer reports its first failure once and is silent after it; what is
-/// wrong with one frame alone costs that frame.
-fn keep(recorder: &mut Option<Writer>, frame: &Frame) {
-    if let Some(writer) = recorder
-        && let Err(error) = writer.write(frame)
-    {
-        let _ = writeln!(std::io::stderr(), "{}", super::error::lines(&anyhow::Error::new(error)));
-    }
-}
-
-fn begin(
-    path: &Path,
-    parts: &Parts,
-    (request, followed, dns): (&Request<'_>, &Followed, Option<DnsOptions>),
-    now_ns: u64,
-) -> Result<Writer> {
-    let wall_ns = i64::try_from(now_ns)? + parts.host.wall_offset_ns;
-    let header = Header { node: parts.host.node.clone(), wall_ns, version: env!("CARGO_PKG_VERSION").to_owned() };
-    let mut writer = Writer::create(path, &header)?;
-    writer.write(&Frame::HostFacts(Box::new(parts.host.clone())))?;
-    writer.write(&Frame::NodeFacts(Box::new(parts.node.clone())))?;
-    writer.write(&Frame::Inventory(Box::new(parts.inventory.clone())))?;
-    let namespaces = (!followed.all).then_some(&followed.namespaces);
-    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces, "dns": dns, "table": request.nat_table });
-    writer.write(&Frame::Options(options))?;
-    writer.write(&Frame::Tick(now_ns))?;
-    Ok(writer)
 }
 
 /// How often the pipeline is turned where nothing wakes it.

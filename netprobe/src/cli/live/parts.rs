@@ -1,8 +1,7 @@
 //! What is read and attached at start, side by side.
 
-use std::fs;
-
 use anyhow::{Context, Result, anyhow, bail};
+use caps::{CapSet, Capability};
 use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS, MODE_TC, TC_CAPTURE, TC_DNS, TC_FLOWS};
 
 use super::{FlowsAt, Request, Watch, cluster::Cluster, whom::whom};
@@ -97,15 +96,26 @@ fn facts(cluster: &mut Cluster, target: &Target) -> Result<Facts> {
     Ok(Facts { reader, node, inventory, name: cluster.node().map(str::to_owned) })
 }
 
-/// `CAP_BPF`, `CAP_SYS_ADMIN` and `CAP_NET_BROADCAST` (`include/uapi/linux/capability.h`): to load programs, to look into
-/// the pods' namespaces, and to hear of their changes.
-const NEEDED: u64 = 1 << 39 | 1 << 21 | 1 << 11;
+/// To load programs, to look into the pods' namespaces, and to hear of their changes.
+const NEEDED: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN, Capability::CAP_NET_BROADCAST];
 
-pub(super) fn must_be_privileged() -> Result<()> {
-    let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
-    let effective = line.and_then(|l| u64::from_str_radix(l.trim(), 16).ok()).unwrap_or(0);
-    if effective & NEEDED != NEEDED {
+/// Whether this process may do what a live run does.
+///
+/// # Errors
+///
+/// There is no /proc.
+pub fn is_privileged() -> Result<bool> {
+    let effective = caps::read(None, CapSet::Effective).context("read our capabilities")?;
+    Ok(NEEDED.iter().all(|needed| effective.contains(needed)))
+}
+
+/// Says what is missing where it may not.
+///
+/// # Errors
+///
+/// It may not.
+pub fn must_be_privileged() -> Result<()> {
+    if !is_privileged()? {
         bail!(
             "not enough privileges to load BPF programs and to look into pods' namespaces: run it with sudo, \
              or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_NET_BROADCAST"

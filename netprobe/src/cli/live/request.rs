@@ -4,6 +4,7 @@ use super::DeviceName;
 use crate::{
     cli::{
         output::{Output, Ready, Record},
+        remote::Where,
         select::{Select, Target},
     },
     explain::Expectations,
@@ -78,6 +79,8 @@ pub struct Request<'a> {
     pub record: &'a Record,
     /// Readiness and BTF.
     pub ready: &'a Ready,
+    /// Where to watch; none where that is always here.
+    pub place: Option<&'a Where>,
 }
 
 impl<'a> Request<'a> {
@@ -103,6 +106,7 @@ impl<'a> Request<'a> {
             output,
             record,
             ready,
+            place: None,
         }
     }
 }

@@ -4,12 +4,12 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     process::ExitCode,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -17,12 +17,14 @@ use tokio::{
 };
 
 mod attempt;
+mod inside;
 mod resolve;
 mod story;
 mod target;
 mod watch;
 
-use attempt::{Attempt, Done, End};
+use attempt::{Done, End};
+use inside::{News, Trial, inside};
 use resolve::{Files, Resolved};
 use target::{Endpoint, Host};
 use watch::Watched;
@@ -33,12 +35,14 @@ use super::{
     expect::Expect,
     live::{Live, Request, TURN, Watch},
     output::{Output, Ready, Record},
+    remote::{self, Where},
+    run::Show,
     select::Select,
+    until,
 };
 use crate::{
-    facts::Place,
     model::{
-        flow::{Flow, Proto},
+        flow::Proto,
         verdict::{Outcome, Passed, Verdict},
     },
     probe::host,
@@ -102,6 +106,10 @@ pub struct WhyArgs {
     #[command(flatten)]
     pub depth: Depth,
 
+    /// Where to watch.
+    #[command(flatten)]
+    pub place: Where,
+
     /// How to show it.
     #[command(flatten)]
     pub output: Output,
@@ -113,14 +121,6 @@ pub struct WhyArgs {
     /// Readiness and the kernel's types.
     #[command(flatten)]
     pub ready: Ready,
-}
-
-/// What the thread in the pod's namespace tells.
-enum News {
-    Resolved(Resolved),
-    Begun(Flow),
-    Done(Done),
-    Broken(anyhow::Error),
 }
 
 /// After the connection stands: what comes late (a reset, an answer by another NIC).
@@ -141,18 +141,38 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
     let request = Request {
         expect: args.expect.read()?,
         traces_rules: args.depth.allow_system_changes,
+        place: Some(&args.place),
         ..Request::new("why", Watch::Packets, &args.select, options)
     };
+    if args.place.all_nodes || args.place.node.len() > 1 {
+        bail!("`why` is about one pod, on one node: leave out --all-nodes and a second --node");
+    }
+    let there = |there| remote::watch(there, &request, &until::Until::default(), Show::Journeys).map(remote::code);
+    if let Some(place) = remote::at_once(&request)? {
+        return there(place);
+    }
+    match here(args, proto, &request) {
+        Err(error) => match remote::instead(&request, &error) {
+            Some(place) => there(place),
+            None => Err(error),
+        },
+        done => done,
+    }
+}
+
+fn here(args: &WhyArgs, proto: Proto, request: &Request<'_>) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
-        let (live, mut out) = Live::start(&request)?;
+        let stdin = until::Stdin::watch(args.ready.until_stdin_closes)?;
+        let (live, mut out) = Live::start(request)?;
         let mut why = Why::new(args, proto, live)?;
         let over = tokio::select! {
             over = why.watch() => over,
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => Ok(()),
+            () = stdin.closed() => Ok(()),
         };
         over?;
         let verdict = why.verdict()?;
@@ -160,11 +180,16 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
             out.finding(finding)?;
         }
         out.verdict(&verdict)?;
-        Ok(ExitCode::from(match verdict.outcome {
-            Outcome::Fine => EXIT_OK,
-            Outcome::Finding => EXIT_FINDING,
-            Outcome::Unknown => EXIT_ERROR,
-        }))
+        Ok(code(verdict.outcome))
+    })
+}
+
+/// The exit code of a verdict.
+pub(super) fn code(outcome: Outcome) -> ExitCode {
+    ExitCode::from(match outcome {
+        Outcome::Fine => EXIT_OK,
+        Outcome::Finding => EXIT_FINDING,
+        Outcome::Unknown => EXIT_ERROR,
     })
 }
 
@@ -195,6 +220,7 @@ struct Why<'a> {
     /// When the connection was over, or a finding was there.
     ended: Option<Instant>,
     found: Option<Instant>,
+    losses: Silent,
 }
 
 impl<'a> Why<'a> {
@@ -220,7 +246,19 @@ impl<'a> Why<'a> {
         // Before the thread begins: a connection without a route is over within microseconds.
         let watched = Watched { proto, to: Vec::new(), own: None, pod, since_ns: host::mono_ns() };
         thread::Builder::new().name("connect".to_owned()).spawn(work).context("start a thread for the connection")?;
-        Ok(Self { args, live, watched, news, resolved: None, done: None, broken: None, ended: None, found: None })
+        let losses = if args.record.is_stdout() { Silent::Wholly } else { Silent::ButLosses };
+        Ok(Self {
+            args,
+            live,
+            watched,
+            news,
+            resolved: None,
+            done: None,
+            broken: None,
+            ended: None,
+            found: None,
+            losses,
+        })
     }
 
     /// Turns the pipeline until the verdict can be given.
@@ -234,7 +272,7 @@ impl<'a> Why<'a> {
                 ready = facts.readable() => ready?.clear_ready(),
                 _ = clock.tick() => {}
             }
-            self.live.turn(&mut Silent)?;
+            self.live.turn(&mut self.losses)?;
             self.take_news();
             if self.is_over(begun) {
                 return Ok(());
@@ -294,12 +332,12 @@ impl<'a> Why<'a> {
         if let Some(error) = self.broken.take() {
             return Err(error);
         }
-        self.live.finish(&mut Silent)?;
+        self.live.conclude(&mut self.losses)?;
         let findings = self.findings();
         let pipeline = self.live.pipeline();
         let mut way: Vec<Passed> = Vec::new();
         if let (Some(resolved), Host::Name(_)) = (&self.resolved, &self.args.to.host) {
-            way.push(Passed { ok: !resolved.addresses.is_empty(), part: "name", text: resolved.text.clone() });
+            way.push(Passed { ok: !resolved.addresses.is_empty(), part: "name".into(), text: resolved.text.clone() });
         }
         let journey = self.watched.journeys(pipeline).last();
         way.extend(journey.map(story::of).unwrap_or_default());
@@ -319,7 +357,7 @@ impl<'a> Why<'a> {
             Outcome::Unknown => self.unknown(journey.is_some()),
         };
         let place = journey.and_then(|j| j.pod.clone()).or_else(|| self.live.only_pod());
-        Ok(Verdict {
+        let verdict = Verdict {
             mono_ns: host::mono_ns(),
             pod: place,
             to: self.args.to.to_string(),
@@ -328,7 +366,9 @@ impl<'a> Why<'a> {
             way,
             findings,
             claim,
-        })
+        };
+        self.live.end_recording(Some(&verdict))?;
+        Ok(verdict)
     }
 
     /// Why it could not be told.
@@ -359,39 +399,5 @@ fn ended(done: &Done, proto: Proto) -> Passed {
         }
         (End::Silent, _) => (false, format!("no answer in {took}")),
     };
-    Passed { ok, part: "connect", text }
-}
-
-/// How the connection is tried.
-#[derive(Clone, Copy)]
-struct Trial {
-    timeout: Duration,
-    passive: bool,
-    speaks_v6: bool,
-}
-
-/// Name and connection, from inside the pod's namespace. The thread stays there.
-fn inside(place: &Place, to: &Endpoint, proto: Proto, files: &Files, trial: Trial, news: &Sender<News>) -> Result<()> {
-    place.enter().with_context(|| format!("enter the pod's network namespace {}", place.inum()))?;
-    let resolved = match &to.host {
-        Host::Address(ip) => Resolved { addresses: vec![*ip], text: String::new(), asked: false },
-        Host::Name(name) => resolve::resolve(name, files, trial.timeout)?,
-    };
-    let address = preferred(&resolved.addresses, trial.speaks_v6);
-    let tell = |told: News| news.send(told).map_err(|_| anyhow!("the run is over"));
-    tell(News::Resolved(resolved))?;
-    let Some(address) = address.filter(|_| !trial.passive) else { return Ok(()) };
-    let proto = match (proto, address) {
-        (Proto::Icmp, IpAddr::V6(_)) => Proto::Icmpv6,
-        (proto, _) => proto,
-    };
-    let to = SocketAddr::new(address, to.port.unwrap_or(0));
-    let attempt = Attempt::begin(proto, to).with_context(|| format!("make a {proto} socket in the pod"))?;
-    tell(News::Begun(attempt.flow))?;
-    tell(News::Done(attempt.finish(trial.timeout)))
-}
-
-/// The address that the pod's programs would try first: IPv6 where the pod has an address to speak it with (RFC 6724).
-fn preferred(addresses: &[IpAddr], speaks_v6: bool) -> Option<IpAddr> {
-    addresses.iter().find(|ip| ip.is_ipv6() == speaks_v6).or_else(|| addresses.first()).copied()
+    Passed { ok, part: "connect".into(), text }
 }

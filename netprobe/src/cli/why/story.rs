@@ -13,7 +13,7 @@ use crate::model::{
 pub(super) fn of(journey: &Journey) -> Vec<Passed> {
     let way = Way::of(journey);
     let mut parts = Vec::new();
-    let mut tell = |part: &'static str, text: String| parts.push(Passed { ok: true, part, text });
+    let mut tell = |part: &'static str, text: String| parts.push(Passed { ok: true, part: part.into(), text });
     let what = what(journey);
     if let Some((step, _)) = way.left_pod {
         tell("pod", format!("{what} left the pod by {}", step.sighting.device));

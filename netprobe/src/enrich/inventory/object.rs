@@ -117,6 +117,17 @@ pub(in crate::enrich) struct Status {
     pub(in crate::enrich) pod_ips: Vec<Ip>,
     #[serde(deserialize_with = "or_default")]
     pub(in crate::enrich) addresses: Vec<NodeAddress>,
+    #[serde(deserialize_with = "or_default")]
+    pub(in crate::enrich) conditions: Vec<Condition>,
+}
+
+/// `Ready` is the one that is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::enrich) struct Condition {
+    #[serde(rename = "type")]
+    pub(in crate::enrich) kind: String,
+    pub(in crate::enrich) status: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -64,11 +64,20 @@ pub(super) struct Status {
 
 impl Api {
     /// Makes a client; asks nothing yet.
-    pub(super) fn new(found: Found) -> Result<Self, KubeError> {
+    pub(super) fn new(mut found: Found) -> Result<Self, KubeError> {
         let place = found.place.to_string();
+        // Else the system's certificates are read, and a system without any is no client.
+        if found.config.cluster_url.scheme_str() == Some("http") {
+            found.config.root_cert.get_or_insert_default();
+        }
         let builder = ClientBuilder::try_from(found.config)
             .map_err(|error| KubeError::Config { place: place.clone(), reason: chain(&error) })?;
         Ok(Self { client: builder.build(), place })
+    }
+
+    /// The same for kube's own ways of asking.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// The object at `path`.

@@ -2,6 +2,7 @@
 
 use std::{fmt, io, time::Duration};
 
+use kube::client::UpgradeConnectionError;
 use rustls::CertificateError;
 
 /// Why names do not come from Kubernetes. `place` is the API server and where its address comes from.
@@ -43,6 +44,8 @@ pub enum KubeError {
         resource: &'static str,
         /// Who asks, where the API says so.
         user: Option<String>,
+        /// The namespace in which; none is the whole cluster.
+        namespace: Option<String>,
     },
     /// The API answers something else.
     Odd {
@@ -66,12 +69,15 @@ impl fmt::Display for KubeError {
                 "the {place} does not know who asks (401): the token or the certificate is wrong or has expired; log in \
                  again"
             ),
-            Self::Forbidden { place, verb, resource, user } => {
+            Self::Forbidden { place, verb, resource, user, namespace } => {
                 let user = user.as_deref().unwrap_or("this one");
+                let within = namespace
+                    .as_ref()
+                    .map_or_else(|| "at the cluster scope".to_owned(), |ns| format!("in namespace {ns}"));
                 write!(
                     f,
-                    "cannot {verb} {resource}: user {user} lacks {verb} on {resource} at the cluster scope ({place}); grant it \
-                     as docs/kubernetes.md says"
+                    "cannot {verb} {resource}: user {user} lacks {verb} on {resource} {within} ({place}); grant it as \
+                     docs/kubernetes.md says"
                 )
             }
             Self::Odd { place, reason } => write!(f, "the {place} answers {reason}"),
@@ -120,6 +126,22 @@ impl Trouble {
         }
     }
 
+    /// The same for people, of what was asked in that namespace.
+    pub(super) fn explain_in(
+        &self,
+        within: Option<&str>,
+        place: &str,
+        verb: &'static str,
+        resource: &'static str,
+    ) -> KubeError {
+        match self.explain(place, verb, resource) {
+            KubeError::Forbidden { place, verb, resource, user, .. } => {
+                KubeError::Forbidden { place, verb, resource, user, namespace: within.map(str::to_owned) }
+            }
+            other => other,
+        }
+    }
+
     /// The same for people.
     pub(super) fn explain(&self, place: &str, verb: &'static str, resource: &'static str) -> KubeError {
         let place = place.to_owned();
@@ -129,7 +151,7 @@ impl Trouble {
             Self::Credentials(reason) => KubeError::Config { place, reason: reason.clone() },
             Self::Status { code: 401, .. } => KubeError::Unknown { place },
             Self::Status { code: 403, message, .. } => {
-                KubeError::Forbidden { place, verb, resource, user: user(message) }
+                KubeError::Forbidden { place, verb, resource, user: user(message), namespace: None }
             }
             Self::Status { code, message, .. } => {
                 KubeError::Odd { place, reason: format!("{code} to {verb} {resource}: {message}") }
@@ -143,6 +165,13 @@ impl From<kube::Error> for Trouble {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Auth(error) => Self::Credentials(chain(&error)),
+            kube::Error::Api(status) => {
+                Self::Status { code: status.code, message: status.message.clone(), retry_after: None }
+            }
+            kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code)) => {
+                let message = code.canonical_reason().unwrap_or("no reason is given").to_owned();
+                Self::Status { code: code.as_u16(), message, retry_after: None }
+            }
             kube::Error::Service(error) => match distrust(&*error) {
                 Some(reason) => Self::Untrusted(reason),
                 None => Self::Away(chain(&*error)),

@@ -14,10 +14,12 @@ use std::{
 
 use crate::model::inventory::Change;
 
+pub mod agents;
 mod api;
 mod config;
 mod error;
 pub mod events;
+mod exec;
 mod follow;
 mod node;
 mod survey;
@@ -25,6 +27,7 @@ mod table;
 mod wait;
 
 pub use error::KubeError;
+pub use exec::Session;
 pub use survey::{Line, survey};
 
 /// Messages that may wait: with pages of 500 objects that is the largest cluster's index twice.

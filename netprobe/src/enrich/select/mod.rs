@@ -216,6 +216,19 @@ pub fn resolve(
     Ok(followed)
 }
 
+/// The pod of that name among those of a cluster, or the only one whose name begins so.
+///
+/// # Errors
+///
+/// None, or several.
+pub fn pod(inventory: &Inventory, namespace: Option<&str>, name: &str) -> Result<PodEntry, SelectError> {
+    // Without a node there are no candidates but those of the inventory.
+    let names = Names::build(inventory, &NodeFacts::default());
+    let candidates = Candidate::all(inventory, &names);
+    let nobody = || SelectError::NoSuchPod { asked: name.to_owned(), closest: Vec::new(), here: Vec::new() };
+    one(&candidates, namespace, name)?.entry.cloned().ok_or_else(nobody)
+}
+
 fn follow(inums: impl IntoIterator<Item = u32>, facts: &NodeFacts) -> Followed {
     let namespaces: BTreeSet<u32> = inums.into_iter().collect();
     let held = namespaces.iter().filter_map(|inum| facts.namespaces.get(inum)).flat_map(|ns| &ns.addresses);

@@ -423,6 +423,7 @@ mod tests {
         let mut rule = scene.node().rules.iter().find(|r| r.table == 2).expect("a pod's rule").clone();
         (rule.src, rule.dst) = (None, Some("192.0.2.1/32".parse().expect("a prefix")));
         (rule.preference, rule.table) = (700, 3);
+        scene.node().routes.retain(|r| r.table != 2);
         scene.node().rules.push(rule);
         scene.step(1, hop(Place::Receive, syn()), "vpod1");
         scene.step(2, lookup(2, 0, 9, LookupRole::Input), "");

@@ -236,7 +236,7 @@ struct DropRef<'a> {
 
 impl<'a> DropRef<'a> {
     fn new(row: &'a DropRow, clock: &Clock) -> Self {
-        let DropRow { pod, side, device, reason, site, packets, bytes, fresh, last_ns, noise, example } = row;
+        let DropRow { node: _, pod, side, device, reason, site, packets, bytes, fresh, last_ns, noise, example } = row;
         Self {
             pod: pod.as_deref().map(PodRef::new),
             at: At::new(*side, Some(device)),
@@ -343,7 +343,7 @@ impl<'a> VerdictBody<'a> {
             },
             claim,
             findings: findings.iter().map(|finding| finding.id.as_str()).collect(),
-            way: way.iter().map(|p| PassedRef { ok: p.ok, part: p.part, text: &p.text }).collect(),
+            way: way.iter().map(|p| PassedRef { ok: p.ok, part: &p.part, text: &p.text }).collect(),
         }
     }
 }

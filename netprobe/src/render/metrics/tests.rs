@@ -45,6 +45,7 @@ fn flows(devices: Vec<DeviceRow>) -> FlowTable {
 
 fn drop_of(pod: &str, packets: u64) -> DropRow {
     DropRow {
+        node: None,
         pod: Some(samples::pod(pod)),
         side: Side::Node,
         device: "eth0".into(),

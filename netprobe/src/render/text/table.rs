@@ -25,7 +25,14 @@ pub(super) fn lines(table: &DropTable, columns: usize, wrap_at: usize) -> Vec<St
     } else {
         let mut cells = vec![HEADINGS.map(str::to_owned)];
         cells.extend(rows.iter().map(|row| row_cells(row, table.interval_ns)));
-        lines.extend(grid::lines(&cells, WORDS, columns));
+        if rows.iter().any(|row| row.node.is_some()) {
+            let nodes = rows.iter().map(|row| row.node.as_deref().map_or("-".into(), escape).into_owned());
+            let nodes = std::iter::once("node".to_owned()).chain(nodes);
+            let cells: Vec<_> = nodes.zip(cells).map(|(node, cells)| with_node(node, cells)).collect();
+            lines.extend(grid::lines(&cells, WORDS + 1, columns));
+        } else {
+            lines.extend(grid::lines(&cells, WORDS, columns));
+        }
     }
     if !noise.is_empty() {
         lines.extend(
@@ -35,6 +42,11 @@ pub(super) fn lines(table: &DropTable, columns: usize, wrap_at: usize) -> Vec<St
         );
     }
     lines
+}
+
+/// The cells, and the node before them.
+fn with_node(node: String, [pod, side, device, reason, site, packets, rate]: [String; 7]) -> [String; 8] {
+    [node, pod, side, device, reason, site, packets, rate]
 }
 
 fn row_cells(row: &DropRow, interval_ns: u64) -> [String; 7] {

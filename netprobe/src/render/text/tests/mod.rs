@@ -345,6 +345,17 @@ fn a_live_table_redraws_in_place_and_fits_the_screen() {
 }
 
 #[test]
+fn drops_of_several_nodes_say_which_and_a_node_cannot_steer_the_terminal() {
+    let of = |node: &str| DropRow { node: Some(node.into()), ..samples::drop_row(Some("web-0"), "NETFILTER_DROP", 7) };
+    let table = DropTable { rows: vec![of("n1"), of("n\u{1b}[2J")], ..samples::drop_table() };
+    let text = rendered(|text| text.drops(&table, false));
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[1].starts_with("node  ") && lines[1].contains("  pod  "), "{text}");
+    assert!(lines[2].starts_with("n1  ") && lines[2].contains("shop/web-0"), "{text}");
+    assert!(lines[3].starts_with("n\\u{1b}[2J  "), "{text}");
+}
+
+#[test]
 fn nothing_is_wider_than_the_terminal() {
     let long = Arc::new(Pod {
         namespace: "a-namespace-with-a-long-name".to_owned(),
@@ -352,6 +363,7 @@ fn nothing_is_wider_than_the_terminal() {
         ..(*samples::pod("x")).clone()
     });
     let row = DropRow {
+        node: None,
         pod: Some(Arc::clone(&long)),
         site: "a_function_with_quite_a_long_name_indeed".into(),
         ..samples::drop_row(None, "NETFILTER_DROP_WITH_A_LONG_NAME", 123_456_789)
@@ -385,6 +397,7 @@ proptest! {
     ) {
         let pod = Pod { name: texts[0].clone(), ..(*samples::pod("x")).clone() };
         let row = DropRow {
+            node: None,
             pod: Some(Arc::new(pod)),
             device: texts[1].as_str().into(),
             ..samples::drop_row(None, &texts[2], packets / 120)

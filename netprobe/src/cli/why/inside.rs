@@ -1,0 +1,68 @@
+//! What happens in the pod's network namespace: the name is looked up, the connection made.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::mpsc::Sender,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::{
+    attempt::{Attempt, Done},
+    resolve::{self, Files, Resolved},
+    target::{Endpoint, Host},
+};
+use crate::{
+    facts::Place,
+    model::flow::{Flow, Proto},
+};
+
+/// What the thread in the pod's namespace tells.
+pub(super) enum News {
+    Resolved(Resolved),
+    Begun(Flow),
+    Done(Done),
+    Broken(anyhow::Error),
+}
+
+/// How the connection is tried.
+#[derive(Clone, Copy)]
+pub(super) struct Trial {
+    pub(super) timeout: Duration,
+    pub(super) passive: bool,
+    pub(super) speaks_v6: bool,
+}
+
+/// Name and connection, from inside the pod's namespace. The thread stays there.
+pub(super) fn inside(
+    place: &Place,
+    to: &Endpoint,
+    proto: Proto,
+    files: &Files,
+    trial: Trial,
+    news: &Sender<News>,
+) -> Result<()> {
+    place.enter().with_context(|| format!("enter the pod's network namespace {}", place.inum()))?;
+    let resolved = match &to.host {
+        Host::Address(ip) => Resolved { addresses: vec![*ip], text: String::new(), asked: false },
+        Host::Name(name) => resolve::resolve(name, files, trial.timeout)?,
+    };
+    let address = preferred(&resolved.addresses, trial.speaks_v6);
+    let tell = |told: News| news.send(told).map_err(|_| anyhow!("the run is over"));
+    tell(News::Resolved(resolved))?;
+    let Some(address) = address.filter(|_| !trial.passive) else { return Ok(()) };
+    let proto = match (proto, address) {
+        (Proto::Icmp, IpAddr::V6(_)) => Proto::Icmpv6,
+        (proto, _) => proto,
+    };
+    let to = SocketAddr::new(address, to.port.unwrap_or(0));
+    let attempt = Attempt::begin(proto, to).with_context(|| format!("make a {proto} socket in the pod"))?;
+    tell(News::Begun(attempt.flow))?;
+    tell(News::Done(attempt.finish(trial.timeout)))
+}
+
+/// The address that the pod's programs would try first: IPv6 where the pod has an address to speak it with (RFC 6724).
+fn preferred(addresses: &[IpAddr], speaks_v6: bool) -> Option<IpAddr> {
+    addresses.iter().find(|ip| ip.is_ipv6() == speaks_v6).or_else(|| addresses.first()).copied()
+}
