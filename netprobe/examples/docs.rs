@@ -27,7 +27,8 @@ const FUNCTIONS: &str = "\n## Functions\n\n\
     A kernel that refuses those is asked once, at start, and then shows less; nothing else changes. On functions of \
     modules they need CAP_SYS_ADMIN, to get at the module's BTF.\n\n\
     A program on a function of a module holds the module: as long as netprobe follows packets, `rmmod nf_tables` says \
-    that the module is in use. A module that is loaded after netprobe has started is not looked at.\n\n\
+    that the module is in use. A module that is loaded after netprobe has started is told on stderr, and looked at by the \
+    next start.\n\n\
     What these programs find out they note on their CPU, two words each; a record is sent only of a packet that is \
     followed and was dropped, of a look-up that is followed, and of a request that changes the network.\n";
 

@@ -197,6 +197,21 @@ impl On<'_> {
         self.0.run("sh", &["-c", line], None).expect("the command works")
     }
 
+    /// Runs `line` in a shell, to its first command that fails, and returns what went wrong.
+    ///
+    /// # Errors
+    ///
+    /// A command fails, with its words.
+    pub fn tries(self, line: &str) -> Result<(), String> {
+        self.0.run("sh", &["-ec", line], None).map(drop).map_err(|error| format!("{error:#}"))
+    }
+
+    /// What `ip netns` calls it.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.0.name().to_owned()
+    }
+
     /// Runs `nft -f -` with this text.
     pub fn nft(self, text: &str) {
         self.0.run("nft", &["-f", "-"], Some(text)).expect("nft takes the text");

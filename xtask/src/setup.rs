@@ -42,9 +42,11 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Programs that `cargo xtask vm` calls, and the Debian packages that hold them.
 const GUESTS: &[(&str, &str)] = &[
     ("depmod", "kmod"),
+    ("ipvsadm", "ipvsadm"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("ss", "iproute2"),
     ("strip", "binutils"),
+    ("wg", "wireguard-tools"),
     ("xz", "xz-utils"),
 ];
 

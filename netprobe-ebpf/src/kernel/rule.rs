@@ -20,11 +20,11 @@ impl PolicyRule {
         Self(address)
     }
 
-    /// It leads to that table. Rules of a VRF name none: they are not recognised.
+    /// It leads to that table. The rule of VRFs (`l3mdev`) names none, and leads to any.
     #[inline(always)]
     pub(crate) fn looks_up(self, table: u32) -> bool {
-        probe::<u8>(self.0, offset!(fib_rule_action)) == TO_TABLE
-            && probe::<u32>(self.0, offset!(fib_rule_table)) == table
+        let named: u32 = probe(self.0, offset!(fib_rule_table));
+        probe::<u8>(self.0, offset!(fib_rule_action)) == TO_TABLE && (named == table || named == 0)
     }
 
     /// There is one.

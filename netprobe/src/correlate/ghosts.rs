@@ -38,6 +38,9 @@ impl Ghosts {
 
     /// Look-ups of this namespace that asked for this flow's packet, which is here now.
     pub(super) fn claim(&mut self, flow: &Flow, netns: u32, now_ns: u64) -> Vec<Arc<Sighting>> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
         let (mine, others) = std::mem::take(&mut self.0).into_iter().partition(|held| {
             held.sighting.packet.netns == netns
                 && now_ns.saturating_sub(held.sighting.packet.mono_ns) <= WAIT_NS

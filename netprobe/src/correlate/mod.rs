@@ -86,6 +86,8 @@ impl Journeys {
                 };
                 if *place == Place::Receive {
                     self.receiving.note(packet, head, id);
+                } else {
+                    self.receiving.still(packet, head.skb, id);
                 }
                 Some(id)
             }
@@ -164,6 +166,12 @@ impl Journeys {
         let forward = self.is_forward(id, &flow);
         self.add(id, Arc::clone(sighting), forward);
         self.settle(id, head, forward);
+        if self.index.find(&flow).is_none() {
+            // A tunnel's packet: the look-ups for it were held as those of a packet yet to come.
+            for held in self.ghosts.claim(&flow, sighting.packet.netns, sighting.packet.mono_ns) {
+                self.add(id, held, forward);
+            }
+        }
         id
     }
 

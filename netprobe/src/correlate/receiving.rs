@@ -7,8 +7,8 @@ use crate::model::{
     packet::{Head, Packet},
 };
 
-/// How long after a packet was received another at its address is still taken for it, nanoseconds: forwarding takes
-/// microseconds, and 2 ms leave room for a preempted virtual CPU.
+/// How long after a packet was received, or was last at a device, another at its address is still taken for it,
+/// nanoseconds: forwarding takes microseconds, and 2 ms leave room for a preempted virtual CPU.
 const IN_HAND_NS: u64 = 2_000_000;
 /// The same where the kernel says itself that its CPU is receiving it: only what is left over from long ago is refused.
 const RECEIVING_NS: u64 = 200_000_000;
@@ -34,6 +34,15 @@ impl Receiving {
     pub(super) fn note(&mut self, packet: &Packet, head: &Head, journey: u64) {
         let held = Held { skb: head.skb, netns: packet.netns, ip_len: head.ip_len, seen_ns: packet.mono_ns, journey };
         self.0.insert(packet.cpu, held);
+    }
+
+    /// A packet of that journey is at a device: if it is the one in hand, it still is.
+    pub(super) fn still(&mut self, packet: &Packet, skb: u64, journey: u64) {
+        if let Some(held) = self.0.get_mut(&packet.cpu)
+            && (held.skb, held.netns, held.journey) == (skb, packet.netns, journey)
+        {
+            held.seen_ns = held.seen_ns.max(packet.mono_ns);
+        }
     }
 
     /// The journey of the packet that this CPU was receiving, at that address, when it looked up a route for it.

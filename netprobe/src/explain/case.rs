@@ -169,14 +169,39 @@ impl<'a> Case<'a> {
         self.facts.traced.iter().filter(same).filter(|traced| apart(traced) <= SAME_RULE_NS).min_by_key(apart)
     }
 
-    /// Look-ups for the journey's packets, reverse-path ones included.
+    /// Look-ups for the journey's packets, reverse-path ones included; those for a tunnel's packets around them are not.
     pub fn lookups(&self) -> impl DoubleEndedIterator<Item = Lookup<'a>> + use<'a> {
+        let around = self.around().map(|(_, flow)| flow);
+        self.all_lookups()
+            .filter(move |(_, asked)| !around.is_some_and(|around| is_for(asked, &around)))
+            .map(|(l, _)| l)
+    }
+
+    /// Look-ups of the node for a tunnel's packets of that flow.
+    pub fn lookups_around(&self, around: Flow) -> impl DoubleEndedIterator<Item = Lookup<'a>> + use<'a> {
+        self.all_lookups().filter(move |(_, asked)| is_for(asked, &around)).map(|(l, _)| l)
+    }
+
+    fn all_lookups(&self) -> impl DoubleEndedIterator<Item = (Lookup<'a>, Flow)> + use<'a> {
         self.journey.steps.iter().filter_map(|step| match step.sighting.packet.what {
-            What::Lookup { table, err, out_ifindex, gateway, mark, role, rule, .. } => {
-                Some(Lookup { step, table, err, out_ifindex, gateway, mark, role, rule })
+            What::Lookup { flow, table, err, out_ifindex, gateway, mark, role, rule, .. } => {
+                Some((Lookup { step, table, err, out_ifindex, gateway, mark, role, rule }, flow))
             }
             _ => None,
         })
+    }
+
+    /// A tunnel's packet around the journey's, where it left the node, and its flow.
+    #[must_use]
+    pub fn around(&self) -> Option<(&'a Step, Flow)> {
+        let (inner, outer) = self.exits()?;
+        let head = |step: &'a Step| match &step.sighting.packet.what {
+            What::Hop { head, .. } => Some(head),
+            _ => None,
+        };
+        let (carried, head) = (head(inner)?, head(outer)?);
+        let is_around = outer.sighting.packet.ifindex != inner.sighting.packet.ifindex && head.ip_len > carried.ip_len;
+        head.flow.filter(|_| is_around).map(|flow| (outer, flow))
     }
 
     /// The last look-up that decided where a packet goes, in `netns`, in that direction, at or
@@ -222,7 +247,7 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// The node's device leads out of the node: it is neither a pod's, nor `lo`, nor a bridge.
+    /// The node's device leads out of the node: it is neither a pod's, nor `lo`, nor one that sends nothing itself.
     #[must_use]
     pub fn is_uplink(&self, ifindex: u32) -> bool {
         self.facts.node().and_then(|n| n.links.get(&ifindex)).is_some_and(|link| self.leads_out(link))
@@ -234,7 +259,7 @@ impl<'a> Case<'a> {
         let to_pod = link.peer_netns.is_some_and(|n| {
             self.facts.namespaces.get(&n).is_some_and(|ns| ns.kind == NamespaceKind::Pod) && link.kind == "veth"
         });
-        !to_pod && link.name != "lo" && link.kind != "bridge"
+        !to_pod && link.name != "lo" && !matches!(link.kind.as_str(), "bridge" | "vrf" | "dummy")
     }
 
     /// Facts of the namespace a sighting was in.
@@ -333,6 +358,11 @@ impl<'a> Case<'a> {
         draft.last_ns = self.all_drops().filter(same).map(|d| d.mono_ns()).max().unwrap_or(draft.last_ns);
         draft
     }
+}
+
+/// Whether a look-up was for the packets of `flow`, or for the way back.
+fn is_for(asked: &Flow, flow: &Flow) -> bool {
+    asked.dst.ip() == flow.dst.ip() && (asked.src.ip() == flow.src.ip() || asked.src.ip().is_unspecified())
 }
 
 /// Who made a change, in words.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Case, case::author, intent};
 use crate::model::{
-    facts::{Link, NamespaceFacts, What, table_name},
+    facts::{Link, NamespaceFacts, NextHop, Route, RouteKind, What, table_name},
     finding::Confidence,
     flow::Flow,
     packet::Place,
@@ -31,8 +31,8 @@ pub fn of_table(case: &Case<'_>, flow: &Flow, table: u32, taken: &str) -> Option
     let node = case.facts.node()?;
     let sources: [&dyn Fn() -> Option<Expected>; 6] = [
         &|| by_journal(case, node, flow, table),
-        &|| by_other_routes(node, table),
-        &|| by_answers(case, taken),
+        &|| by_other_routes(case, node, table),
+        &|| by_answers(case, flow, taken),
         &|| by_subnet(case, node, flow.src.ip(), taken),
         &|| by_spare_device(case, node, flow.is_v6(), taken),
         &|| by_convention(node, table),
@@ -55,10 +55,16 @@ fn by_journal(case: &Case<'_>, node: &NamespaceFacts, flow: &Flow, table: u32) -
 }
 
 /// The table's other routes, of either family: to its gateway, to its subnet.
-fn by_other_routes(node: &NamespaceFacts, table: u32) -> Option<Expected> {
-    let route = node.routes.iter().find(|r| r.table == table && r.next_hops.iter().any(|h| h.ifindex != 0))?;
-    let hop = route.next_hops.iter().find(|h| h.ifindex != 0)?;
-    let device = node.links.get(&hop.ifindex)?.name.clone();
+fn by_other_routes<'a>(case: &Case<'a>, node: &'a NamespaceFacts, table: u32) -> Option<Expected> {
+    // A VRF's table has the ways to its pods, too.
+    let of_table = node.routes.iter().filter(|r| r.table == table && r.kind == RouteKind::Unicast);
+    let hops = of_table.flat_map(|route| route.next_hops.iter().map(move |hop| (route, hop)));
+    let out = |(route, hop): (&'a Route, &'a NextHop)| {
+        let link = node.links.get(&hop.ifindex).filter(|link| case.leads_out(link))?;
+        Some((route, hop, link))
+    };
+    let (route, hop, link) = hops.filter_map(out).next()?;
+    let device = link.name.clone();
     // A route to a single address on the link is what a CNI adds for the gateway.
     let single = route.dst.prefix_len() == route.dst.max_prefix_len() && hop.gateway.is_none();
     let gateway = hop.gateway.or_else(|| single.then(|| route.dst.addr()));
@@ -67,8 +73,8 @@ fn by_other_routes(node: &NamespaceFacts, table: u32) -> Option<Expected> {
 }
 
 /// The network sends the pod's answers to another device than the one its packets leave by.
-fn by_answers(case: &Case<'_>, taken: &str) -> Option<Expected> {
-    let pod = case.journey.pod.as_ref()?;
+fn by_answers(case: &Case<'_>, flow: &Flow, taken: &str) -> Option<Expected> {
+    let pod = case.journey.pod.as_ref().filter(|_| case.is_form(flow))?;
     let mut devices =
         case.journeys.iter().filter(|j| j.pod.as_ref() == Some(pod)).flat_map(|j| &j.steps).filter_map(|s| {
             let answer = !s.forward && s.sighting.side == Side::Node && case.is_uplink(s.sighting.packet.ifindex);
@@ -115,13 +121,14 @@ fn common_bits(a: IpAddr, b: IpAddr) -> u32 {
 
 /// The node has just one other NIC, with an address, or down, and no way out leads over it.
 fn by_spare_device(case: &Case<'_>, node: &NamespaceFacts, v6: bool, taken: &str) -> Option<Expected> {
-    let used = node.uplinks();
+    let used = node.uplinks_of(v6);
     let has_address = |l: &Link| node.addresses.iter().any(|a| a.ifindex == l.index && a.net.addr().is_ipv6() == v6);
     let spare = |l: &&Link| {
         case.leads_out(l)
             && l.name != taken
             && !used.contains(&l.index)
             && l.kind != "vxlan"
+            && !l.is_placeholder()
             && (has_address(l) || !l.up)
     };
     let mut spares = node.links.values().filter(spare);

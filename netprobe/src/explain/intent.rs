@@ -59,7 +59,7 @@ pub fn refusing_route<'a>(facts: &'a NamespaceFacts, flow: &Flow, table: u32) ->
 /// Preference of the rule that leads a flow to a table.
 #[must_use]
 pub fn rule_for(facts: &NamespaceFacts, flow: &Flow, table: u32, mark: u32) -> Option<u32> {
-    decide(facts, flow, None, mark).steps.iter().find(|s| s.rule.table == table).map(|s| s.rule.preference)
+    decide(facts, flow, None, mark).steps.iter().find(|s| s.table == table).map(|s| s.rule.preference)
 }
 
 /// The route to `flow`'s destination that went away last (in `table`, or in any), if it did not

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
 use crate::model::facts::{Address, Link};
@@ -33,7 +33,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Seen> {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
+            LinkAttribute::LinkInfo(infos) => (link.kind, link.vrf_table) = (kind(infos), vrf_table(infos)),
             LinkAttribute::Carrier(carrier) => link.carrier = *carrier != 0,
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = mac(bytes),
@@ -49,6 +49,17 @@ pub(super) fn link(message: &LinkMessage) -> Option<Seen> {
 
 fn kind(infos: &[LinkInfo]) -> String {
     infos.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k.to_string()) } else { None }).unwrap_or_default()
+}
+
+fn vrf_table(infos: &[LinkInfo]) -> u32 {
+    let table = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vrf(data)) => data.iter().find_map(|one| match one {
+            InfoVrf::TableId(table) => Some(*table),
+            InfoVrf::Other(_) | _ => None,
+        }),
+        _ => None,
+    });
+    table.unwrap_or(0)
 }
 
 /// `02:00:32:00:00:10`; empty for no address.

@@ -48,6 +48,8 @@ pub enum Outcome<'a> {
 pub struct Taken<'a> {
     /// The rule.
     pub rule: &'a Rule,
+    /// The table it led to: its own, or that of the packet's VRF.
+    pub table: u32,
     /// What came of it.
     pub outcome: Outcome<'a>,
 }
@@ -88,8 +90,9 @@ pub fn evaluate<'a>(facts: &'a NamespaceFacts, question: &Question<'_>) -> Decis
         if !selects(rule, question) {
             continue;
         }
-        let outcome = outcome(facts, rule, question);
-        steps.push(Taken { rule, outcome });
+        let Some(table) = table(facts, rule, question) else { continue };
+        let outcome = outcome(facts, rule, table, question);
+        steps.push(Taken { rule, table, outcome });
         if matches!(outcome, Outcome::Route(_) | Outcome::Refused(_)) {
             break;
         }
@@ -97,8 +100,20 @@ pub fn evaluate<'a>(facts: &'a NamespaceFacts, question: &Question<'_>) -> Decis
     Decision { steps }
 }
 
-fn outcome<'a>(facts: &'a NamespaceFacts, rule: &Rule, question: &Question<'_>) -> Outcome<'a> {
-    if rule.opaque {
+/// The table a rule leads to; `None` where it is a VRF's and the packet is of no VRF.
+fn table(facts: &NamespaceFacts, rule: &Rule, question: &Question<'_>) -> Option<u32> {
+    if !rule.by_vrf {
+        return Some(rule.table);
+    }
+    match question.iif {
+        Some(name) => facts.vrf_table(facts.link(name)?),
+        // A socket may be bound to a VRF, if there is one: that is not evaluated.
+        None => facts.links.values().any(|link| link.vrf_table != 0).then_some(0),
+    }
+}
+
+fn outcome<'a>(facts: &'a NamespaceFacts, rule: &Rule, table: u32, question: &Question<'_>) -> Outcome<'a> {
+    if rule.opaque || (rule.by_vrf && table == 0) {
         return Outcome::NotEvaluated;
     }
     match rule.action {
@@ -109,8 +124,8 @@ fn outcome<'a>(facts: &'a NamespaceFacts, rule: &Rule, question: &Question<'_>) 
         // Jumps are rare and never needed to say what a table lacks.
         RuleAction::Goto | RuleAction::Nop => return Outcome::Passed,
     }
-    let Some(route) = lookup(facts, rule.table, question.dst) else {
-        return Outcome::NoRoute { empty: is_empty(facts, rule.table, question.dst.is_ipv6()) };
+    let Some(route) = lookup(facts, table, question.dst) else {
+        return Outcome::NoRoute { empty: is_empty(facts, table, question.dst.is_ipv6()) };
     };
     let suppressed = rule.suppress_prefix.is_some_and(|len| u32::from(route.dst.prefix_len()) <= len);
     match route.kind {
@@ -180,6 +195,7 @@ fn selects(rule: &Rule, question: &Question<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::facts::Link;
 
     fn rule(preference: u32, src: &str, table: u32) -> Rule {
         Rule {
@@ -199,6 +215,7 @@ mod tests {
             action: RuleAction::Lookup,
             table,
             suppress_prefix: None,
+            by_vrf: false,
             opaque: false,
         }
     }
@@ -244,6 +261,23 @@ mod tests {
         );
         let other = evaluate(&node, &ask("10.9.0.30"));
         assert_eq!(other.route().map(|(rule, _)| rule.preference), Some(32766));
+    }
+
+    #[test]
+    fn a_device_of_a_vrf_is_led_to_its_table_and_no_other_device_is() {
+        let mut node = node();
+        let link = |index, name: &str| Link { index, name: name.to_owned(), up: true, ..Link::default() };
+        node.links.insert(7, Link { vrf_table: 2, ..link(7, "blue") });
+        node.links.insert(8, Link { master: 7, ..link(8, "vpod1") });
+        node.links.insert(9, link(9, "vpod2"));
+        node.rules = vec![Rule { by_vrf: true, ..rule(1000, "all", 0) }, rule(32766, "all", 254)];
+        let question = ask("10.9.0.29");
+        let inside = evaluate(&node, &question);
+        assert_eq!((inside.steps[0].rule.preference, inside.steps[0].table), (1000, 2));
+        let outside = evaluate(&node, &Question { iif: Some("vpod2"), ..question.clone() });
+        assert_eq!(outside.route().map(|(rule, _)| rule.preference), Some(32766));
+        let own = evaluate(&node, &Question { iif: None, ..question });
+        assert_eq!(own.steps[0].outcome, Outcome::NotEvaluated, "a socket may be bound to it");
     }
 
     #[test]

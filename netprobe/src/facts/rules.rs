@@ -36,6 +36,7 @@ pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
         action: action(header.action),
         table: header.table.into(),
         suppress_prefix: None,
+        by_vrf: false,
         opaque: header.tos != 0 || matches!(header.action, Action::Other(_)),
     };
     let (mut mark, mut mask) = (None, None);
@@ -69,7 +70,8 @@ fn read(rule: &mut Rule, attribute: &RuleAttribute, src_len: u8, dst_len: u8) {
         RuleAttribute::SuppressPrefixLen(length) if *length != u32::MAX => rule.suppress_prefix = Some(*length),
         RuleAttribute::SuppressIfGroup(group) if *group != u32::MAX => rule.opaque = true,
         RuleAttribute::TunId(id) if *id != 0 => rule.opaque = true,
-        RuleAttribute::L3MDev(true) | RuleAttribute::UidRange(_) => rule.opaque = true,
+        RuleAttribute::L3MDev(true) => rule.by_vrf = true,
+        RuleAttribute::UidRange(_) => rule.opaque = true,
         // What this library does not know the kernel may select by: FRA_DSCP (25), FRA_FLOWLABEL (26) and later.
         RuleAttribute::Other(unknown) if netlink_packet_core::Nla::kind(unknown) >= 25 => rule.opaque = true,
         _ => {}
@@ -134,7 +136,9 @@ mod tests {
 
     #[test]
     fn a_selector_we_do_not_evaluate_makes_the_rule_opaque() {
-        assert!(rule(&message(vec![RuleAttribute::L3MDev(true)])).unwrap().opaque);
+        assert!(rule(&message(vec![RuleAttribute::TunId(7)])).unwrap().opaque);
+        let by_vrf = rule(&message(vec![RuleAttribute::L3MDev(true)])).unwrap();
+        assert_eq!((by_vrf.by_vrf, by_vrf.opaque), (true, false));
         assert!(!rule(&message(vec![RuleAttribute::Priority(5)])).unwrap().opaque);
     }
 }

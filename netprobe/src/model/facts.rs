@@ -123,6 +123,13 @@ impl NamespaceFacts {
         self.links.values().find(|l| l.name == name)
     }
 
+    /// The table of the VRF that the link is, or belongs to.
+    #[must_use]
+    pub fn vrf_table(&self, link: &Link) -> Option<u32> {
+        let master = self.links.get(&link.master).map_or(0, |master| master.vrf_table);
+        [link.vrf_table, master].into_iter().find(|table| *table != 0)
+    }
+
     /// A setting as a number.
     #[must_use]
     pub fn sysctl(&self, name: &str) -> Option<i64> {
@@ -161,6 +168,26 @@ pub struct Link {
     pub peer_netns: Option<u32>,
     /// Queueing discipline at its root.
     pub qdisc: String,
+    /// Table of a VRF (kind `vrf`); 0 for all others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vrf_table: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Link {
+    /// A device that every new namespace gets from a module (`tunl0`, `sit0`, `gre0`, ...), and that stays down.
+    #[must_use]
+    pub fn is_placeholder(&self) -> bool {
+        !self.up
+            && matches!(
+                self.name.as_str(),
+                "tunl0" | "sit0" | "gre0" | "gretap0" | "erspan0" | "ip_vti0" | "ip6_vti0" | "ip6tnl0" | "ip6gre0"
+            )
+    }
 }
 
 /// An address of a link.
@@ -225,7 +252,10 @@ pub struct Rule {
     pub table: u32,
     /// `suppress_prefixlength`, where set.
     pub suppress_prefix: Option<u32>,
-    /// It has a selector that we do not evaluate (uid range, tos, l3mdev, tunnel id).
+    /// It leads to the table of the VRF that the packet's device belongs to (`l3mdev`); `table` is 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_vrf: bool,
+    /// It has a selector that we do not evaluate (uid range, tos, tunnel id).
     pub opaque: bool,
 }
 
@@ -372,6 +402,7 @@ impl Rule {
             words.push(format!("oif {}{}", self.oif, if self.oif_detached { " [detached]" } else { "" }));
         }
         words.push(match self.action {
+            RuleAction::Lookup if self.by_vrf => "lookup [l3mdev-table]".to_owned(),
             RuleAction::Lookup => format!("lookup {}", table_name(self.table)),
             RuleAction::Goto => "goto".to_owned(),
             RuleAction::Nop => "nop".to_owned(),
@@ -382,11 +413,14 @@ impl Rule {
         words.join(" ")
     }
 
-    /// It picks out some traffic by source, mark or input device, not all of it.
+    /// It picks out some traffic by source, mark, input device or VRF, or by its destination for a table of its own; not
+    /// all of it.
     #[must_use]
     pub fn is_selective(&self) -> bool {
-        self.src.is_some_and(|n| n.prefix_len() > 0)
+        self.by_vrf
+            || self.src.is_some_and(|n| n.prefix_len() > 0)
             || self.mark.is_some()
+            || (self.dst.is_some() && !matches!(self.table, 253..=255))
             || (!self.iif.is_empty() && self.iif != "lo")
     }
 }
@@ -406,8 +440,15 @@ impl NamespaceFacts {
     /// Interface indexes that carry a route with a gateway: the ways out of this namespace.
     #[must_use]
     pub fn uplinks(&self) -> BTreeSet<u32> {
+        self.uplinks_of(false).union(&self.uplinks_of(true)).copied().collect()
+    }
+
+    /// The same of one family.
+    #[must_use]
+    pub fn uplinks_of(&self, v6: bool) -> BTreeSet<u32> {
         self.routes
             .iter()
+            .filter(|r| r.dst.addr().is_ipv6() == v6)
             .flat_map(|r| &r.next_hops)
             .filter(|h| h.gateway.is_some() && h.ifindex != 0)
             .map(|h| h.ifindex)

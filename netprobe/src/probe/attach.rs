@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -20,7 +21,7 @@ use netprobe_common::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    btf::KernelBtf,
+    btf::{KernelBtf, SYS_BTF},
     catalog::{Hook, Need, PROBES, Probe},
     classifiers::{Classifiers, Way, load_classifiers},
     functions::Functions,
@@ -63,6 +64,8 @@ pub struct Attached {
     ring: RingBuf<MapData>,
     /// Every row of the catalogue, with what became of it.
     pub status: Vec<Status>,
+    /// Programs on functions of modules that were not loaded at the start.
+    waiting: Vec<&'static Probe>,
     slots: Vec<u32>,
     pub(super) classifiers: Classifiers,
     /// Programs on functions of modules; they are attached as long as it lives.
@@ -105,14 +108,32 @@ impl Attached {
             load_classifiers(&mut ebpf)?;
         }
         let ring = ebpf.take_map("RING").ok_or_else(|| anyhow!("the object has no map RING"))?;
+        let waiting = if functions.possible() { waiting(&status) } else { Vec::new() };
         Ok(Self {
             ebpf,
             ring: RingBuf::try_from(ring)?,
             status,
+            waiting,
             slots: Vec::new(),
             classifiers: Classifiers::new(Way::of(btf)?),
             _functions: functions,
         })
+    }
+
+    /// What modules that were loaded since the start would show, each told once: a program can be attached to them only by
+    /// a new start.
+    pub fn loaded_since(&mut self) -> Vec<String> {
+        let loaded = |module: &str| Path::new(SYS_BTF).join(module).exists();
+        let mut told = Vec::new();
+        self.waiting.retain(|probe| {
+            let Hook::Exit(Some(module)) = probe.hook else { return false };
+            if !loaded(module) {
+                return true;
+            }
+            told.push(probe.cannot(&format!("module {module} was loaded after the start; start netprobe again")));
+            false
+        });
+        told
     }
 
     /// Becomes readable when a program wakes us.
@@ -286,6 +307,15 @@ fn load(config: &Config, loader: EbpfLoader<'static>) -> Result<Ebpf> {
         }
     }
     loader.load(OBJECT).context("load the BPF object")
+}
+
+/// Those that lack their module.
+fn waiting(status: &[Status]) -> Vec<&'static Probe> {
+    let lacks = |row: &&Status| match row.probe.hook {
+        Hook::Exit(Some(module)) => row.obstacle.is_some() && !Path::new(SYS_BTF).join(module).exists(),
+        _ => false,
+    };
+    status.iter().filter(lacks).map(|row| row.probe).collect()
 }
 
 /// Whether the run lives on that program.

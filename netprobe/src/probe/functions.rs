@@ -35,6 +35,11 @@ impl Functions {
         Self { object, refused, instructions: None, links: Vec::new() }
     }
 
+    /// Whether this kernel takes programs on its functions at all.
+    pub(super) const fn possible(&self) -> bool {
+        self.refused.is_none()
+    }
+
     /// Attaches the program of one row of the catalogue, or says why it cannot.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, probe: &Probe, btf: &KernelBtf, kernel: &Btf) -> Option<String> {
         if let Some(why) = &self.refused {

@@ -20,6 +20,7 @@ const PROGRAMS: &[&str] = &[
     "conntrack",
     "cut",
     "grep",
+    "insmod",
     "ip",
     "ip6tables",
     "ip6tables-legacy",
@@ -33,7 +34,9 @@ const PROGRAMS: &[&str] = &[
     "iptables-nft",
     "iptables-nft-save",
     "iptables-save",
+    "ipvsadm",
     "nft",
+    "rmmod",
     "sh",
     "sleep",
     "sort",
@@ -42,6 +45,7 @@ const PROGRAMS: &[&str] = &[
     "tc",
     "tcpdump",
     "tshark",
+    "wg",
 ];
 
 /// Files and folders that those programs read.

@@ -34,6 +34,7 @@ const MODULES: &[&str] = &[
     "bridge",
     "br_netfilter",
     "dummy",
+    "geneve",
     "ipip",
     "ipvlan",
     "macvlan",
@@ -41,6 +42,7 @@ const MODULES: &[&str] = &[
     "veth",
     "vrf",
     "vxlan",
+    "wireguard",
     "8021q",
     // queues and filters
     "act_bpf",

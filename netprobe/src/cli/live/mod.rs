@@ -204,6 +204,9 @@ impl Live {
         if now_ns.saturating_sub(self.housekeeping_ns) >= HOUSEKEEPING_NS {
             self.housekeeping_ns = now_ns;
             self.take_losses(now_ns, out)?;
+            for lack in self.attached.loaded_since() {
+                log::warn!("{lack}");
+            }
             if self.watch == Watch::Packets {
                 self.attached.retire_places(now_ns.saturating_sub(RETIRE_NS))?;
             }

@@ -22,6 +22,9 @@ pub(super) const RACE: Rule = Rule {
     check: race,
 };
 
+/// The port of DNS.
+const DNS: u16 = 53;
+
 /// A packet that netfilter dropped and none of its rules can have.
 fn by_itself<'a>(case: &Case<'a>) -> Option<Met<'a>> {
     let slow = |d: &crate::explain::Drop<'_>| &**d.reason == "NETFILTER_DROP" && d.site == "nf_hook_slow";
@@ -96,21 +99,30 @@ fn ports(case: &Case<'_>) -> Option<Draft> {
 
 fn race(case: &Case<'_>) -> Option<Draft> {
     let (met, lost) = unconfirmed(case)?;
-    if case.journey.flow.proto != Proto::Udp || met.drop.ct.is_some_and(|ct| ct.snat()) {
+    // TCP opens with one packet: two at once are rare enough to want the kernel's word.
+    let may_race = case.journey.flow.proto == Proto::Udp || is_told(&met);
+    if !may_race || met.drop.ct.is_some_and(|ct| ct.snat()) {
         return None;
     }
+    let other = if met.drop.ct.is_some_and(|ct| ct.dnat()) {
+        "this flow, or of one that is translated to the same addresses and ports,"
+    } else {
+        "the same new flow"
+    };
     let claim = format!(
-        "{} {}: another packet of the same new flow was confirmed first, and this one was lost (insert_failed)",
+        "{} {}: another packet of {other} was confirmed first, and this one was lost (insert_failed)",
         met.what(case),
         met.by_conntrack()
     );
     let confidence = if is_told(&met) { Confidence::Stated } else { Confidence::Likely };
     let draft = met.draft(case, claim).confidence(confidence).detail("race");
-    Some(
-        draft
-            .proof(met.drop.mono_ns(), format!("conntrack counters: insert_failed rose by {lost}"))
-            .fix("use a node-local DNS cache, or in the pod's resolv.conf: options single-request-reopen, use-vc"),
-    )
+    let fix = if case.journey.flow.dst.port() == DNS {
+        "use a node-local DNS cache, or in the pod's resolv.conf: options single-request-reopen, use-vc"
+    } else {
+        "have the client send from a socket of its own to each service, or the second packet after the first answer"
+    };
+    let counted = format!("conntrack counters: insert_failed rose by {lost}");
+    Some(draft.proof(met.drop.mono_ns(), counted).fix(fix))
 }
 
 /// A packet whose entry conntrack could not take into its table, and by how much the counter of those rose.
@@ -157,6 +169,29 @@ mod tests {
         scene.counters(0, &[("conntrack.drop", 3), ("conntrack.max", 400)]);
         scene.counters(2, &[("conntrack.drop", 3), ("conntrack.max", 400), ("conntrack.count", 4)]);
         assert_eq!(full(&scene.case()), None);
+    }
+
+    #[test]
+    fn tells_a_lost_race_from_a_lack_of_ports() {
+        let mut scene = Scene::pod_to_db();
+        scene.journey.first_ns = 1_000_000;
+        let mut entry = new_entry(flow());
+        entry.reply.src = "10.20.0.9:3306".parse().expect("an address");
+        scene.step(1, tracked(drop_of(syn(), "NETFILTER_DROP", "nf_hook_slow", &["ip_output"]), entry), "eth1");
+        scene.counters(0, &[("conntrack.insert_failed", 1)]);
+        scene.counters(2, &[("conntrack.insert_failed", 2)]);
+        assert_eq!(race(&scene.case()), None, "two SYNs at once: only the kernel can say so");
+        scene.journey.flow.proto = Proto::Udp;
+        let draft = race(&scene.case()).expect("it was not confirmed");
+        assert!(
+            draft.claim.ends_with(
+                "another packet of this flow, or of one that is translated to the same addresses and ports, was \
+                 confirmed first, and this one was lost (insert_failed)"
+            ),
+            "{}",
+            draft.claim
+        );
+        assert_eq!(ports(&scene.case()), None);
     }
 
     #[test]

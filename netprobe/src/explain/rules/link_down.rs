@@ -76,7 +76,7 @@ fn routes_gone(case: &Case<'_>) -> Option<Draft> {
     let miss = case.lookups().next_back().filter(|l| MISS.contains(&l.err) && l.role == LookupRole::Output)?;
     let sighting = &miss.step.sighting;
     let facts = case.namespace(sighting.packet.netns)?;
-    let mut devices = facts.links.values().filter(|l| l.name != "lo" && !is_placeholder(l));
+    let mut devices = facts.links.values().filter(|l| l.name != "lo" && !l.is_placeholder());
     let (link, another) = (devices.next()?, devices.next());
     if link.up || another.is_some() || case.journey.flow.dst.ip().is_loopback() {
         return None;
@@ -155,15 +155,6 @@ fn own_loopback(case: &Case<'_>) -> Option<Draft> {
     let mut draft = case.about_drop(&drop, claim);
     (draft.device, draft.side) = (Some(link.name.clone()), Side::Pod);
     Some(told(case, draft, netns, Side::Pod, link, drop.mono_ns()))
-}
-
-/// Devices that every new namespace gets from a module (`tunl0`, `sit0`, `gre0`, ...), and that stay down.
-fn is_placeholder(link: &Link) -> bool {
-    !link.up
-        && matches!(
-            link.name.as_str(),
-            "tunl0" | "sit0" | "gre0" | "gretap0" | "erspan0" | "ip_vti0" | "ip6_vti0" | "ip6tnl0" | "ip6gre0"
-        )
 }
 
 fn told(case: &Case<'_>, draft: Draft, netns: u32, side: Side, link: &Link, at_ns: u64) -> Draft {

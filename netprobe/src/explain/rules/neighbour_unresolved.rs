@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::silent_neighbour;
+use super::{qdisc_drop, silent_neighbour};
 use crate::explain::{Case, Draft, Drop, Rule, intent};
 
 pub(super) const RULE: Rule =
@@ -13,7 +13,8 @@ pub(super) const RULE: Rule =
 const SAME_CALL_NS: u64 = 100_000_000;
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let drop = case.drops().find(is_given_up)?;
+    // Who never got the question cannot answer it.
+    let drop = case.drops().find(is_given_up).filter(|drop| !qdisc_drop::lost_the_question(case, drop))?;
     let device = drop.device()?;
     let next_hop = next_hop(case, &drop)?;
     let v6 = next_hop.is_ipv6();

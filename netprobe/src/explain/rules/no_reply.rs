@@ -55,10 +55,13 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
     let end = if stale {
         "no SYN-ACK came back, only an ACK of an older connection: the peer drops it while it remembers that one (TIME_WAIT)"
+    } else if hides(case, exit) {
+        return Some(into_tunnel(case, exit, what, (first_ns, proven_ns), tries));
     } else {
         "nothing came back: it is lost outside this node"
     };
-    let tunnel = tunnel(inner, exit).unwrap_or_default();
+    let tunnel = case.around().map(|(_, flow)| format!(", inside {flow} of {},", inner.sighting.device));
+    let tunnel = tunnel.unwrap_or_default();
     let claim = format!(
         "the {what} of {} to {} left this node by {device}{by}{tunnel} with source {source}, and {end}",
         case.who(),
@@ -79,12 +82,33 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     Some(draft)
 }
 
-/// `, inside 10.0.0.1:4444 -> 10.0.0.2:8472 udp of flannel.1`, where a tunnel carries it.
-fn tunnel(inner: &Step, outer: &Step) -> Option<String> {
-    let What::Hop { head, .. } = &outer.sighting.packet.what else { return None };
-    let What::Hop { head: carried, .. } = &inner.sighting.packet.what else { return None };
-    let inside = outer.sighting.packet.ifindex != inner.sighting.packet.ifindex && head.ip_len > carried.ip_len;
-    inside.then(|| head.flow.map(|flow| format!(", inside {flow} of {},", inner.sighting.device)))?
+/// The device sends packets of its own making, which do not tell what is in them.
+fn hides(case: &Case<'_>, exit: &Step) -> bool {
+    let link = case.facts.node().and_then(|node| node.links.get(&exit.sighting.packet.ifindex));
+    link.is_some_and(|link| matches!(link.kind.as_str(), "wireguard" | "tun" | "xfrm"))
+}
+
+/// The packet went into a tunnel and was seen no more: it may not even have left the node.
+fn into_tunnel(case: &Case<'_>, exit: &Step, what: &str, (first_ns, proven_ns): (u64, u64), tries: usize) -> Draft {
+    let device = exit.sighting.device.to_string();
+    let claim = format!(
+        "the {what} of {} to {} went into {device}, and nothing came back: what {device} makes of it is not followed, so it is \
+         lost in the tunnel or behind it",
+        case.who(),
+        case.whither()
+    );
+    let mut draft = Draft::new(case, Side::Node, Some(device.clone()), claim)
+        .confidence(Confidence::Possible)
+        .detail(format!("{} {}", case.journey.flow.proto, case.journey.flow.destination()))
+        .proof(first_ns, format!("net_dev_start_xmit on {device}: {what} to {}", case.journey.flow.destination()))
+        .proof(proven_ns, format!("sent {tries} times, no answer, no ICMP error, no drop on this node"))
+        .fix(format!(
+            "see whether the tunnel works: wg show {device} latest-handshakes endpoints; ip -s link show {device}"
+        ))
+        .fix("follow the tunnel's own packets: netprobe trace --all udp and host ENDPOINT");
+    draft.route = route(case);
+    draft.proven_ns = proven_ns;
+    draft
 }
 
 /// What came back are bare ACKs, as they belong to another connection of the same addresses and ports.

@@ -14,7 +14,21 @@ use crate::{
 pub(super) const RULE: Rule = Rule { id: "no-route", means: "no routing table has a route to the destination", check };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    dropped(case).or_else(|| never_sent(case)).or_else(|| unanswerable(case))
+    dropped(case).or_else(|| no_peer(case)).or_else(|| never_sent(case)).or_else(|| unanswerable(case))
+}
+
+/// WireGuard has routes of its own: the peer whose `allowed-ips` hold the destination.
+fn no_peer(case: &Case<'_>) -> Option<Draft> {
+    let drop = case.drops().find(|drop| drop.site == "wg_xmit")?;
+    let (device, dst) = (drop.device()?, drop.head.flow?.dst.ip());
+    let because = format!("no peer of {device} has {dst} in its allowed-ips, or that peer has no endpoint");
+    let draft = case.dropped_because(&drop, &because).confidence(Confidence::Likely).detail(format!("peer {device}"));
+    let allow = format!("wg set {device} peer PUBLIC-KEY allowed-ips +{dst}/{}", if dst.is_ipv6() { 128 } else { 32 });
+    Some(
+        draft
+            .fix(format!("wg show {device} allowed-ips; wg show {device} endpoints"))
+            .fix(format!("{allow}  # or restart the CNI's agent, which should have done it")),
+    )
 }
 
 /// The node (or a pod that forwards) had the packet in its hands and no way for it.

@@ -6,7 +6,7 @@ use crate::{
         Case, Draft, Rule,
         service::{Addressed, addressed, named},
     },
-    model::sighting::Side,
+    model::{finding::Confidence, packet::Judge, sighting::Side},
 };
 
 /// No endpoint at all.
@@ -37,9 +37,31 @@ fn check(case: &Case<'_>, local: bool) -> Option<Draft> {
     let service = match (by_comment, known) {
         (Some(name), known) => known.unwrap_or_else(|| bare(case, name)),
         (None, Some(known)) if is_so(&known, local) && (by_map || met.guilty().is_none()) => known,
+        (None, None) if !local && by_ipvs(case, &met) => {
+            Addressed { by_node: false, ..bare(case, "of IPVS".to_owned()) }
+        }
         _ => return None,
     };
     Some(draft(case, &met, &service, local))
+}
+
+/// IPVS itself refused it, where it meets what is for the node: kube-proxy gives the addresses of services to a device.
+fn by_ipvs(case: &Case<'_>, met: &Met<'_>) -> bool {
+    let by_rule = met.told.is_some_and(|told| matches!(told.judge, Judge::Nftables { .. } | Judge::Xtables { .. }));
+    met.netfilter.hook == "input"
+        && met.drop.site == "nf_hook_slow"
+        && met.answer.is_some()
+        && met.guilty().is_none()
+        && !by_rule
+        && ipvs_device(case).is_some()
+}
+
+/// The device to which kube-proxy gives the addresses of services for IPVS, if the flow's destination is one of them.
+fn ipvs_device<'a>(case: &Case<'a>) -> Option<&'a str> {
+    let (node, dst) = (case.facts.node()?, case.journey.flow.dst.ip());
+    let held = node.addresses.iter().filter(|address| address.net.addr() == dst);
+    let links = held.filter_map(|address| node.links.get(&address.ifindex));
+    links.map(|link| link.name.as_str()).find(|name| *name == "kube-ipvs0")
 }
 
 /// The cluster says so.
@@ -72,16 +94,29 @@ fn draft(case: &Case<'_>, met: &Met<'_>, service: &Addressed, local: bool) -> Dr
         case.place(met.drop.sighting()),
         met.netfilter.hook,
     );
-    let mut draft = met.draft(case, claim).detail(format!("{} {}", service.name, service.by_node));
+    let mut draft =
+        met.draft(case, claim).detail(format!("{} {} {}", service.name, service.by_node, case.journey.flow.dst));
     if let Some(guilty) = met.guilty() {
         draft = draft.proof(met.drop.mono_ns(), guilty.words());
+    }
+    if let Some(device) = ipvs_device(case).filter(|_| met.guilty().is_none()) {
+        let dst = case.journey.flow.dst.ip();
+        draft = draft
+            .confidence(Confidence::Likely)
+            .proof(
+                met.drop.mono_ns(),
+                format!("{dst} is an address of {device}: IPVS has the service, and no rule refused it"),
+            )
+            .fix("see its endpoints: ipvsadm -L -n");
     }
     if service.is_empty() {
         draft = draft.proof(met.drop.mono_ns(), format!("the cluster lists no ready endpoint of {}", service.name));
     }
     draft.side = Side::Node;
-    let (namespace, name) = service.name.split_once('/').unwrap_or(("default", &service.name));
-    draft = draft.fix(format!("kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}"));
+    draft = draft.fix(service.name.split_once('/').map_or_else(
+        || format!("kubectl get services -A | grep {}", case.journey.flow.dst.ip()),
+        |(namespace, name)| format!("kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}"),
+    ));
     if local {
         draft.fix("send the traffic to a node that runs a backend (the load balancer's health check), or use the policy Cluster")
     } else {

@@ -157,6 +157,16 @@ pub(crate) fn by_rule(what: What, preference: u32) -> What {
     }
 }
 
+/// The same look-up for another flow.
+pub(crate) fn asked_for(other: Flow, what: What) -> What {
+    match what {
+        What::Lookup { skb, table, err, in_ifindex, out_ifindex, gateway, mark, role, inferred, rule, .. } => {
+            What::Lookup { flow: other, skb, table, err, in_ifindex, out_ifindex, gateway, mark, role, inferred, rule }
+        }
+        other => other,
+    }
+}
+
 /// What the forward hook said of the packet just dropped, which was to leave by `eth1`.
 pub(crate) fn verdict(judge: Judge) -> What {
     What::Verdict { flow: flow(), skb: 0, hook: "forward", out_ifindex: Scene::ETH1, judge }
@@ -410,6 +420,7 @@ fn rule(preference: u32, src: Option<&str>, table: u32) -> Rule {
         action: RuleAction::Lookup,
         table,
         suppress_prefix: None,
+        by_vrf: false,
         opaque: false,
     }
 }

@@ -34,11 +34,41 @@ struct Exit<'a> {
     /// Preference of the rule that led to that route, where the kernel told it.
     told: Option<u32>,
     mark: u32,
+    /// Device it came in by; `None` for what the node itself sends.
+    iif: Option<String>,
+    /// Look-ups for it.
+    lookups: Vec<Lookup<'a>>,
+    /// Who leaves, in words.
+    who: String,
+}
+
+/// A rule that sends the packet to a table which has nothing for it.
+struct Missed<'a> {
+    rule: &'a IpRule,
+    table: u32,
+    /// It has nothing for anybody.
+    empty: bool,
 }
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let exit = exit(case)?;
-    asserted(case, &exit).or_else(|| empty_table(case, &exit)).or_else(|| missing_rule(case, &exit))
+    let of_packet = exit(case).and_then(|exit| {
+        asserted(case, &exit).or_else(|| empty_table(case, &exit)).or_else(|| missing_rule(case, &exit))
+    });
+    of_packet.or_else(|| empty_table(case, &around(case)?))
+}
+
+/// How a tunnel's packet around it left.
+fn around<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
+    let (step, flow) = case.around()?;
+    let node = case.facts.node()?;
+    let lookups: Vec<Lookup<'a>> =
+        case.lookups_around(flow).filter(|l| l.step.sighting.packet.netns == node.inum).collect();
+    let found = lookups.iter().rev().find(|l| l.err == 0 && l.out_ifindex == step.sighting.packet.ifindex)?;
+    let route = RouteTaken { table: found.table, rule: found.rule, gateway: found.gateway };
+    let (told, mark) = (found.rule, found.mark);
+    let tunnel = &case.exits()?.0.sighting.device;
+    let who = format!("what {tunnel} carries for {} ({flow})", case.who());
+    Some(Exit { node, step, device: &step.sighting.device, flow, route, told, mark, iif: None, lookups, who })
 }
 
 fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
@@ -55,7 +85,14 @@ fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
         rule: decision.rule.or_else(|| intent::rule_for(node, &flow, decision.table, decision.mark)),
         gateway: decision.gateway,
     };
-    Some(Exit { node, step, device: &step.sighting.device, flow, route, told: decision.rule, mark: decision.mark })
+    let (told, mark) = (decision.rule, decision.mark);
+    let (iif, lookups) = (came_in_by(case, node.inum), case.lookups().collect());
+    let who = case
+        .journey
+        .pod
+        .as_ref()
+        .map_or_else(|| format!("the traffic of {} to {}", case.who(), case.whither()), ToString::to_string);
+    Some(Exit { node, step, device: &step.sighting.device, flow, route, told, mark, iif, lookups, who })
 }
 
 /// The user said which device it should be.
@@ -80,26 +117,26 @@ fn asserted(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
 /// A rule picks this traffic out for a table, and the table has no route for it: the packet fell
 /// through to another.
 fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
-    let (rule, empty) = fallen_through(case, exit)?;
-    let expected = expected::of_table(case, &exit.flow, rule.table, exit.device)?;
+    let Missed { rule, table: number, empty } = fallen_through(exit)?;
+    let expected = expected::of_table(case, &exit.flow, number, exit.device)?;
     // A table that serves other destinations may well have no route for this one.
     if !empty && expected.confidence != Confidence::Stated {
         return None;
     }
-    let table = table_name(rule.table);
+    let table = table_name(number);
     let lack = if empty { "is empty" } else { "has no route to it" };
     let state = device_state(exit.node, &expected.device);
     let claim = format!(
         "{} leaves this node by {}; policy rule {} ({}) sends it to table {table} ({}), which {lack}{state}",
-        case.who(),
+        exit.who,
         exit.device,
         rule.preference,
         rule.text(),
         expected.device,
     );
-    let lost = intent::lost_route(case, exit.node.inum, &exit.flow, Some(rule.table));
-    let mut draft = draft(case, exit, &expected, claim).detail(format!("table {}", rule.table));
-    if let Some(miss) = misses(case, exit).find(|l| l.table == rule.table) {
+    let lost = intent::lost_route(case, exit.node.inum, &exit.flow, Some(number));
+    let mut draft = draft(case, exit, &expected, claim).detail(format!("table {number}"));
+    if let Some(miss) = misses(exit).find(|l| l.table == number) {
         let by = miss.rule.map_or_else(String::new, |preference| format!(" by policy rule {preference}"));
         draft = draft.proof(miss.step.sighting.packet.mono_ns, format!("route look-up in table {table}{by}: no route"));
     }
@@ -122,43 +159,44 @@ fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
 }
 
 /// The rule whose table was asked and had nothing, before the table that decided; and whether that table is empty.
-fn fallen_through<'a>(case: &Case<'_>, exit: &Exit<'a>) -> Option<(&'a IpRule, bool)> {
-    let iif = came_in_by(case, exit.node.inum);
-    let decision = intent::decide(exit.node, &exit.flow, iif.as_deref(), exit.mark);
+fn fallen_through<'a>(exit: &Exit<'a>) -> Option<Missed<'a>> {
+    let decision = intent::decide(exit.node, &exit.flow, exit.iif.as_deref(), exit.mark);
     let asked_elsewhere = |table: u32| {
         // The kernel's word stands above the tables as we know them now.
         table == exit.route.table
-            || case
-                .lookups()
+            || exit
+                .lookups
+                .iter()
                 .any(|l| l.table == table && l.err == 0 && l.step.forward && l.role != LookupRole::ReversePath)
     };
-    let chosen = |rule: &&IpRule| (rule.is_selective() || rule.opaque) && !asked_elsewhere(rule.table);
-    if let Some(rule) = told(case, exit, &decision).into_iter().find(chosen) {
-        return Some((rule, policy::is_empty(exit.node, rule.table, rule.v6)));
+    let chosen = |(rule, table): &(&IpRule, u32)| (rule.is_selective() || rule.opaque) && !asked_elsewhere(*table);
+    if let Some((rule, table)) = told(exit, &decision).into_iter().find(chosen) {
+        return Some(Missed { rule, table, empty: policy::is_empty(exit.node, table, rule.v6) });
     }
     decision.steps.iter().find_map(|step| match step.outcome {
-        Outcome::NoRoute { empty } if step.rule.is_selective() && !asked_elsewhere(step.rule.table) => {
-            Some((step.rule, empty))
+        Outcome::NoRoute { empty } if step.rule.is_selective() && !asked_elsewhere(step.table) => {
+            Some(Missed { rule: step.rule, table: step.table, empty })
         }
         _ => None,
     })
 }
 
 /// Rules of which the kernel told that they matched, and whose table had nothing; the first asked comes first.
-fn told<'a>(case: &Case<'_>, exit: &Exit<'a>, decision: &Decision<'a>) -> Vec<&'a IpRule> {
+fn told<'a>(exit: &Exit<'a>, decision: &Decision<'a>) -> Vec<(&'a IpRule, u32)> {
     let v6 = exit.flow.is_v6();
-    let one = |l: Lookup<'_>| {
-        let same = |r: &&IpRule| Some(r.preference) == l.rule && r.table == l.table && r.v6 == v6;
+    let one = |l: &Lookup<'_>| {
+        let leads = |r: &IpRule| r.by_vrf || r.table == l.table;
+        let same = |r: &&IpRule| Some(r.preference) == l.rule && leads(r) && r.v6 == v6;
         // Of several with one preference it is the one that selects this packet.
         let selecting: Vec<&IpRule> = decision.steps.iter().map(|step| step.rule).filter(same).collect();
         let fitting = if selecting.is_empty() { exit.node.rules.iter().filter(same).collect() } else { selecting };
         match fitting[..] {
-            [rule] => Some(rule),
+            [rule] => Some((rule, l.table)),
             _ => None,
         }
     };
-    let mut rules: Vec<&IpRule> = misses(case, exit).filter_map(one).collect();
-    rules.sort_by_key(|rule| rule.preference);
+    let mut rules: Vec<(&IpRule, u32)> = misses(exit).filter_map(one).collect();
+    rules.sort_by_key(|(rule, _)| rule.preference);
     rules
 }
 
@@ -169,9 +207,9 @@ fn came_in_by(case: &Case<'_>, node: u32) -> Option<String> {
 }
 
 /// Look-ups on the packet's way through the node that found nothing, last ones first.
-fn misses<'a>(case: &Case<'a>, exit: &Exit<'_>) -> impl Iterator<Item = Lookup<'a>> {
+fn misses<'e, 'a>(exit: &'e Exit<'a>) -> impl Iterator<Item = &'e Lookup<'a>> {
     let until = exit.step.sighting.packet.mono_ns;
-    case.lookups().rev().filter(move |l| {
+    exit.lookups.iter().rev().filter(move |l| {
         MISS.contains(&l.err)
             && l.step.forward
             && l.role != LookupRole::ReversePath
@@ -318,8 +356,9 @@ fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim: String) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, by_rule, hop, in_pod, lookup, lookup_via, retransmit, syn};
+    use super::super::testing::{Scene, asked_for, by_rule, hop, in_pod, lookup, lookup_via, retransmit, syn};
     use super::*;
+    use crate::model::{facts::Link, flow::Proto, packet::Head};
 
     fn scene() -> Scene {
         let mut scene = Scene::pod_to_db();
@@ -368,6 +407,39 @@ mod tests {
             "{:?}",
             draft.evidence
         );
+    }
+
+    #[test]
+    fn names_the_rule_whose_table_lacks_the_way_of_a_tunnels_packets() {
+        let outer = Flow {
+            proto: Proto::Other(4),
+            src: "10.96.0.10:0".parse().expect("an address"),
+            dst: "192.0.2.1:0".parse().expect("an address"),
+        };
+        let around = Head { flow: Some(outer), ip_len: 80, ..syn() };
+        let mut scene = Scene::pod_to_db();
+        let tunnel = Link { index: 9, name: "tun0".to_owned(), up: true, carrier: true, ..Link::default() };
+        scene.node().links.insert(9, tunnel);
+        let mut rule = scene.node().rules.iter().find(|r| r.table == 2).expect("a pod's rule").clone();
+        (rule.src, rule.dst) = (None, Some("192.0.2.1/32".parse().expect("a prefix")));
+        (rule.preference, rule.table) = (700, 3);
+        scene.node().routes.retain(|r| r.table != 2);
+        scene.node().rules.push(rule);
+        scene.step(1, hop(Place::Receive, syn()), "vpod1");
+        scene.step(2, lookup(2, 0, 9, LookupRole::Input), "");
+        scene.step(3, hop(Place::Transmit, syn()), "tun0");
+        scene.step(4, asked_for(outer, lookup(3, -11, 0, LookupRole::Output)), "");
+        scene.step(5, asked_for(outer, lookup_via(254, Scene::ETH0, "10.32.0.1", LookupRole::Output)), "");
+        scene.step(6, hop(Place::Transmit, around), "eth0");
+        let draft = check(&scene.case()).expect("table 3 is empty");
+        assert_eq!(
+            draft.claim,
+            format!(
+                "what tun0 carries for shop/web-0 ({outer}) leaves this node by eth0; policy rule 700 (from all to 192.0.2.1 \
+                 lookup 3) sends it to table 3 (eth1), which is empty"
+            )
+        );
+        assert_eq!((draft.device.as_deref(), draft.expected_device.as_deref()), (Some("eth0"), Some("eth1")));
     }
 
     #[test]
