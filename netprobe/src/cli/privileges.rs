@@ -19,7 +19,7 @@ const fn used(capability: Capability, purpose: &'static str) -> Used {
 }
 
 /// All of them (docs/privileges.md says what is lost without each).
-pub(super) const USED: [Used; 10] = [
+pub(super) const USED: [Used; 9] = [
     used(Capability::CAP_BPF, "load BPF programs and maps"),
     used(Capability::CAP_PERFMON, "attach them to tracepoints, read kernel memory"),
     used(Capability::CAP_NET_ADMIN, "attach TC filters (before Linux 6.6), hear of many changes at once"),
@@ -29,8 +29,10 @@ pub(super) const USED: [Used; 10] = [
     used(Capability::CAP_SYSLOG, "name kernel functions (/proc/kallsyms)"),
     used(Capability::CAP_SYS_CHROOT, "run the host's nft and iptables from a container"),
     used(Capability::CAP_NET_RAW, "list the rules of iptables-legacy"),
-    used(Capability::CAP_DAC_READ_SEARCH, "read a kubeconfig that is another user's"),
 ];
+
+/// Nothing of netprobe's needs it; a kubeconfig that is another user's cannot be read without.
+const OF_USE: Capability = Capability::CAP_DAC_READ_SEARCH;
 
 /// Gives up, for good, every capability that netprobe has no use for, and those that a program with a set-user-ID bit would
 /// give back. To be called while there is one thread: each has its own.
@@ -39,7 +41,7 @@ pub(super) const USED: [Used; 10] = [
 ///
 /// The kernel refuses, which it does to nobody who gives up what is theirs.
 pub(super) fn give_up_others() -> Result<()> {
-    let kept: HashSet<Capability> = USED.iter().map(|used| used.capability).collect();
+    let kept: HashSet<Capability> = USED.iter().map(|used| used.capability).chain([OF_USE]).collect();
     let of = |set: CapSet| caps::read(None, set).with_context(|| format!("read the capabilities ({set:?})"));
     let permitted = of(CapSet::Permitted)?;
     if permitted.contains(&Capability::CAP_SETPCAP) {
