@@ -170,11 +170,12 @@ const fn held(way: Way) -> &'static str {
 /// Programs of the node that name netfilter rules.
 fn tools() -> impl Iterator<Item = Item> {
     crate::facts::netfilter_tools().into_iter().map(|(name, tool, what)| {
-        let note = tool.as_ref().map_or_else(
-            || format!("not installed: nothing {what}"),
-            |tool| if tool.is_hosts() { format!("{what} (the host's)") } else { what.to_owned() },
-        );
-        Item::new(name, tool.is_some(), note)
+        let note = match &tool {
+            Err(error) => format!("{error:#}: nothing {what}"),
+            Ok(tool) if tool.is_hosts() => format!("{what} (the host's)"),
+            Ok(_) => what.to_owned(),
+        };
+        Item::new(name, tool.is_ok(), note)
     })
 }
 

@@ -1,4 +1,4 @@
-//! Renderers that leave things out.
+//! Renderers that stand before others, or take a part of what others show.
 
 use std::{io, sync::Arc};
 
@@ -12,60 +12,123 @@ use crate::model::{
     verdict::Verdict,
 };
 
-/// Hands everything on but packets and journeys.
-pub struct FindingsOnly(pub Box<dyn Render>);
+/// What a renderer is handed, as a value: one for each method of [`Render`], which says what it is.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "each is the method of that name")]
+pub enum Shown<'a> {
+    Packet(&'a Step, &'a Journey),
+    Journey(&'a Journey, usize, &'a [Arc<Finding>]),
+    Finding(&'a Finding),
+    Drops(&'a DropTable, bool),
+    Flows(&'a FlowTable, bool),
+    Translation(&'a Translation),
+    Nat(&'a NatTable, bool),
+    Exchange(&'a Exchange),
+    Dns(&'a DnsTable, bool),
+    Verdict(&'a Verdict),
+    Loss(&'a Loss),
+    Summary(&'a Summary),
+    Flush,
+}
 
-impl Render for FindingsOnly {
-    fn packet(&mut self, _: &Step, _: &Journey) -> io::Result<()> {
-        Ok(())
+impl Shown<'_> {
+    /// Hands it on.
+    ///
+    /// # Errors
+    ///
+    /// As that renderer.
+    pub fn to(self, out: &mut dyn Render) -> io::Result<()> {
+        match self {
+            Self::Packet(step, journey) => out.packet(step, journey),
+            Self::Journey(journey, from_step, findings) => out.journey(journey, from_step, findings),
+            Self::Finding(finding) => out.finding(finding),
+            Self::Drops(table, live) => out.drops(table, live),
+            Self::Flows(table, live) => out.flows(table, live),
+            Self::Translation(translation) => out.translation(translation),
+            Self::Nat(table, live) => out.nat(table, live),
+            Self::Exchange(exchange) => out.exchange(exchange),
+            Self::Dns(table, live) => out.dns(table, live),
+            Self::Verdict(verdict) => out.verdict(verdict),
+            Self::Loss(loss) => out.loss(loss),
+            Self::Summary(summary) => out.summary(summary),
+            Self::Flush => out.flush(),
+        }
+    }
+}
+
+/// A renderer that does with most of what it is handed the same: hands it on, or leaves it out.
+pub trait Relay {
+    /// Takes it.
+    ///
+    /// # Errors
+    ///
+    /// Its destination takes no more.
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()>;
+}
+
+impl<R: Relay> Render for R {
+    fn packet(&mut self, step: &Step, journey: &Journey) -> io::Result<()> {
+        self.relay(Shown::Packet(step, journey))
     }
 
-    fn journey(&mut self, _: &Journey, _: usize, _: &[Arc<Finding>]) -> io::Result<()> {
-        Ok(())
+    fn journey(&mut self, journey: &Journey, from_step: usize, findings: &[Arc<Finding>]) -> io::Result<()> {
+        self.relay(Shown::Journey(journey, from_step, findings))
     }
 
     fn finding(&mut self, finding: &Finding) -> io::Result<()> {
-        self.0.finding(finding)
+        self.relay(Shown::Finding(finding))
     }
 
     fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()> {
-        self.0.drops(table, live)
+        self.relay(Shown::Drops(table, live))
     }
 
     fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()> {
-        self.0.flows(table, live)
+        self.relay(Shown::Flows(table, live))
     }
 
     fn translation(&mut self, translation: &Translation) -> io::Result<()> {
-        self.0.translation(translation)
+        self.relay(Shown::Translation(translation))
     }
 
     fn nat(&mut self, table: &NatTable, live: bool) -> io::Result<()> {
-        self.0.nat(table, live)
+        self.relay(Shown::Nat(table, live))
     }
 
     fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
-        self.0.exchange(exchange)
+        self.relay(Shown::Exchange(exchange))
     }
 
     fn dns(&mut self, table: &DnsTable, live: bool) -> io::Result<()> {
-        self.0.dns(table, live)
+        self.relay(Shown::Dns(table, live))
     }
 
     fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
-        self.0.verdict(verdict)
+        self.relay(Shown::Verdict(verdict))
     }
 
     fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        self.0.loss(loss)
+        self.relay(Shown::Loss(loss))
     }
 
     fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        self.0.summary(summary)
+        self.relay(Shown::Summary(summary))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.relay(Shown::Flush)
+    }
+}
+
+/// Hands everything on but packets and journeys.
+pub struct FindingsOnly(pub Box<dyn Render>);
+
+impl Relay for FindingsOnly {
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
+        match shown {
+            Shown::Packet(..) | Shown::Journey(..) => Ok(()),
+            other => other.to(&mut *self.0),
+        }
     }
 }
 
@@ -83,135 +146,35 @@ impl FindingsLast {
     pub fn new(out: Box<dyn Render>) -> Self {
         Self { out, findings: Vec::new(), losses: Vec::new() }
     }
-}
 
-impl Render for FindingsLast {
-    fn packet(&mut self, step: &Step, journey: &Journey) -> io::Result<()> {
-        self.out.packet(step, journey)
-    }
-
-    fn journey(&mut self, journey: &Journey, from_step: usize, findings: &[Arc<Finding>]) -> io::Result<()> {
-        self.out.journey(journey, from_step, findings)
-    }
-
-    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+    fn keep_finding(&mut self, finding: &Finding) {
         match self.findings.iter_mut().find(|other| other.id == finding.id) {
             Some(other) => *other = finding.clone(),
             None => self.findings.push(finding.clone()),
         }
-        Ok(())
     }
 
-    fn drops(&mut self, table: &DropTable, live: bool) -> io::Result<()> {
-        self.out.drops(table, live)
-    }
-
-    fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()> {
-        self.out.flows(table, live)
-    }
-
-    fn translation(&mut self, translation: &Translation) -> io::Result<()> {
-        self.out.translation(translation)
-    }
-
-    fn nat(&mut self, table: &NatTable, live: bool) -> io::Result<()> {
-        self.out.nat(table, live)
-    }
-
-    fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
-        self.out.exchange(exchange)
-    }
-
-    fn dns(&mut self, table: &DnsTable, live: bool) -> io::Result<()> {
-        self.out.dns(table, live)
-    }
-
-    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
-        self.out.verdict(verdict)
-    }
-
-    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        match self
-            .losses
-            .iter_mut()
-            .find(|other| other.what == loss.what && other.hole.is_none() && loss.hole.is_none())
-        {
+    fn keep_loss(&mut self, loss: &Loss) {
+        let same = |other: &&mut Loss| other.what == loss.what && other.hole.is_none() && loss.hole.is_none();
+        match self.losses.iter_mut().find(same) {
             Some(other) => other.lost += loss.lost,
             None => self.losses.push(loss.clone()),
         }
-        Ok(())
-    }
-
-    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        self.losses.drain(..).try_for_each(|loss| self.out.loss(&loss))?;
-        self.findings.drain(..).try_for_each(|finding| self.out.finding(&finding))?;
-        self.out.summary(summary)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
 
-/// Takes findings and losses alone, as they come: a renderer for whoever has no use for the rest.
-pub trait Sink {
-    /// A finding that is new or has changed.
-    fn finding(&mut self, finding: &Finding) -> io::Result<()>;
-
-    /// Records that were lost.
-    fn loss(&mut self, loss: &Loss) -> io::Result<()>;
-}
-
-impl<S: Sink> Render for S {
-    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
-        Sink::finding(self, finding)
-    }
-
-    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        Sink::loss(self, loss)
-    }
-
-    fn packet(&mut self, _: &Step, _: &Journey) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn journey(&mut self, _: &Journey, _: usize, _: &[Arc<Finding>]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn drops(&mut self, _: &DropTable, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flows(&mut self, _: &FlowTable, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn translation(&mut self, _: &Translation) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn nat(&mut self, _: &NatTable, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn exchange(&mut self, _: &Exchange) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn dns(&mut self, _: &DnsTable, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn verdict(&mut self, _: &Verdict) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn summary(&mut self, _: &Summary) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+impl Relay for FindingsLast {
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
+        match shown {
+            Shown::Finding(finding) => self.keep_finding(finding),
+            Shown::Loss(loss) => self.keep_loss(loss),
+            Shown::Summary(_) => {
+                self.losses.drain(..).try_for_each(|loss| self.out.loss(&loss))?;
+                self.findings.drain(..).try_for_each(|finding| self.out.finding(&finding))?;
+                shown.to(&mut *self.out)?;
+            }
+            other => other.to(&mut *self.out)?,
+        }
         Ok(())
     }
 }
@@ -225,13 +188,9 @@ pub enum Silent {
     Wholly,
 }
 
-impl Sink for Silent {
-    fn finding(&mut self, _: &Finding) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        if *self == Self::ButLosses {
+impl Relay for Silent {
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
+        if let (Self::ButLosses, Shown::Loss(loss)) = (*self, shown) {
             log::warn!("lost: {} {}", loss.lost, loss.what);
         }
         Ok(())

@@ -31,7 +31,7 @@ mod text;
 
 pub use clock::Clock;
 pub use escape::escape;
-pub use less::{FindingsLast, FindingsOnly, Silent, Sink};
+pub use less::{FindingsLast, FindingsOnly, Relay, Shown, Silent};
 pub use schema::schema;
 
 /// Writes what the pipeline produces, in one format.

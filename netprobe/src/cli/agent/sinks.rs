@@ -1,4 +1,4 @@
-//! Where findings and losses go: every output of an agent that is told of them as they come is a [`Sink`].
+//! Where findings and losses go, as they come: each output of an agent is a [`Relay`] that takes those alone.
 
 use std::{
     io::{self, Write},
@@ -10,16 +10,16 @@ use bytes::Bytes;
 use super::shared::Shared;
 use crate::{
     enrich::kube::events::{Events, Notice},
-    model::{drops::Loss, finding::Finding},
-    render::{Clock, Format, Render, Setup, Sink},
+    model::finding::Finding,
+    render::{Clock, Format, Relay, Render, Setup, Shown},
 };
 
 /// All of them. None may wait for anybody.
-pub(super) struct Sinks(Vec<Box<dyn Sink>>);
+pub(super) struct Sinks(Vec<Box<dyn Relay>>);
 
 impl Sinks {
     pub(super) fn new(shared: &Arc<Shared>, setup: &Setup, events: Option<Events>) -> Self {
-        let mut all: Vec<Box<dyn Sink>> =
+        let mut all: Vec<Box<dyn Relay>> =
             vec![Box::new(Counters(Arc::clone(shared))), Box::new(Lines::new(Arc::clone(shared), setup))];
         if let Some(events) = events {
             all.push(Box::new(PodEvents { events, clock: setup.clock.clone() }));
@@ -28,27 +28,22 @@ impl Sinks {
     }
 }
 
-impl Sink for Sinks {
-    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
-        self.0.iter_mut().try_for_each(|sink| sink.finding(finding))
-    }
-
-    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        self.0.iter_mut().try_for_each(|sink| sink.loss(loss))
+impl Relay for Sinks {
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
+        self.0.iter_mut().try_for_each(|sink| sink.relay(shown))
     }
 }
 
 /// `/metrics`.
 struct Counters(Arc<Shared>);
 
-impl Sink for Counters {
-    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
-        self.0.found(finding);
-        Ok(())
-    }
-
-    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        self.0.lost(loss);
+impl Relay for Counters {
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
+        match shown {
+            Shown::Finding(finding) => self.0.found(finding),
+            Shown::Loss(loss) => self.0.lost(loss),
+            _ => {}
+        }
         Ok(())
     }
 }
@@ -67,17 +62,15 @@ impl Lines {
     }
 }
 
-impl Sink for Lines {
-    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
-        self.json.finding(finding)?;
-        let number = finding.id.get(1..).and_then(|number| number.parse().ok());
+impl Relay for Lines {
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
+        let number = match shown {
+            Shown::Finding(finding) => finding.id.get(1..).and_then(|number| number.parse().ok()),
+            Shown::Loss(_) => None,
+            _ => return Ok(()),
+        };
+        shown.to(&mut *self.json)?;
         self.shared.publish(number, self.buffer.take());
-        Ok(())
-    }
-
-    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        self.json.loss(loss)?;
-        self.shared.publish(None, self.buffer.take());
         Ok(())
     }
 }
@@ -88,11 +81,11 @@ struct PodEvents {
     clock: Clock,
 }
 
-impl Sink for PodEvents {
-    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
+impl PodEvents {
+    fn tell(&mut self, finding: &Finding) {
         // Without a UID nobody could tell the pod from its successor, and `kubectl describe` would not show it.
         let Some((pod, uid)) = finding.pod.as_deref().and_then(|pod| Some((pod, pod.uid.clone()?))) else {
-            return Ok(());
+            return;
         };
         if !pod.namespace.is_empty() {
             self.events.tell(Notice {
@@ -107,10 +100,14 @@ impl Sink for PodEvents {
                 last: self.clock.rfc3339_micros(finding.last_ns),
             });
         }
-        Ok(())
     }
+}
 
-    fn loss(&mut self, _: &Loss) -> io::Result<()> {
+impl Relay for PodEvents {
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
+        if let Shown::Finding(finding) = shown {
+            self.tell(finding);
+        }
         Ok(())
     }
 }

@@ -3,15 +3,8 @@
 use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
 use crate::{
-    model::{
-        drops::{DropTable, Loss, Summary},
-        exchange::{DnsTable, Exchange},
-        finding::Finding,
-        flows::{FlowTable, NatTable, Translation},
-        journey::{Journey, Step},
-        verdict::Verdict,
-    },
-    render::Render,
+    model::drops::DropTable,
+    render::{Relay, Render, Shown},
 };
 
 /// Hands on what `drops` shows beside its table.
@@ -21,58 +14,15 @@ pub(super) struct Apart {
     pub(super) tables: Rc<RefCell<Vec<DropTable>>>,
 }
 
-impl Render for Apart {
-    fn drops(&mut self, table: &DropTable, _: bool) -> io::Result<()> {
-        self.tables.borrow_mut().push(table.clone());
-        Ok(())
-    }
-
-    fn finding(&mut self, finding: &Finding) -> io::Result<()> {
-        self.out.finding(finding)
-    }
-
-    fn loss(&mut self, loss: &Loss) -> io::Result<()> {
-        self.out.loss(loss)
-    }
-
-    fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        self.out.summary(summary)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-
-    fn packet(&mut self, step: &Step, journey: &Journey) -> io::Result<()> {
-        self.out.packet(step, journey)
-    }
-
-    fn journey(&mut self, journey: &Journey, from_step: usize, findings: &[Arc<Finding>]) -> io::Result<()> {
-        self.out.journey(journey, from_step, findings)
-    }
-
-    fn flows(&mut self, table: &FlowTable, live: bool) -> io::Result<()> {
-        self.out.flows(table, live)
-    }
-
-    fn translation(&mut self, translation: &Translation) -> io::Result<()> {
-        self.out.translation(translation)
-    }
-
-    fn nat(&mut self, table: &NatTable, live: bool) -> io::Result<()> {
-        self.out.nat(table, live)
-    }
-
-    fn exchange(&mut self, exchange: &Exchange) -> io::Result<()> {
-        self.out.exchange(exchange)
-    }
-
-    fn dns(&mut self, table: &DnsTable, live: bool) -> io::Result<()> {
-        self.out.dns(table, live)
-    }
-
-    fn verdict(&mut self, verdict: &Verdict) -> io::Result<()> {
-        self.out.verdict(verdict)
+impl Relay for Apart {
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
+        match shown {
+            Shown::Drops(table, _) => {
+                self.tables.borrow_mut().push(table.clone());
+                Ok(())
+            }
+            other => other.to(&mut *self.out),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::model::ruleset::{Engine, Ruleset, Table};
 
@@ -43,7 +43,7 @@ const FAMILIES: [Family; 2] = [
 
 /// The tools that list netfilter rules, where they are, and what is not known without them.
 #[must_use]
-pub fn tools() -> Vec<(&'static str, Option<Tool>, &'static str)> {
+pub fn tools() -> Vec<(&'static str, Result<Tool>, &'static str)> {
     [
         ("nft", "names the nftables rule that dropped a packet"),
         ("iptables-save", "names the iptables rule that dropped a packet"),
@@ -105,7 +105,7 @@ fn listed(found: &mut Ruleset, family: &Family, tools: &[&str], engine: Engine) 
 
 /// Runs a tool in the calling thread's namespace and takes what it prints.
 fn run(name: &str, arguments: &[&str]) -> Result<String> {
-    Tool::find(name).with_context(|| format!("{name} is not installed"))?.run(arguments)
+    Tool::find(name)?.run(arguments)
 }
 
 /// What `iptables-save` prints, for tests of those that explain it.

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Text taken of one listing, bytes: 20,000 rules are 3 MB; beyond this it is no firewall but an accident.
@@ -29,14 +29,18 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// Where the tool of this name lies, if it does.
-    pub(super) fn find(name: &str) -> Option<Self> {
+    /// The tool of this name.
+    ///
+    /// Fails where there is none, or where it cannot be known whether the host has it.
+    pub(super) fn find(name: &str) -> Result<Self> {
         if let Some(path) = look_for(name) {
-            return Some(Self { path, host: None });
+            return Ok(Self { path, host: None });
         }
-        let host = host_mounts()?;
-        let path = on(&host, || look_for(name)).inspect_err(|error| log::debug!("look for the host's {name}: {error}"));
-        Some(Self { path: path.ok()??, host: Some(host) })
+        let Some(host) = host_mounts() else { bail!("{name} is not installed") };
+        let path = on(&host, || look_for(name))
+            .with_context(|| format!("{name} is not in this container, and the host's cannot be run"))?;
+        let path = path.with_context(|| format!("{name} is neither in this container nor on the host"))?;
+        Ok(Self { path, host: Some(host) })
     }
 
     /// It lies in the host's mount namespace, and we are in another.
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_tool_that_is_nowhere_is_not_found() {
-        assert!(Tool::find("netprobe-has-no-such-tool").is_none());
+        assert!(Tool::find("netprobe-has-no-such-tool").is_err());
     }
 
     #[test]
