@@ -9,19 +9,22 @@ use aya_ebpf::{
     programs::FExitContext,
 };
 use netprobe_common::{
-    config::{Dropped, Judged},
-    event::{VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict},
+    config::{Dropped, Judged, Refused},
+    event::{Invalid, VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict},
     flow::FlowKey,
+    wire,
 };
 
 use crate::{
     emit::{emit, now},
     kernel::{
-        has,
+        conntrack, has,
         hook::{self, HookState},
     },
 };
 
+/// `-NF_ACCEPT`: conntrack takes the segment for INVALID, and lets it pass without an entry.
+const INVALID: i32 = -1;
 /// `NF_DROP` and `NF_STOLEN` (`include/uapi/linux/netfilter.h`).
 const DROP: u32 = 0;
 const STOLEN: u32 = 2;
@@ -29,6 +32,9 @@ const STOLEN: u32 = 2;
 /// Who judged last, on each CPU.
 #[map]
 static JUDGED: PerCpuArray<Judged> = PerCpuArray::with_max_entries(1, 0);
+/// The segment that conntrack called INVALID last, on each CPU.
+#[map]
+static REFUSED: PerCpuArray<Refused> = PerCpuArray::with_max_entries(1, 0);
 /// The followed packet that was dropped last, on each CPU.
 #[map]
 static DROPPED: PerCpuArray<Dropped> = PerCpuArray::with_max_entries(1, 0);
@@ -89,6 +95,20 @@ pub(crate) fn __nf_conntrack_confirm(ctx: FExitContext) -> Option<()> {
     judged(ctx.arg(0), 0, VERDICT_CONFIRM)
 }
 
+/// `nf_conntrack_tcp_packet(ct, skb, dataoff, ctinfo, state)`: what it held against a segment is kept until a rule drops it.
+#[fexit(function = "nf_conntrack_tcp_packet")]
+pub(crate) fn nf_conntrack_tcp_packet(ctx: FExitContext) -> Option<()> {
+    if ctx.arg::<u64>(5) as i32 != INVALID {
+        return None;
+    }
+    let last = REFUSED.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU entry; only this CPU writes it.
+    let last = unsafe { &mut *last };
+    last.skb = ctx.arg(1);
+    conntrack::store_tcp(ctx.arg(0), ctx.arg::<u64>(3) as u32, &mut last.invalid);
+    Some(())
+}
+
 #[inline(always)]
 fn table(table: u64, skb: u64, verdict: u32) -> Option<()> {
     if !drops(verdict) {
@@ -134,6 +154,7 @@ fn ended(skb: u64, state: u64, err: i32) -> Option<()> {
     let judged = unsafe { &mut *judged };
     let known = judged.skb == skb;
     judged.skb = 0;
+    let refused = refused(skb);
     let state = HookState::new(state);
     emit::<Verdict>(now(), |verdict| {
         verdict.flow = dropped.flow;
@@ -147,6 +168,8 @@ fn ended(skb: u64, state: u64, err: i32) -> Option<()> {
         verdict.hook = state.hook();
         verdict.table_family = 0;
         verdict._pad = 0;
+        verdict._end = 0;
+        verdict.invalid = refused;
         verdict.table[0] = 0;
         verdict.chain[0] = 0;
         if known && judged.by == VERDICT_NFT {
@@ -156,4 +179,17 @@ fn ended(skb: u64, state: u64, err: i32) -> Option<()> {
         }
     });
     Some(())
+}
+
+/// What conntrack held against this packet, all zero where nothing.
+#[inline(always)]
+fn refused(skb: u64) -> Invalid {
+    let Some(last) = REFUSED.get_ptr_mut(0) else { return wire::zeroed() };
+    // SAFETY: a per-CPU entry; only this CPU writes it.
+    let last = unsafe { &mut *last };
+    if last.skb != skb {
+        return wire::zeroed();
+    }
+    last.skb = 0;
+    last.invalid
 }

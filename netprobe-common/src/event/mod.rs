@@ -20,7 +20,7 @@ pub use netlink::NetlinkRequest;
 pub use path::{Conntrack, Hop, PacketHead, Tuple};
 pub use route::RouteLookup;
 pub use tcp::{SendError, SocketState, SocketView, TcpReset, TcpRetransmit};
-pub use verdict::{VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict};
+pub use verdict::{Invalid, TcpSeen, VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict};
 
 use crate::wire::{self, Wire};
 

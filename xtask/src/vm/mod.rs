@@ -24,7 +24,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub(crate) use guest::run as guest;
-use kernel::Kernel;
+pub(crate) use image::NETPROBE;
+pub(crate) use kernel::Kernel;
 pub(crate) use page::check as check_page;
 use report::{Outcome, Plan, Results};
 pub(crate) use types::{TypesArgs, run as types};
@@ -83,7 +84,7 @@ pub(crate) fn run(root: &Path, args: &VmArgs) -> Result<()> {
     for kernel in kernels {
         let line = args.line.clone();
         let plan = Plan { stories: stories.clone(), line, patience: PATIENCE, limit_seconds: STORY.as_secs() };
-        let results = one(root, *kernel, &plan, (&netprobe, &cases), &folder)?;
+        let results = one(root, *kernel, &plan, (&netprobe, &cases, &[]), &folder)?;
         if args.line.is_some() {
             continue;
         }
@@ -98,6 +99,24 @@ pub(crate) fn run(root: &Path, args: &VmArgs) -> Result<()> {
         bail!("failed in guests:\n  {}", failed.join("\n  "));
     }
     Ok(())
+}
+
+/// Runs a line of a shell in a guest that has `programs`, too; returns the guest's release and what the line printed.
+pub(crate) fn said(
+    root: &Path,
+    netprobe: &Path,
+    kernel: Kernel,
+    line: &str,
+    programs: &[&str],
+) -> Result<(String, String)> {
+    setup::ensure_guests()?;
+    let folder = build::target_dir(root)?.join("vm");
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let line = Some(line.to_owned());
+    let plan = Plan { stories: vec![], line, patience: PATIENCE, limit_seconds: STORY.as_secs() };
+    // There are no stories in it; the guest does not ask for the program of them.
+    let results = one(root, kernel, &plan, (netprobe, netprobe, programs), &folder)?;
+    Ok((results.release, results.said))
 }
 
 /// The stories, as the test program names them: file and story.
@@ -130,11 +149,17 @@ fn first_of_each(all: &[String]) -> Vec<String> {
     all.iter().filter(wanted).cloned().collect()
 }
 
-fn one(root: &Path, kernel: Kernel, plan: &Plan, (netprobe, cases): (&Path, &Path), folder: &Path) -> Result<Results> {
+fn one(
+    root: &Path,
+    kernel: Kernel,
+    plan: &Plan,
+    (netprobe, cases, programs): (&Path, &Path, &[&str]),
+    folder: &Path,
+) -> Result<Results> {
     let unpacked = kernel::Unpacked::fetch(root, kernel)?;
     let archive: PathBuf = folder.join(format!("{}.cpio", kernel.name()));
     let text = serde_json::to_string(plan).context("write the plan")?;
-    image::write(&archive, &unpacked, &image::Contents { netprobe, cases, plan: &text })?;
+    image::write(&archive, &unpacked, &image::Contents { netprobe, cases, programs, plan: &text })?;
     say("vm", &format!("Linux {}: {} stories", unpacked.release, plan.stories.len()));
     let guest = qemu::Guest {
         image: &unpacked.image(),
