@@ -268,6 +268,12 @@ crate::wire! {
         pub rule: u64,
     }
 
+    /// A kernel function that was called and has not returned, where kprobes see it.
+    pub struct Call {
+        /// Its first arguments.
+        pub arguments: [u64; 4],
+    }
+
     /// Who said last on this CPU that a packet is to be dropped.
     pub struct Judged {
         /// Address of the `sk_buff`, 0 where there is none.

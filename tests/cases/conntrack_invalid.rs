@@ -11,12 +11,11 @@ use netprobe_tests::{Finding, Lab, PORT, Probe, SERVER, patiently};
 /// As kube-proxy has it.
 const RULE: &str = "iptables -A FORWARD -m conntrack --ctstate INVALID -j DROP";
 
-/// An established connection of the pod, over which one word went both ways.
+/// An established connection of the pod. The server answers one word of it, and ends it.
 fn talk(lab: &Lab) -> TcpStream {
     lab.on("node").run(RULE);
-    let mut stream = lab.on("web-0").enter(|| TcpStream::connect(SERVER).expect("connect"));
+    let stream = lab.on("web-0").enter(|| TcpStream::connect(SERVER).expect("connect"));
     stream.set_read_timeout(Some(patiently(Duration::from_secs(2)))).expect("set a limit");
-    says(&mut stream);
     stream
 }
 
@@ -53,6 +52,18 @@ fn an_answer_that_conntrack_does_not_see_makes_its_acknowledgement_invalid() {
     let probe = lab.trace("web-0");
     says(&mut stream);
     invalid(&lab, probe, "bytes that conntrack did not see the other side send");
+}
+
+#[test]
+fn kprobes_tell_why_it_is_invalid_too() {
+    let Some(lab) = Lab::start("kprobes_tell_why_it_is_invalid_too") else { return };
+    let node = lab.on("node");
+    node.set("netfilter/nf_conntrack_tcp_loose", "0");
+    let mut stream = talk(&lab);
+    let Some(probe) = lab.trace_by_kprobes("web-0") else { return };
+    node.run("conntrack -D -p tcp");
+    says(&mut stream);
+    invalid(&lab, probe, "no entry of the connection");
 }
 
 #[test]

@@ -48,7 +48,9 @@ pub(crate) fn cargo(root: &Path) -> Command {
     // built from here and what is built by hand would each make the other stale.
     let told = env::vars_os().map(|(name, _)| name);
     let told = told.filter(|name| name.to_str().is_some_and(|name| OWN.iter().any(|own| name.starts_with(own))));
-    told.for_each(|name| drop(command.env_remove(name)));
+    for name in told {
+        command.env_remove(name);
+    }
     command
 }
 

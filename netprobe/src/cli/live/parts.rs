@@ -50,9 +50,9 @@ impl Parts {
                 facts.join().map_err(|_| anyhow!("reading the node's network failed"))??;
             host.node = name.unwrap_or(host.node);
             let followed = whom(target, &inventory, &node, &host.node)?;
-            let refused = functions::refused();
+            let way = functions::Way::of();
             let follows = watch == Watch::Packets;
-            let mut config = Config { ..offsets::config(&btf, follows && refused.is_none())? };
+            let mut config = Config { ..offsets::config(&btf, follows && way.is_ok())? };
             (config.filter, config.filter_tests, config.filter_clauses) =
                 (filter.filter, filter.filter_tests, filter.filter_clauses);
             let (mode, tc) = match watch {
@@ -72,7 +72,7 @@ impl Parts {
             config.mode = if followed.all { MODE_ALL } else { 0 } | mode;
             config.tc = tc;
             let prepared = prepared.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))??;
-            let attached = Attached::new(&config, &btf, prepared, refused)?;
+            let attached = Attached::new(&config, &btf, prepared, way)?;
             let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;
             Ok((Self { attached, host, symbols, facts, node, inventory }, followed))
         })
