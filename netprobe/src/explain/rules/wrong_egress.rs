@@ -13,7 +13,7 @@ use crate::{
     },
     facts::policy::{self, Decision, Outcome},
     model::{
-        facts::{NamespaceFacts, NamespaceKind, Rule as IpRule, RuleAction, What as Changed, table_name},
+        facts::{Change, NamespaceFacts, NamespaceKind, Rule as IpRule, RuleAction, What as Changed, table_name},
         finding::{Confidence, RouteTaken},
         flow::Flow,
         journey::Step,
@@ -290,21 +290,18 @@ fn missing_rule(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
         exit.device
     );
     let mut draft = draft(case, exit, &expected, claim).detail("rule");
-    draft.since = gone.map(|(c, r)| {
-        format!(
-            "{} rule {} ({}) was deleted {}",
-            case.clock(c.mono_ns),
-            r.preference,
-            r.text(),
-            crate::explain::case::author(&c.by)
-        )
-    });
+    draft.since = gone.map(|(change, rule)| was_deleted(case, change, rule));
     let ip = if exit.flow.is_v6() { "ip -6" } else { "ip" };
     Some(
         draft
             .fix(format!("{ip} rule add from {src} lookup {table} pref {}", model.preference))
             .fix("restart the CNI's agent, so that it stays"),
     )
+}
+
+fn was_deleted(case: &Case<'_>, change: &Change, rule: &IpRule) -> String {
+    let by = crate::explain::case::author(&change.by);
+    format!("{} rule {} ({}) was deleted {by}", case.clock(change.mono_ns), rule.preference, rule.text())
 }
 
 /// A rule that another pod of this node has for itself; only if every other pod has one.
