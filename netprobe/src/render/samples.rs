@@ -15,6 +15,7 @@ use crate::{
             Translation,
         },
         identity::{Pod, Source},
+        invalid::{self, Invalid},
         journey::{Journey, Step},
         known::{Known, Why},
         packet::{Conntrack, Head, Judge, LookupRole, Packet, Place, TcpFlags, What},
@@ -193,7 +194,10 @@ fn dns(answer: Option<Answer>) -> What {
 }
 
 fn verdict(judge: Judge) -> What {
-    What::Verdict { flow: syn(), skb: 0xffff_8880_0000_1000, hook: "forward", out_ifindex: 3, judge, invalid: None }
+    let side = |end| invalid::Side { end, max_end: end + 64_000, max_window: 64_000 };
+    let held = Invalid { entry: true, state: "ESTABLISHED", reply: false, sides: [side(1_000), side(5_000)] };
+    let invalid = matches!(judge, Judge::Nftables { .. }).then_some(held);
+    What::Verdict { flow: syn(), skb: 0xffff_8880_0000_1000, hook: "forward", out_ifindex: 3, judge, invalid }
 }
 
 /// One step of every kind that the other samples do not have.
