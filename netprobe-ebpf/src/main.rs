@@ -7,6 +7,7 @@
 #![feature(asm_experimental_arch)]
 
 mod capture;
+mod cgroups;
 mod dns;
 mod drops;
 mod emit;

@@ -15,6 +15,7 @@ mod expected;
 mod flows;
 mod forwarding_off;
 mod healthy;
+mod host_network;
 mod kill_nine;
 mod kube;
 mod kube_tls;

@@ -30,6 +30,7 @@ pub mod agent;
 pub mod api;
 pub mod containers;
 pub mod findings;
+pub mod host_pod;
 pub mod laptop;
 pub mod probe;
 
@@ -37,6 +38,7 @@ pub use agent::{Agent, Answers};
 pub use api::Api;
 pub use containers::Containers;
 pub use findings::{Finding, Run};
+pub use host_pod::HostPod;
 pub use laptop::Laptop;
 pub use netprobe::cli::demo::network::{DemoPod, LATE_POD};
 pub use probe::{Probe, Why, binary};

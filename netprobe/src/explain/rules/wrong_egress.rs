@@ -230,12 +230,15 @@ fn device_state(node: &NamespaceFacts, device: &str) -> String {
 /// answer, or the answers come in by the device of the others.
 fn missing_rule(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     // A route of its own for the destination (a tunnel's, say) is meant; and the node's own
-    // packets need no pod's rule.
+    // packets, also those of pods that share its namespace, need no pod's rule.
     let taken = policy::lookup(exit.node, exit.route.table, exit.flow.dst.ip())?;
     if case.journey.pod.is_none() || taken.dst.prefix_len() != 0 {
         return None;
     }
     let src = exit.flow.src.ip();
+    if exit.node.owns(src) {
+        return None;
+    }
     let own = |r: &&IpRule| r.src.is_some_and(|n| n.prefix_len() > 0 && n.contains(&src)) && r.v6 == src.is_ipv6();
     if exit.node.rules.iter().any(|r| own(&r)) {
         return None;
