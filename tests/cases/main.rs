@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod agent_otlp;
 mod bad_input;
 mod broken_pipe;
 mod capture;

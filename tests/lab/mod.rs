@@ -28,6 +28,7 @@ use netprobe::cli::demo::{
 
 pub mod agent;
 pub mod api;
+pub mod collector;
 pub mod containers;
 pub mod findings;
 pub mod host_pod;
@@ -36,6 +37,7 @@ pub mod probe;
 
 pub use agent::{Agent, Answers};
 pub use api::Api;
+pub use collector::Collector;
 pub use containers::Containers;
 pub use findings::{Finding, Run};
 pub use host_pod::HostPod;
