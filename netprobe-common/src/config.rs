@@ -69,6 +69,12 @@ offsets! {
     ct_reply = "nf_conn.tuplehash[1].tuple",
     ct_status = "nf_conn.status",
     ct_zone = "nf_conn.zone.id",
+    ct_tcp_state = "nf_conn.proto.tcp.state",
+    ct_tcp_sent = "nf_conn.proto.tcp.seen[0]",
+    ct_tcp_answered = "nf_conn.proto.tcp.seen[1]",
+    tcp_seen_end = "ip_ct_tcp_state.td_end",
+    tcp_seen_max_end = "ip_ct_tcp_state.td_maxend",
+    tcp_seen_max_window = "ip_ct_tcp_state.td_maxwin",
     tuple_src = "nf_conntrack_tuple.src.u3",
     tuple_sport = "nf_conntrack_tuple.src.u.all",
     tuple_l3num = "nf_conntrack_tuple.src.l3num",
@@ -279,6 +285,12 @@ crate::wire! {
         pub rule: u64,
     }
 
+    /// A kernel function that was called and has not returned, where kprobes see it.
+    pub struct Call {
+        /// Its first arguments.
+        pub arguments: [u64; 4],
+    }
+
     /// Who said last on this CPU that a packet is to be dropped.
     pub struct Judged {
         /// Address of the `sk_buff`, 0 where there is none.
@@ -287,6 +299,16 @@ crate::wire! {
         pub object: u64,
         /// `VERDICT_*`.
         pub by: u32,
+        /// Zero.
+        pub _pad: u32,
+    }
+
+    /// The segment that conntrack called INVALID last on this CPU.
+    pub struct Refused {
+        /// Address of the `sk_buff`, 0 where there is none.
+        pub skb: u64,
+        /// Why.
+        pub invalid: crate::event::Invalid,
         /// Zero.
         pub _pad: u32,
     }

@@ -55,6 +55,9 @@ pub const DROP_STACK: usize = 20;
 /// Return addresses kept of a route look-up: enough to reach `ip_route_input_slow` or
 /// `ip_route_output_key_hash_rcu`, and the receive path above a nested one.
 pub const LOOKUP_STACK: usize = 16;
+/// Calls of kernel functions under way at once, where kprobes see them: some on each processor, of tasks that sleep in
+/// between a few more.
+pub const CALLS: u32 = 4_096;
 /// Records let through at once for one flow at one place, before only counts go on.
 pub const BURST: u32 = 24;
 /// Nanoseconds after which one flow at one place earns one more record (100 a second).

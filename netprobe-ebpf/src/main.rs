@@ -6,6 +6,7 @@
 // The atomic addition of `flows`.
 #![feature(asm_experimental_arch)]
 
+mod call;
 mod capture;
 mod cgroups;
 mod dns;

@@ -4,24 +4,28 @@
 //! followed one. In between the packet is freed: before 6.7 by the hook, since then by nftables itself.
 
 use aya_ebpf::{
-    macros::{fexit, map},
+    macros::{fexit, kprobe, kretprobe, map},
     maps::PerCpuArray,
-    programs::FExitContext,
+    programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 use netprobe_common::{
-    config::{Dropped, Judged},
-    event::{VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict},
+    config::{Dropped, Judged, Refused},
+    event::{Invalid, VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict},
     flow::FlowKey,
+    wire,
 };
 
 use crate::{
+    call,
     emit::{emit, now},
     kernel::{
-        has,
+        conntrack, has,
         hook::{self, HookState},
     },
 };
 
+/// `-NF_ACCEPT`: conntrack takes the segment for INVALID, and lets it pass without an entry.
+const INVALID: i32 = -1;
 /// `NF_DROP` and `NF_STOLEN` (`include/uapi/linux/netfilter.h`).
 const DROP: u32 = 0;
 const STOLEN: u32 = 2;
@@ -29,6 +33,9 @@ const STOLEN: u32 = 2;
 /// Who judged last, on each CPU.
 #[map]
 static JUDGED: PerCpuArray<Judged> = PerCpuArray::with_max_entries(1, 0);
+/// The segment that conntrack called INVALID last, on each CPU.
+#[map]
+static REFUSED: PerCpuArray<Refused> = PerCpuArray::with_max_entries(1, 0);
 /// The followed packet that was dropped last, on each CPU.
 #[map]
 static DROPPED: PerCpuArray<Dropped> = PerCpuArray::with_max_entries(1, 0);
@@ -53,44 +60,100 @@ fn keep(skb: u64, flow: &FlowKey) {
     }
 }
 
-/// `nf_hook_slow(skb, state, entries, index)`, which returns 1, 0 or a negative errno.
-#[fexit(function = "nf_hook_slow")]
-pub(crate) fn nf_hook_slow(ctx: FExitContext) -> Option<()> {
-    ended(ctx.arg(0), ctx.arg(1), ctx.arg::<u64>(4) as i32)
+/// A program at the end of a kernel function by fexit, and the two kprobes that do the same; `$work` gets the function's
+/// arguments by `$argument` and what it returned.
+macro_rules! at_end {
+    ($(#[$doc:meta])* $function:ident = $name:tt, $begins:ident, $ends:ident, $result:literal, |$arguments:ident, $returned:ident| $work:expr) => {
+        $(#[$doc])*
+        #[fexit(function = $name)]
+        pub(crate) fn $function(ctx: FExitContext) -> Option<()> {
+            let $returned = ctx.arg::<u64>($result) as i32;
+            let $arguments = |n: usize| ctx.arg::<u64>(n);
+            $work
+        }
+
+        /// Keeps the arguments for the end.
+        #[kprobe]
+        pub(crate) fn $begins(ctx: ProbeContext) {
+            call::begins(&ctx);
+        }
+
+        /// The same by a kretprobe.
+        #[kretprobe]
+        pub(crate) fn $ends(ctx: RetProbeContext) -> Option<()> {
+            let (kept, $returned) = call::ends(&ctx)?;
+            let $arguments = |n: usize| kept[n & 3];
+            $work
+        }
+    };
 }
 
-/// `nft_do_chain(pkt, priv)`: a base chain.
-#[fexit(function = "nft_do_chain")]
-pub(crate) fn nft_do_chain(ctx: FExitContext) -> Option<()> {
-    if !drops(ctx.arg::<u64>(2) as u32) {
-        return None;
+at_end! {
+    /// `nf_hook_slow(skb, state, entries, index)`, which returns 1, 0 or a negative errno.
+    nf_hook_slow = "nf_hook_slow", nf_hook_slow_begins, nf_hook_slow_ends, 4, |of, err| ended(of(0), of(1), err)
+}
+
+at_end! {
+    /// `nft_do_chain(pkt, priv)`: a base chain.
+    nft_do_chain = "nft_do_chain", nft_do_chain_begins, nft_do_chain_ends, 2, |of, verdict| chain(of(0), of(1), verdict)
+}
+
+at_end! {
+    /// `ipt_do_table(priv, skb, state)`, Linux >= 5.16.
+    ipt_do_table = "ipt_do_table", ipt_do_table_begins, ipt_do_table_ends, 3, |of, verdict| table(of(0), of(1), verdict)
+}
+
+at_end! {
+    /// `ip6t_do_table(priv, skb, state)`, Linux >= 5.16.
+    ip6t_do_table = "ip6t_do_table", ip6t_do_table_begins, ip6t_do_table_ends, 3, |of, verdict| table(of(0), of(1), verdict)
+}
+
+at_end! {
+    /// `__nf_conntrack_confirm(skb)`: another packet of the connection was faster, or the connection has no place.
+    __nf_conntrack_confirm = "__nf_conntrack_confirm", __nf_conntrack_confirm_begins, __nf_conntrack_confirm_ends, 1, |of, verdict| {
+        confirm(of(0), verdict)
     }
-    judged(hook::nft_skb(ctx.arg(0)), ctx.arg(1), VERDICT_NFT)
 }
 
-/// `ipt_do_table(priv, skb, state)`, Linux >= 5.16.
-#[fexit(function = "ipt_do_table")]
-pub(crate) fn ipt_do_table(ctx: FExitContext) -> Option<()> {
-    table(ctx.arg(0), ctx.arg(1), ctx.arg::<u64>(3) as u32)
-}
-
-/// `ip6t_do_table(priv, skb, state)`, Linux >= 5.16.
-#[fexit(function = "ip6t_do_table")]
-pub(crate) fn ip6t_do_table(ctx: FExitContext) -> Option<()> {
-    table(ctx.arg(0), ctx.arg(1), ctx.arg::<u64>(3) as u32)
-}
-
-/// `__nf_conntrack_confirm(skb)`: another packet of the connection was faster, or the connection has no place.
-#[fexit(function = "__nf_conntrack_confirm")]
-pub(crate) fn __nf_conntrack_confirm(ctx: FExitContext) -> Option<()> {
-    if !drops(ctx.arg::<u64>(1) as u32) {
-        return None;
+at_end! {
+    /// `nf_conntrack_tcp_packet(ct, skb, dataoff, ctinfo, state)`: what it held against a segment is kept until a rule
+    /// drops it.
+    nf_conntrack_tcp_packet = "nf_conntrack_tcp_packet", nf_conntrack_tcp_packet_begins, nf_conntrack_tcp_packet_ends, 5, |of, verdict| {
+        tracked(of(0), of(1), of(3) as u32, verdict)
     }
-    judged(ctx.arg(0), 0, VERDICT_CONFIRM)
 }
 
 #[inline(always)]
-fn table(table: u64, skb: u64, verdict: u32) -> Option<()> {
+fn chain(pkt: u64, chain: u64, verdict: i32) -> Option<()> {
+    if !drops(verdict) {
+        return None;
+    }
+    judged(hook::nft_skb(pkt), chain, VERDICT_NFT)
+}
+
+#[inline(always)]
+fn confirm(skb: u64, verdict: i32) -> Option<()> {
+    if !drops(verdict) {
+        return None;
+    }
+    judged(skb, 0, VERDICT_CONFIRM)
+}
+
+#[inline(always)]
+fn tracked(entry: u64, skb: u64, info: u32, verdict: i32) -> Option<()> {
+    if verdict != INVALID {
+        return None;
+    }
+    let last = REFUSED.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU entry; only this CPU writes it.
+    let last = unsafe { &mut *last };
+    last.skb = skb;
+    conntrack::store_tcp(entry, info, &mut last.invalid);
+    Some(())
+}
+
+#[inline(always)]
+fn table(table: u64, skb: u64, verdict: i32) -> Option<()> {
     if !drops(verdict) {
         return None;
     }
@@ -99,7 +162,8 @@ fn table(table: u64, skb: u64, verdict: u32) -> Option<()> {
 
 /// Whether a verdict ends the packet: stolen packets with an errno are dropped ones that are freed already.
 #[inline(always)]
-const fn drops(verdict: u32) -> bool {
+const fn drops(verdict: i32) -> bool {
+    let verdict = verdict as u32;
     match verdict & 0xff {
         DROP => true,
         STOLEN => verdict >> 16 != 0,
@@ -134,6 +198,7 @@ fn ended(skb: u64, state: u64, err: i32) -> Option<()> {
     let judged = unsafe { &mut *judged };
     let known = judged.skb == skb;
     judged.skb = 0;
+    let refused = refused(skb);
     let state = HookState::new(state);
     emit::<Verdict>(now(), |verdict| {
         verdict.flow = dropped.flow;
@@ -147,6 +212,8 @@ fn ended(skb: u64, state: u64, err: i32) -> Option<()> {
         verdict.hook = state.hook();
         verdict.table_family = 0;
         verdict._pad = 0;
+        verdict._end = 0;
+        verdict.invalid = refused;
         verdict.table[0] = 0;
         verdict.chain[0] = 0;
         if known && judged.by == VERDICT_NFT {
@@ -156,4 +223,17 @@ fn ended(skb: u64, state: u64, err: i32) -> Option<()> {
         }
     });
     Some(())
+}
+
+/// What conntrack held against this packet, all zero where nothing.
+#[inline(always)]
+fn refused(skb: u64) -> Invalid {
+    let Some(last) = REFUSED.get_ptr_mut(0) else { return wire::zeroed() };
+    // SAFETY: a per-CPU entry; only this CPU writes it.
+    let last = unsafe { &mut *last };
+    if last.skb != skb {
+        return wire::zeroed();
+    }
+    last.skb = 0;
+    last.invalid
 }

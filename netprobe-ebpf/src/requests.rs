@@ -1,9 +1,14 @@
 //! Who asks for changes of the network's configuration.
 
-use aya_ebpf::{helpers::bpf_get_current_comm, macros::fentry, programs::FEntryContext};
+use aya_ebpf::{
+    helpers::bpf_get_current_comm,
+    macros::{fentry, kprobe},
+    programs::{FEntryContext, ProbeContext},
+};
 use netprobe_common::event::NetlinkRequest;
 
 use crate::{
+    call::argument,
     emit::{emit, now},
     follow,
     kernel::{has, offset, probe, skb::Skb},
@@ -15,14 +20,25 @@ const GET: u16 = 2;
 /// `rtnetlink_rcv_msg(skb, nlh, extack)`.
 #[fentry(function = "rtnetlink_rcv_msg")]
 pub(crate) fn rtnetlink_rcv_msg(ctx: FEntryContext) -> Option<()> {
+    asked(ctx.arg(0), ctx.arg(1))
+}
+
+/// The same by a kprobe.
+#[kprobe]
+pub(crate) fn rtnetlink_rcv_msg_begins(ctx: ProbeContext) -> Option<()> {
+    asked(argument(&ctx, 0), argument(&ctx, 1))
+}
+
+#[inline(always)]
+fn asked(skb: u64, message: u64) -> Option<()> {
     if !has!(nlmsg_kind) || !has!(skb_cb) || !has!(netlink_port_id) {
         return None;
     }
-    let kind: u16 = probe(ctx.arg(1), offset!(nlmsg_kind));
+    let kind: u16 = probe(message, offset!(nlmsg_kind));
     if kind & 3 == GET {
         return None;
     }
-    let skb = Skb::new(ctx.arg(0));
+    let skb = Skb::new(skb as *const u8);
     let netns = skb.netns();
     if follow::role(netns) == 0 {
         return None;

@@ -1,13 +1,16 @@
 //! Policy rules (`ip rule`): which one led to the table that is asked.
 
 use aya_ebpf::{
-    macros::{fentry, map},
+    macros::{fentry, kprobe, map},
     maps::PerCpuArray,
-    programs::FEntryContext,
+    programs::{FEntryContext, ProbeContext},
 };
 use netprobe_common::config::Ruling;
 
-use crate::kernel::{has, rule::PolicyRule};
+use crate::{
+    call::argument,
+    kernel::{has, rule::PolicyRule},
+};
 
 /// The rule that each CPU is following.
 #[map]
@@ -19,10 +22,22 @@ pub(crate) fn fib4_rule_action(ctx: FEntryContext) {
     note(ctx.arg(0), ctx.arg(1));
 }
 
+/// The same by a kprobe.
+#[kprobe]
+pub(crate) fn fib4_rule_action_begins(ctx: ProbeContext) {
+    note(argument(&ctx, 0), argument(&ctx, 1));
+}
+
 /// `fib6_rule_action(rule, flp, flags, arg)`.
 #[fentry(function = "fib6_rule_action")]
 pub(crate) fn fib6_rule_action(ctx: FEntryContext) {
     note(ctx.arg(0), ctx.arg(1));
+}
+
+/// The same by a kprobe.
+#[kprobe]
+pub(crate) fn fib6_rule_action_begins(ctx: ProbeContext) {
+    note(argument(&ctx, 0), argument(&ctx, 1));
 }
 
 /// Two words: this runs for every look-up of the node. Who looks at them reads the rule.

@@ -23,9 +23,10 @@ fn main() -> ExitCode {
 
 /// What is to be known about programs on functions.
 const FUNCTIONS: &str = "\n## Functions\n\n\
-    Tracepoints are BTF tracepoints (tp_btf); programs at the beginning and the end of functions are fentry and fexit. \
-    A kernel that refuses those is asked once, at start, and then shows less; nothing else changes. On functions of \
-    modules they need CAP_SYS_ADMIN, to get at the module's BTF.\n\n\
+    Tracepoints are BTF tracepoints (tp_btf); programs at the beginning and the end of functions are fentry and fexit, \
+    or kprobes and kretprobes where the kernel has no fentry (arm64 before Linux 6.4); `NETPROBE_FUNCTIONS=kprobe` has it \
+    this way on any kernel. A kernel that takes neither is asked once, at start, and then shows less; nothing else \
+    changes. On functions of modules fentry needs CAP_SYS_ADMIN, to get at the module's BTF.\n\n\
     A program on a function of a module holds the module: as long as netprobe follows packets, `rmmod nf_tables` says \
     that the module is in use. A module that is loaded after netprobe has started is told on stderr, and looked at by the \
     next start.\n\n\

@@ -7,6 +7,7 @@ mod bad_input;
 mod broken_pipe;
 mod capture;
 mod clsact;
+mod conntrack_invalid;
 mod conntrack_race;
 mod containers;
 mod devices;

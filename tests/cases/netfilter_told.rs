@@ -40,3 +40,29 @@ fn a_rule_of_iptables_legacy_is_told_by_its_table() {
     lab.on("node").run(&format!("iptables-legacy -t mangle -A FORWARD -p tcp --dport {PORT} -j DROP"));
     story(&lab, "ipt_do_table", ("ip", "mangle", "FORWARD"));
 }
+
+#[test]
+fn kprobes_tell_the_chain_of_nftables_too() {
+    let Some(lab) = Lab::start("kprobes_tell_the_chain_of_nftables_too") else { return };
+    lab.on("node").nft(&format!(
+        "table inet site {{\n chain guard {{\n type filter hook forward priority 10;\n tcp dport {PORT} drop\n }}\n}}\n"
+    ));
+    let Some(probe) = lab.trace_by_kprobes("web-0") else { return };
+    lab.on("web-0").cannot_connect(SERVER);
+    let finding = probe.one("netfilter-drop");
+    let told = ["/netfilter/family", "/netfilter/table", "/netfilter/chain"].map(|field| finding.text(field));
+    assert_eq!(told, ["inet", "site", "guard"]);
+    assert_eq!(finding.text("/confidence"), "stated");
+    finding.says("nf_hook_slow in hook forward (vweb0 to eth1): chain guard");
+}
+
+#[test]
+fn kprobes_tell_the_table_of_iptables_legacy_too() {
+    let Some(lab) = Lab::start("kprobes_tell_the_table_of_iptables_legacy_too") else { return };
+    lab.on("node").run(&format!("iptables-legacy -t mangle -A FORWARD -p tcp --dport {PORT} -j DROP"));
+    let Some(probe) = lab.trace_by_kprobes("web-0") else { return };
+    lab.on("web-0").cannot_connect(SERVER);
+    let finding = probe.one("netfilter-drop");
+    assert_eq!(finding.text("/netfilter/table"), "mangle");
+    assert_eq!(finding.text("/confidence"), "stated");
+}

@@ -80,6 +80,16 @@ fn ipv6_has_tables_of_its_own() {
 }
 
 #[test]
+fn kprobes_tell_the_rule_that_led_to_the_table_too() {
+    let Some(lab) = Lab::start("kprobes_tell_the_rule_that_led_to_the_table_too") else { return };
+    lab.on("node").run("ip route flush table 2");
+    let Some(probe) = lab.trace_by_kprobes("web-0") else { return };
+    drop(lab.on("web-0").cannot_connect(SERVER));
+    let finding = probe.one("wrong-egress");
+    finding.says("route look-up in table 2 by policy rule 1536: no route");
+}
+
+#[test]
 fn a_rule_with_a_selector_that_is_not_evaluated_is_told_by_the_kernel() {
     let Some(lab) = Lab::start("a_rule_with_a_selector_that_is_not_evaluated_is_told_by_the_kernel") else { return };
     let node = lab.on("node");

@@ -136,6 +136,17 @@ impl Lab {
         self.netprobe(&["trace", "--pod", &format!("shop/{pod}")])
     }
 
+    /// The same with kprobes in place of fentry. `None` where the kernel has none.
+    #[must_use]
+    pub fn trace_by_kprobes(&self, pod: &str) -> Option<Probe> {
+        if !Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+            println!("not on this kernel: kprobes");
+            return None;
+        }
+        let pod = format!("shop/{pod}");
+        Some(self.netprobe_with(&[("NETPROBE_FUNCTIONS", "kprobe")], &["trace", "--pod", &pod]))
+    }
+
     /// Starts netprobe on the node with these words, JSON and this network's inventory, and returns once it is attached.
     #[must_use]
     pub fn netprobe(&self, args: &[&str]) -> Probe {

@@ -37,10 +37,20 @@ pub(crate) fn ask(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{}` wrote what is not UTF-8", text(command)))
 }
 
+/// Variables by which `cargo run` tells a program of its own package.
+const OWN: &[&str] = &["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"];
+
 /// The cargo that runs us, in the workspace's folder.
 pub(crate) fn cargo(root: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
+    // What `cargo run` told this program of its own package: build scripts of others watch it (ring's does), and what is
+    // built from here and what is built by hand would each make the other stale.
+    let told = env::vars_os().map(|(name, _)| name);
+    let told = told.filter(|name| name.to_str().is_some_and(|name| OWN.iter().any(|own| name.starts_with(own))));
+    for name in told {
+        command.env_remove(name);
+    }
     command
 }
 

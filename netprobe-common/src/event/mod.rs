@@ -22,7 +22,7 @@ pub use owner::{FlowOwner, OWNER_LISTENER, OWNER_SOCKET, OWNER_TASK};
 pub use path::{Conntrack, Hop, PacketHead, Tuple};
 pub use route::RouteLookup;
 pub use tcp::{SendError, SocketState, SocketView, TcpReset, TcpRetransmit};
-pub use verdict::{VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict};
+pub use verdict::{Invalid, TcpSeen, VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict};
 
 use crate::wire::{self, Wire};
 

@@ -12,6 +12,32 @@ pub const VERDICT_XTABLES: u32 = 2;
 pub const VERDICT_CONFIRM: u32 = 3;
 
 crate::wire! {
+    /// What conntrack had seen of one direction of a TCP connection (`struct ip_ct_tcp_state`), host order.
+    pub struct TcpSeen {
+        /// Sequence number behind the last byte sent.
+        pub end: u32,
+        /// The same, and the window that the other side last offered.
+        pub max_end: u32,
+        /// Largest window offered, bytes, scaled; 0 where this direction was not seen yet.
+        pub max_window: u32,
+    }
+
+    /// Why conntrack called a segment INVALID: what it held against it.
+    ///
+    /// Source: the end of `nf_conntrack_tcp_packet` (`net/netfilter/nf_conntrack_proto_tcp.c`).
+    pub struct Invalid {
+        /// Of the connection's original direction, then of the reply's.
+        pub seen: [TcpSeen; 2],
+        /// All else is zero where this is: conntrack did not call it so, or it is not known.
+        pub known: u8,
+        /// The entry was in the table; else the segment would have been its first.
+        pub confirmed: u8,
+        /// `TCP_CONNTRACK_*`: the connection's state.
+        pub state: u8,
+        /// The segment is of the reply's direction.
+        pub reply: u8,
+    }
+
     /// A netfilter hook dropped a packet, of which [`SkbDrop`](super::SkbDrop) was sent just before on this CPU.
     ///
     /// Source: the end of `nf_hook_slow` (`net/netfilter/core.c`), and before it of the function that judged.
@@ -42,5 +68,9 @@ crate::wire! {
         pub table: [u8; VERDICT_NAME_BYTES],
         /// Name of the base chain (nftables), likewise.
         pub chain: [u8; VERDICT_NAME_BYTES],
+        /// What conntrack had held against the packet.
+        pub invalid: Invalid,
+        /// Zero.
+        pub _end: u32,
     }
 }

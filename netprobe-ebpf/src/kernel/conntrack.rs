@@ -1,7 +1,7 @@
 //! `struct nf_conn`, from `skb->_nfct`.
 
 use netprobe_common::{
-    event::{Conntrack, Tuple},
+    event::{Conntrack, Invalid, TcpSeen, Tuple},
     flow::{FlowKey, mapped_word},
     wire,
 };
@@ -12,6 +12,10 @@ use super::{has, offset, probe, probe_into};
 const INFO_MASK: u64 = 7;
 /// `IPS_SRC_NAT | IPS_DST_NAT`.
 const NAT_BITS: u32 = 0x30;
+/// `IPS_CONFIRMED`.
+const CONFIRMED: u32 = 8;
+/// `IP_CT_IS_REPLY`, the first of `enum ip_conntrack_info` that are of the reply's direction.
+const IS_REPLY: u32 = 3;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
@@ -110,6 +114,27 @@ fn tuple(address: u64, to: &mut Tuple) {
     } else {
         u16::from_be(probe(address, offset!(tuple_dport)))
     };
+}
+
+/// Writes what the entry at `entry` has seen of its TCP connection.
+#[inline(always)]
+pub(crate) fn store_tcp(entry: u64, info: u32, to: &mut Invalid) {
+    to.known = u8::from(has!(ct_tcp_sent) && has!(ct_tcp_answered) && has!(ct_tcp_state));
+    if to.known == 0 {
+        return;
+    }
+    to.confirmed = u8::from(status(entry) & CONFIRMED != 0);
+    to.state = probe(entry, offset!(ct_tcp_state));
+    to.reply = u8::from(info >= IS_REPLY);
+    seen(entry + offset!(ct_tcp_sent) as u64, &mut to.seen[0]);
+    seen(entry + offset!(ct_tcp_answered) as u64, &mut to.seen[1]);
+}
+
+#[inline(always)]
+fn seen(address: u64, to: &mut TcpSeen) {
+    to.end = probe(address, offset!(tcp_seen_end));
+    to.max_end = probe(address, offset!(tcp_seen_max_end));
+    to.max_window = probe(address, offset!(tcp_seen_max_window));
 }
 
 /// The entry translates addresses or ports.

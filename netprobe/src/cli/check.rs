@@ -114,8 +114,8 @@ fn privileges() -> Vec<Item> {
 
 fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts, is_here: bool) -> Vec<Item> {
     // The kernel of other types cannot be asked.
-    let refused = is_here.then(functions::refused).flatten();
-    let mut items: Vec<Item> = attach::survey(btf, refused.as_deref())
+    let way = if is_here { functions::Way::of() } else { Ok(functions::Way::Fentry) };
+    let mut items: Vec<Item> = attach::survey(btf, way.as_ref().err().map(String::as_str))
         .into_iter()
         .map(|row| {
             Item::new(
@@ -125,7 +125,14 @@ fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts, is_here: bool) 
             )
         })
         .collect();
-    items.push(match offsets::config(btf, refused.is_none()) {
+    if is_here {
+        let (ok, note) = match &way {
+            Ok(way) => (true, format!("by {}", way.name())),
+            Err(why) => (false, format!("cannot show which rule or chain it was: {why}")),
+        };
+        items.push(Item::new("programs on kernel functions", ok, note));
+    }
+    items.push(match offsets::config(btf, way.is_ok()) {
         Ok(config) => {
             let conntrack = config.offsets.ct_orig != netprobe_common::config::ABSENT;
             let note = if conntrack {

@@ -146,6 +146,7 @@ impl Decoder {
             hook: verdict::hook(e.family, e.hook),
             out_ifindex: e.out_ifindex,
             judge: verdict::judge(e, |text| self.intern(text)),
+            invalid: verdict::invalid(&e.invalid),
         };
         (e.netns, if e.in_ifindex == 0 { e.out_ifindex } else { e.in_ifindex }, what)
     }

@@ -2,15 +2,33 @@
 
 use std::sync::Arc;
 
-use netprobe_common::event::{VERDICT_CONFIRM, VERDICT_NFT, VERDICT_XTABLES, Verdict};
+use netprobe_common::event::{self, VERDICT_CONFIRM, VERDICT_NFT, VERDICT_XTABLES, Verdict};
 
 use super::head;
-use crate::model::{packet::Judge, ruleset};
+use crate::model::{
+    invalid::{Invalid, Side},
+    packet::Judge,
+    ruleset,
+};
 
 /// `NFPROTO_NETDEV`: its hooks have numbers of their own.
 const NETDEV: u8 = 5;
 /// `enum nf_inet_hooks`; the bridge's hooks have the same numbers.
 const HOOKS: [&str; 6] = ["prerouting", "input", "forward", "output", "postrouting", "ingress"];
+
+/// `enum tcp_conntrack`, as `conntrack -L` names the states.
+const TRACKED: [&str; 10] = [
+    "",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+];
 
 /// Name of a hook.
 pub(super) fn hook(family: u8, number: u8) -> &'static str {
@@ -33,6 +51,17 @@ pub(super) fn judge(verdict: &Verdict, mut name: impl FnMut(&str) -> Arc<str>) -
         VERDICT_XTABLES => Judge::Xtables { family, table: name(&table) },
         _ => Judge::Unknown,
     }
+}
+
+/// What conntrack held against the packet.
+pub(super) fn invalid(told: &event::Invalid) -> Option<Invalid> {
+    let side = |seen: &event::TcpSeen| Side { end: seen.end, max_end: seen.max_end, max_window: seen.max_window };
+    (told.known != 0).then(|| Invalid {
+        entry: told.confirmed != 0,
+        state: TRACKED.get(usize::from(told.state)).copied().unwrap_or(""),
+        reply: told.reply != 0,
+        sides: [side(&told.seen[0]), side(&told.seen[1])],
+    })
 }
 
 #[cfg(test)]
@@ -63,6 +92,15 @@ mod tests {
     #[test]
     fn a_table_that_could_not_be_read_is_unknown() {
         assert_eq!(judge(&verdict(VERDICT_NFT, "", ""), |text| Arc::from(text)), Judge::Unknown);
+    }
+
+    #[test]
+    fn nothing_is_held_against_a_packet_of_which_nothing_is_known() {
+        let mut told: event::Invalid = wire::zeroed();
+        assert_eq!(invalid(&told), None);
+        (told.known, told.confirmed, told.state, told.reply, told.seen[1].end) = (1, 1, 3, 1, 9);
+        let told = invalid(&told).expect("it is known");
+        assert_eq!((told.entry, told.state, told.reply, told.sides[1].end), (true, "ESTABLISHED", true, 9));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     model::{
         facts::{Author, Change, HostFacts, Link, NamespaceFacts, NamespaceKind, NodeFacts},
         flow::Flow,
+        invalid::Invalid,
         inventory::Inventory,
         journey::{Journey, Step},
         packet::{Conntrack, Head, Judge, LookupRole, Place, What},
@@ -109,6 +110,8 @@ pub struct Verdict<'a> {
     pub out_ifindex: u32,
     /// Who dropped it.
     pub judge: &'a Judge,
+    /// What conntrack had held against the packet.
+    pub invalid: Option<&'a Invalid>,
 }
 
 /// How long after the drop the hook may end, nanoseconds: it is one call on one CPU, which may be preempted.
@@ -153,10 +156,11 @@ impl<'a> Case<'a> {
         let dropped = &drop.sighting().packet;
         self.journey.steps.iter().find_map(|step| {
             let packet = &step.sighting.packet;
-            let What::Verdict { skb, hook, out_ifindex, judge, .. } = &packet.what else { return None };
+            let What::Verdict { skb, hook, out_ifindex, judge, invalid, .. } = &packet.what else { return None };
             let after = packet.mono_ns.checked_sub(dropped.mono_ns)?;
             let same = *skb == drop.head.skb && packet.cpu == dropped.cpu && after <= SAME_HOOK_NS;
-            same.then_some(Verdict { step, hook, out_ifindex: *out_ifindex, judge })
+            let (out_ifindex, invalid) = (*out_ifindex, invalid.as_ref());
+            same.then_some(Verdict { step, hook, out_ifindex, judge, invalid })
         })
     }
 

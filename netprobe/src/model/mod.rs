@@ -17,6 +17,7 @@ pub mod finding;
 pub mod flow;
 pub mod flows;
 pub mod identity;
+pub mod invalid;
 pub mod inventory;
 pub mod journey;
 pub mod known;

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{dns::Message, flow::Flow};
+use super::{dns::Message, flow::Flow, invalid::Invalid};
 
 /// `Record`, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,6 +256,8 @@ pub enum What {
         out_ifindex: u32,
         /// Who said so.
         judge: Judge,
+        /// What conntrack had held against it, where it called the segment INVALID and the kernel told.
+        invalid: Option<Invalid>,
     },
     /// A process asked for a change of links, addresses, routes, rules or neighbours; it is the packet's `pid`.
     Request {

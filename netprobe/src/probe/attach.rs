@@ -24,7 +24,7 @@ use super::{
     btf::{KernelBtf, SYS_BTF},
     catalog::{Hook, Need, PROBES, Probe},
     classifiers::{Classifiers, Way, load_classifiers},
-    functions::Functions,
+    functions::{self, Functions},
     tables::PodOf,
 };
 
@@ -85,16 +85,21 @@ pub fn survey(btf: &KernelBtf, refused: Option<&str>) -> Vec<Status> {
 }
 
 impl Attached {
-    /// Loads and attaches what `config`'s mode needs and the kernel has. `refused` is why kernel functions take no
-    /// program, where that is so.
+    /// Loads and attaches what `config`'s mode needs and the kernel has. `functions` is how programs come onto kernel
+    /// functions, or why they do not.
     ///
     /// # Errors
     ///
     /// When the object cannot be loaded at all (privileges, memory), or `kfree_skb` cannot.
-    pub fn new(config: &Config, btf: &KernelBtf, prepared: Prepared, refused: Option<String>) -> Result<Self> {
+    pub fn new(
+        config: &Config,
+        btf: &KernelBtf,
+        prepared: Prepared,
+        functions: Result<functions::Way, String>,
+    ) -> Result<Self> {
         let Prepared { loader, kernel } = prepared;
         let mut ebpf = load(config, loader)?;
-        let mut functions = Functions::new(OBJECT, refused);
+        let mut functions = Functions::new(OBJECT, functions);
         let mut status = Vec::new();
         for probe in PROBES.iter().filter(|probe| is_needed(config, probe)) {
             let obstacle = match probe.hook {
@@ -375,6 +380,24 @@ mod tests {
         let object = aya_obj_names(OBJECT);
         let rows: BTreeSet<String> = PROBES.iter().map(|p| p.program.to_owned()).collect();
         assert_eq!(object, rows);
+    }
+
+    #[test]
+    fn every_row_of_a_function_has_its_kprobes() {
+        let in_object = |name: &str| {
+            let name = format!("\0{name}\0");
+            OBJECT.windows(name.len()).any(|bytes| bytes == name.as_bytes())
+        };
+        for probe in PROBES {
+            let program = probe.program;
+            let (begins, ends) = (in_object(&format!("{program}_begins")), in_object(&format!("{program}_ends")));
+            let wanted = match probe.hook {
+                Hook::Tracepoint => (false, false),
+                Hook::Entry => (true, false),
+                Hook::Exit(_) => (true, true),
+            };
+            assert_eq!((begins, ends), wanted, "{program}");
+        }
     }
 
     #[test]

@@ -305,6 +305,14 @@ pub const PROBES: &[Probe] = &[
         shows: "packets that conntrack dropped because their connection found no place",
         need: Need::EveryPacket,
     },
+    Probe {
+        program: "nf_conntrack_tcp_packet",
+        hook: Hook::Exit(Some("nf_conntrack")),
+        reads: &["nf_conn*", "sk_buff*", "unsigned int", "ip_conntrack_info", "const nf_hook_state*"],
+        since: "5.5",
+        shows: "why conntrack called a dropped segment INVALID",
+        need: Need::EveryPacket,
+    },
 ];
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ fn dns(answer: Option<Answer>) -> What {
 }
 
 fn verdict(judge: Judge) -> What {
-    What::Verdict { flow: syn(), skb: 0xffff_8880_0000_1000, hook: "forward", out_ifindex: 3, judge }
+    What::Verdict { flow: syn(), skb: 0xffff_8880_0000_1000, hook: "forward", out_ifindex: 3, judge, invalid: None }
 }
 
 /// One step of every kind that the other samples do not have.

@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 mod finding;
 mod forwarding;
+mod guest;
 mod hooks;
 mod lab;
 mod load;
@@ -32,6 +33,7 @@ use tool::Bench;
 use crate::{
     build,
     shell::{ask, is_root, say},
+    vm::Kernel,
 };
 
 /// Options of `cargo xtask bench`.
@@ -46,6 +48,12 @@ pub(crate) struct BenchArgs {
     /// Beside forwarding measure only tools whose name has this; print the figures, write none.
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
+    /// Measure in guests of QEMU instead: what the ways to hang a program on the kernel cost, and how long attaching takes.
+    #[arg(long, conflicts_with_all = ["only", "rows"])]
+    vm: bool,
+    /// Inside such a guest.
+    #[arg(long, hide = true)]
+    in_guest: bool,
     /// What to measure; all where nothing is named.
     #[arg(value_enum)]
     rows: Vec<What>,
@@ -82,10 +90,16 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     if !is_root() {
         bail!("the measurements make network namespaces and load BPF programs; run `cargo xtask bench` as root");
     }
+    if args.in_guest {
+        return guest::inside();
+    }
     let netprobe = match &args.netprobe {
         Some(path) => fs::canonicalize(path).with_context(|| format!("no netprobe at {}", path.display()))?,
         None => build::release(root)?,
     };
+    if args.vm {
+        return in_guests(root, &netprobe);
+    }
     let scratch = Scratch::new()?;
     end_cleanly_on_signals(scratch.0.clone());
     let xtask = env::current_exe().context("find this program")?;
@@ -107,6 +121,29 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
         report.write(root, &machine, key, row)?;
     }
     say("bench", "wrote docs/bench.md and docs/bench.json");
+    Ok(())
+}
+
+/// Measures in guests, a row for each kernel.
+fn in_guests(root: &Path, netprobe: &Path) -> Result<()> {
+    for kernel in Kernel::ALL {
+        say("bench", &format!("Linux {} in a guest", kernel.name()));
+        let (release, figures) = guest::measure(root, netprobe, kernel)?;
+        figures.iter().for_each(|figure| println!("{}", figure.line()));
+        let mut report = Report::read(root);
+        let machine = machine()?;
+        let title = format!("In a guest with Linux {}", kernel.name());
+        let text = format!(
+            "Linux {release}, emulated by QEMU on that machine: only ratios mean anything. An empty program of bpftrace is on \
+             ip_forward (or net_dev_queue); the time is what a packet took longer, by the number of calls."
+        );
+        report.write(
+            root,
+            &machine,
+            &format!("6-guest-{}", kernel.name()),
+            Row { title, when: when(root, false)?, figures, text },
+        )?;
+    }
     Ok(())
 }
 

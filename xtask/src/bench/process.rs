@@ -62,14 +62,14 @@ impl Process {
         kib.unwrap_or(0.0) / 1024.0
     }
 
-    /// Asks it to end; says how long that took. Killed after ten seconds, which is an error.
+    /// Asks it to end; says how long that took. Killed after a minute, which is an error: guests are slow.
     pub(crate) fn stop(mut self, signal: Signal) -> Result<Duration> {
         let start = clock::now();
         let pid = Pid::from_raw(i32::try_from(self.pid()).context("a process number that is none")?);
         // It may have ended by itself.
         let _ = kill(pid, signal);
-        if clock::wait(Duration::from_secs(10), || (!self.alive()).then_some(())).is_none() {
-            bail!("`{}` did not end within 10 s of {signal}", self.what);
+        if clock::wait(Duration::from_secs(60), || (!self.alive()).then_some(())).is_none() {
+            bail!("`{}` did not end within 60 s of {signal}", self.what);
         }
         Ok(start.elapsed())
     }

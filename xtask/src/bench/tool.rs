@@ -19,7 +19,7 @@ use super::{
 use crate::shell::which;
 
 /// A tool has this long to attach.
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_secs(60);
 /// What a tool does once more after it said it was ready, such as reading its first packets.
 const SETTLE: Duration = Duration::from_millis(300);
 

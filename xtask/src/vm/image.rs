@@ -70,7 +70,7 @@ pub(super) const PLAN: &str = "/plan.json";
 /// The stories.
 pub(super) const CASES: &str = "/bin/cases";
 /// The program under test.
-pub(super) const NETPROBE: &str = "/bin/netprobe";
+pub(crate) const NETPROBE: &str = "/bin/netprobe";
 /// This program, which is the guest's first process.
 pub(super) const XTASK: &str = "/bin/xtask";
 
@@ -80,6 +80,8 @@ pub(super) struct Contents<'a> {
     pub(super) netprobe: &'a Path,
     /// The stories.
     pub(super) cases: &'a Path,
+    /// Programs of this machine beside those that stories call.
+    pub(super) programs: &'a [&'a str],
     /// [`PLAN`].
     pub(super) plan: &'a str,
 }
@@ -96,7 +98,7 @@ pub(super) fn write(path: &Path, kernel: &Unpacked, contents: &Contents<'_>) -> 
     for file in FILES {
         copy(&mut archive, Path::new(file))?;
     }
-    for name in PROGRAMS {
+    for name in PROGRAMS.iter().chain(contents.programs) {
         let file = which(name).with_context(|| format!("no {name} here; run `cargo xtask setup`"))?;
         program(&mut archive, &file, &format!("/bin/{name}"))?;
     }

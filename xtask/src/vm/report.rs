@@ -87,6 +87,9 @@ pub(super) struct Results {
     pub(super) release: String,
     /// By name.
     pub(super) stories: BTreeMap<String, Story>,
+    /// What the line of a shell printed.
+    #[serde(skip)]
+    pub(super) said: String,
 }
 
 impl Results {
@@ -99,7 +102,10 @@ impl Results {
                 Some(line)
             }
             Event::Begin { .. } | Event::Done => None,
-            Event::Said { said } => Some(said),
+            Event::Said { said } => {
+                self.said.clone_from(&said);
+                Some(said)
+            }
             Event::End { story, told } => {
                 let line = match told.outcome {
                     Outcome::Passed => format!("ok      {story} ({:.0} s)", told.seconds),

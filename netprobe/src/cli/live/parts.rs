@@ -59,9 +59,9 @@ impl Parts {
             if !followed.cgroups.is_empty() && !followed.all && followed.namespaces.is_empty() {
                 sharing::must_serve(request, watch, &followed)?;
             }
-            let refused = functions::refused();
+            let way = functions::Way::of();
             let follows = watch == Watch::Packets;
-            let mut config = Config { ..offsets::config(&btf, follows && refused.is_none())? };
+            let mut config = Config { ..offsets::config(&btf, follows && way.is_ok())? };
             (config.filter, config.filter_tests, config.filter_clauses) =
                 (filter.filter, filter.filter_tests, filter.filter_clauses);
             let (mode, tc) = match watch {
@@ -82,7 +82,7 @@ impl Parts {
             config.tc = tc;
             let prepared = prepared.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))??;
             config.has_cgroups &= u32::from(has_names);
-            let attached = Attached::new(&config, &btf, prepared, refused)?;
+            let attached = Attached::new(&config, &btf, prepared, way)?;
             let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;
             Ok((Self { attached, host, symbols, facts, node, inventory, sharing }, followed))
         })

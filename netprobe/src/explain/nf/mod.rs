@@ -12,10 +12,12 @@ mod packet;
 mod testing;
 mod values;
 mod walk;
+mod window;
 
 pub(super) use guilty::{Guilty, Suspects, named, suspects, translating};
 pub(super) use packet::Seen;
 pub(super) use values::Words;
+pub(super) use window::Misfit;
 
 /// Whether something is so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@ use super::{
     translated_anew,
 };
 use crate::{
-    explain::{Case, Draft, Rule, tcp::duration},
+    explain::{Case, Draft, Rule, nf::Misfit, tcp::duration},
     model::{finding::Confidence, flow::Proto, packet::What},
 };
 
@@ -24,6 +24,8 @@ pub(super) const INVALID: Rule = Rule {
     check: |case| check(case, false),
 };
 
+const LIBERAL: &str =
+    "net.netfilter.nf_conntrack_tcp_be_liberal=1 where the path is asymmetric or offloads change segments";
 /// The kernel's default of `nf_conntrack_tcp_timeout_established`, seconds: five days.
 const ESTABLISHED_S: i64 = 432_000;
 const NS_PER_S: u64 = 1_000_000_000;
@@ -37,12 +39,17 @@ fn check(case: &Case<'_>, expired: bool) -> Option<Draft> {
     if drop.ct.is_some() || head.flags.opens() || !is_meant(&met) {
         return None;
     }
+    let held = met.told.as_ref().and_then(|told| told.invalid);
+    let misfit = held.and_then(|held| Misfit::of(held, head));
     let timeout_s = case
         .namespace(drop.sighting().packet.netns)
         .and_then(|facts| facts.sysctl("net.netfilter.nf_conntrack_tcp_timeout_established"))
         .unwrap_or(ESTABLISHED_S);
     let silent_ns = silence(case, drop.mono_ns(), drop.sighting().packet.netns);
-    let outlived = silent_ns.is_some_and(|ns| ns >= u64::try_from(timeout_s).unwrap_or(0).saturating_mul(NS_PER_S));
+    // An entry that is still there has not expired.
+    let gone = held.is_none_or(|held| !held.entry);
+    let outlived =
+        gone && silent_ns.is_some_and(|ns| ns >= u64::try_from(timeout_s).unwrap_or(0).saturating_mul(NS_PER_S));
     if outlived != expired {
         return None;
     }
@@ -57,6 +64,9 @@ fn check(case: &Case<'_>, expired: bool) -> Option<Draft> {
         met.draft(case, claim)
             .fix("keep the connection alive: SO_KEEPALIVE with tcp_keepalive_time below the timeout (300 s)")
             .fix("or raise net.netfilter.nf_conntrack_tcp_timeout_established")
+    } else if let Some(misfit) = misfit {
+        let claim = format!("{what} {}: conntrack calls the segment INVALID: {misfit}", met.by());
+        met.draft(case, claim).fix(remedy(misfit)).fix(LIBERAL)
     } else {
         let claim = format!(
             "{what} {}: conntrack has no place for this segment (INVALID: outside its window, or of no connection it knows)",
@@ -64,10 +74,37 @@ fn check(case: &Case<'_>, expired: bool) -> Option<Draft> {
         );
         met.draft(case, claim)
             .fix("sysctl -w net.netfilter.nf_conntrack_log_invalid=255  # the kernel log says why a segment is invalid")
-            .fix("net.netfilter.nf_conntrack_tcp_be_liberal=1 where the path is asymmetric or offloads change segments")
+            .fix(LIBERAL)
     };
     let lacks = format!("the segment ({}, seq {}) has no conntrack entry", head.flags, head.seq);
-    Some(draft.proof(drop.mono_ns(), lacks).confidence(Confidence::Likely).detail(met.netfilter.hook.clone()))
+    let draft = match (held, misfit) {
+        (Some(held), Some(misfit)) => draft.proof(
+            drop.mono_ns(),
+            format!(
+                "nf_conntrack_tcp_packet: INVALID, entry {}: {misfit}",
+                Some(held.state).filter(|s| !s.is_empty()).unwrap_or("none")
+            ),
+        ),
+        _ => draft.proof(drop.mono_ns(), lacks),
+    };
+    let confidence = if misfit.is_some() { Confidence::Stated } else { Confidence::Likely };
+    Some(draft.confidence(confidence).detail(met.netfilter.hook.clone()))
+}
+
+/// What to do about it.
+const fn remedy(misfit: Misfit) -> &'static str {
+    match misfit {
+        Misfit::NoEntry => {
+            "have both ends open the connection anew; net.netfilter.nf_conntrack_tcp_loose=1 takes in connections that are under way"
+        }
+        Misfit::OneWay | Misfit::Ahead { .. } | Misfit::Unseen(_) => {
+            "let both directions of the connection pass this node: conntrack misses what goes another way (ip route get, both ways)"
+        }
+        Misfit::Behind(_) | Misfit::Old(_) => {
+            "a late or repeated segment: harmless alone; where the peer then resets, drop INVALID before it is forwarded untranslated"
+        }
+        Misfit::State => "find who sends it: the connection is in a state in which no such segment belongs to it",
+    }
 }
 
 /// The rule asks for what is invalid; without the rules a segment without an entry says it, where conntrack has seen it.
@@ -96,9 +133,12 @@ fn silence(case: &Case<'_>, until_ns: u64, netns: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, flow, hop, new_entry, syn, tracked};
+    use super::super::testing::{Scene, drop_of, flow, hop, new_entry, syn, tracked, verdict};
     use super::*;
-    use crate::model::packet::{Head, Place, TcpFlags};
+    use crate::model::{
+        invalid::{Invalid, Side},
+        packet::{Head, Judge, Place, TcpFlags},
+    };
 
     const STACK: [&str; 4] = ["nft_do_chain_ipv4", "nf_hook_slow", "ip_forward", "ip_rcv"];
 
@@ -128,6 +168,24 @@ mod tests {
         let stray = scene(100);
         assert_eq!(check(&stray.case(), true), None);
         assert!(check(&stray.case(), false).expect("it is invalid").claim.contains("INVALID"));
+    }
+
+    #[test]
+    fn says_what_conntrack_held_against_the_segment() {
+        let mut scene = scene(4_000);
+        let side = |end| Side { end, max_end: end.wrapping_add(64_000), max_window: 64_000 };
+        let sides = [side(data().seq), side(data().ack.wrapping_sub(1_448))];
+        let held = Invalid { entry: true, state: "ESTABLISHED", reply: false, sides };
+        let mut told = verdict(Judge::Unknown);
+        if let What::Verdict { invalid, .. } = &mut told {
+            *invalid = Some(held);
+        }
+        scene.step(4_001, told, "vpod1");
+        assert_eq!(check(&scene.case(), true), None, "an entry that is there has not expired");
+        let draft = check(&scene.case(), false).expect("it is invalid");
+        let why = "it acknowledges 1448 bytes that conntrack did not see the other side send";
+        assert!(draft.claim.ends_with(&format!("conntrack calls the segment INVALID: {why}")), "{}", draft.claim);
+        assert_eq!(draft.confidence, Confidence::Stated);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::{
     model::{
         finding::Confidence,
         flow::{Flow, Proto},
+        journey::Step,
         packet::{Head, Place, What},
         sighting::{Side, Sighting},
     },
@@ -126,6 +127,9 @@ fn is_refused(drop: &Drop<'_>) -> bool {
 /// A SYN left, and RST came back from outside: the peer refused, or something in its name.
 fn outside(case: &Case<'_>) -> Option<Draft> {
     let (_, exit) = case.exits()?;
+    // An RST within a connection that was there before says nothing of who listens.
+    let opened = |(step, _, head): &(&Step, Place, &Head)| step.forward && head.flags.opens();
+    case.hops().find(opened)?;
     let (rst, head) = refusal(case)?;
     if case.hops().any(|(step, _, head)| !step.forward && head.flags.syn())
         || (undecremented(head.ttl) && is_routed(case))
@@ -191,8 +195,9 @@ const fn undecremented(ttl: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, in_pod, syn, syn_ack};
+    use super::super::testing::{Scene, drop_of, hop, in_pod, segment, syn, syn_ack};
     use super::*;
+    use crate::model::packet::TcpFlags;
 
     #[test]
     fn names_the_port_nobody_listens_on() {
@@ -201,6 +206,19 @@ mod tests {
         let draft = check(&scene.case()).expect("nobody listens");
         assert!(draft.claim.contains("to 10.20.0.4:3306 tcp: no socket listens there"), "{}", draft.claim);
         assert_eq!(draft.side, Side::Pod);
+    }
+
+    #[test]
+    fn stays_silent_on_a_reset_of_a_connection_that_was_there_before() {
+        let refused = |first: Head| {
+            let mut scene = Scene::pod_to_db();
+            scene.step(1, hop(Place::Transmit, first), "eth1");
+            let rst = Head { flags: TcpFlags(4), ttl: 63, ..syn_ack() };
+            scene.back(2, hop(Place::Receive, rst), "eth1");
+            outside(&scene.case()).map(|draft| draft.claim)
+        };
+        assert!(refused(syn()).expect("nobody listens").starts_with("10.20.0.4:3306 refused shop/web-0 with RST"));
+        assert_eq!(refused(segment(true, 9, 4, 9)), None);
     }
 
     #[test]

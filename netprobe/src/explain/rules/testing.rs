@@ -169,7 +169,7 @@ pub(crate) fn asked_for(other: Flow, what: What) -> What {
 
 /// What the forward hook said of the packet just dropped, which was to leave by `eth1`.
 pub(crate) fn verdict(judge: Judge) -> What {
-    What::Verdict { flow: flow(), skb: 0, hook: "forward", out_ifindex: Scene::ETH1, judge }
+    What::Verdict { flow: flow(), skb: 0, hook: "forward", out_ifindex: Scene::ETH1, judge, invalid: None }
 }
 
 pub(crate) fn retransmit(state: &'static str) -> What {

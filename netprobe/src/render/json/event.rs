@@ -8,6 +8,7 @@ use super::object::{At, FlowRef, PodRef};
 use crate::{
     model::{
         flow::Flow,
+        invalid::Invalid,
         journey::Step,
         packet::{Conntrack, Head, Judge, LookupRole, Place, What},
     },
@@ -147,6 +148,7 @@ enum Event<'a> {
         family: Option<&'a str>,
         table: Option<&'a str>,
         chain: Option<&'a str>,
+        invalid: Option<&'a Invalid>,
     },
     Retransmit {
         flow: FlowRef,
@@ -224,9 +226,10 @@ impl<'a> Event<'a> {
             },
             What::Request { port_id, comm } => Self::Request { port_id: *port_id, comm },
             What::Owned { flow, cgroup, .. } => Self::Owned { flow: flow_of(flow), cgroup: *cgroup },
-            What::Verdict { flow, skb, hook, out_ifindex: _, judge } => {
+            What::Verdict { flow, skb, hook, out_ifindex: _, judge, invalid } => {
                 let (by, family, table, chain) = judged(judge);
-                Self::Verdict { flow: flow_of(flow), skb: format!("{skb:#x}"), hook, by, family, table, chain }
+                let (skb, invalid) = (format!("{skb:#x}"), invalid.as_ref());
+                Self::Verdict { flow: flow_of(flow), skb, hook, by, family, table, chain, invalid }
             }
             What::Retransmit { flow, state, timeouts } => {
                 Self::Retransmit { flow: flow_of(flow), state, timeouts: *timeouts }
