@@ -1,6 +1,10 @@
 //! What the user says should be so, and is not.
 
-use std::fs;
+use std::{
+    fs,
+    io::Write as _,
+    net::{TcpListener, TcpStream},
+};
 
 use netprobe_tests::{Lab, SERVER};
 
@@ -64,4 +68,22 @@ fn an_address_of_the_other_nic_is_told() {
     let address = listing.split_whitespace().nth(3).and_then(|net| net.split('/').next()).expect("it has one");
     translated(&lab, &format!("snat to {address}"))
         .says(&format!("to {address}, which the rule names and which is an address of eth0 and not of eth1"));
+}
+
+#[test]
+fn a_server_that_turns_the_node_away_is_told_without_being_asked() {
+    let Some(lab) = Lab::start("a_server_that_turns_the_node_away_is_told_without_being_asked") else { return };
+    lab.on("node").nft(
+        "table ip site {\n chain post {\n type nat hook postrouting priority 100;\n oifname eth1 counter masquerade\n }\n}\n",
+    );
+    let port = 3999;
+    let listener = lab.on("server").enter(|| TcpListener::bind((SERVER.ip(), port)).expect("listen"));
+    let finding = lab.finding("web-0", "unexpected-snat", |lab| {
+        let greeted = lab.on("web-0").enter(|| TcpStream::connect((SERVER.ip(), port)));
+        let (mut client, _) = listener.accept().expect("a client");
+        client.write_all(b"Host is not allowed to connect").expect("say so");
+        drop((client, greeted));
+    });
+    finding.is_at("web-0", "node", "eth1");
+    finding.says("the peer said one thing and closed");
 }

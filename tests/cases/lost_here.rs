@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use netprobe_tests::{Lab, SERVER, SERVER6, WEB_0, wait};
+use netprobe_tests::{Lab, SERVER, SERVER6, WEB_0, WEB_1, open, wait};
 
 #[test]
 fn an_iptables_rule_is_named_with_its_text() {
@@ -121,4 +121,49 @@ fn a_frame_larger_than_the_way_ahead_is_told() {
         });
     });
     finding.says("1280");
+}
+
+#[test]
+fn a_service_that_a_rule_keeps_from_conntrack_is_told_with_the_rule() {
+    let Some(lab) = Lab::start("a_service_that_a_rule_keeps_from_conntrack_is_told_with_the_rule") else { return };
+    lab.on("node").run(&format!(
+        "iptables -t nat -N KUBE-SERVICES; iptables -t nat -A PREROUTING -j KUBE-SERVICES; \
+         iptables -t nat -A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m comment --comment 'shop/web cluster IP' -m tcp \
+         --dport 80 -j DNAT --to-destination {}; iptables -t raw -A PREROUTING -d 10.96.0.10/32 -j CT --notrack",
+        open(WEB_1.v4)
+    ));
+    let to = "10.96.0.10:80".parse().expect("an address");
+    let finding = lab.finding("web-0", "service-not-translated", |lab| drop(lab.on("web-0").cannot_connect(to)));
+    finding.says("shop/web");
+    finding.says("a rule keeps it from conntrack (-d 10.96.0.10/32 -j CT --notrack)");
+}
+
+#[test]
+fn a_carrier_that_is_lost_while_watched_is_told() {
+    let Some(lab) = Lab::start("a_carrier_that_is_lost_while_watched_is_told") else { return };
+    let finding = lab.finding("web-0", "link-down", |lab| {
+        lab.on("web-0").connects(SERVER);
+        lab.on("router").run("ip link set n1 down");
+        lab.on("web-0").cannot_connect(SERVER);
+    });
+    finding.is_at("web-0", "node", "eth1");
+    finding.says("eth1 has no carrier");
+}
+
+#[test]
+fn a_gateway_whose_link_layer_address_alternates_is_told() {
+    let Some(lab) = Lab::start("a_gateway_whose_link_layer_address_alternates_is_told") else { return };
+    let mac = lab.on("router").run("ip -o link show n1 | sed 's/.*link.ether //; s/ .*//'");
+    let is_at = |mac: &str| {
+        lab.on("node").run(&format!("ip neigh replace 172.20.20.1 lladdr {} dev eth1 nud reachable", mac.trim()));
+    };
+    let finding = lab.finding("web-0", "duplicate-address", |lab| {
+        lab.on("web-0").connects(SERVER);
+        for taken in ["02:00:00:00:00:66", &mac, "02:00:00:00:00:66"] {
+            is_at(taken);
+        }
+        lab.on("web-0").cannot_connect(SERVER);
+    });
+    finding.is_at("web-0", "node", "eth1");
+    finding.says("02:00:00:00:00:66");
 }

@@ -154,6 +154,7 @@ impl Journeys {
     }
 
     fn of_packet(&mut self, sighting: &Arc<Sighting>, flow: Flow, head: &Head, ct: Option<&Conntrack>) -> u64 {
+        let strays = ct.map_or_else(Vec::new, |ct| self.strays(&flow, ct));
         let known = self.known(&flow, head, ct, &sighting.packet);
         let reopened = known.filter(|id| self.is_new_connection(*id, head, &flow, sighting.packet.mono_ns));
         let id = match (known, reopened) {
@@ -168,6 +169,10 @@ impl Journeys {
         if let Some(ct) = ct {
             self.join(id, ct);
         }
+        for step in strays {
+            let forward = step.sighting.packet.what.flow().is_none_or(|flow| self.is_forward(id, &flow));
+            self.add(id, step.sighting, forward);
+        }
         let forward = self.is_forward(id, &flow);
         self.add(id, Arc::clone(sighting), forward);
         self.settle(id, head, forward);
@@ -178,6 +183,21 @@ impl Journeys {
             }
         }
         id
+    }
+
+    /// What sockets and look-ups told of a translated form of the connection, before a packet showed that it is one: the
+    /// reset that answers a redirected SYN comes before the SYN is freed.
+    fn strays(&mut self, flow: &Flow, ct: &Conntrack) -> Vec<Step> {
+        let whole = self.index.find(&ct.original).or_else(|| self.index.find(&ct.reply));
+        let (Some(stray), Some(whole)) = (self.index.find(flow), whole) else { return Vec::new() };
+        let is_packet = |step: &Step| matches!(step.sighting.packet.what, What::Hop { .. } | What::Dropped { .. });
+        let of_packets = |id: u64| self.open.get(&id).is_some_and(|j| j.steps.iter().any(is_packet));
+        if stray == whole || of_packets(stray) || !of_packets(whole) {
+            return Vec::new();
+        }
+        // A look-up whose namespace is only concluded may be somebody else's.
+        let sure = |step: &Step| !matches!(step.sighting.packet.what, What::Lookup { inferred: true, .. });
+        self.close(stray).map_or_else(Vec::new, |journey| journey.steps.into_iter().filter(sure).collect())
     }
 
     /// A frame without addresses belongs to those like it at the same device.

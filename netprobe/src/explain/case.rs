@@ -293,8 +293,10 @@ impl<'a> Case<'a> {
     #[must_use]
     pub fn client(&self) -> String {
         let source = self.journey.flow.src.ip();
-        let pod = self.journey.steps.iter().filter(|s| s.forward).find_map(|s| s.sighting.source.yes());
-        match pod {
+        // A masqueraded packet has another source: only one with the flow's own tells whose it is.
+        let sends = |s: &&Step| s.sighting.packet.what.flow().is_some_and(|f| f.src.ip() == source);
+        let pod = self.journey.steps.iter().filter(sends).find_map(|s| s.sighting.source.yes());
+        match pod.or(self.journey.pod.as_ref().filter(|_| source.is_loopback())) {
             Some(pod) => pod.to_string(),
             None if self.facts.node().is_some_and(|n| n.owns(source)) => "this node".to_owned(),
             None => source.to_string(),

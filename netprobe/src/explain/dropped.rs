@@ -14,8 +14,10 @@ impl Case<'_> {
         let ip = self.journey.flow.src.ip();
         let sends = |s: &Sighting| s.packet.what.flow().is_some_and(|f| f.src.ip() == ip);
         let pod = self.steps().filter(|s| sends(&s.sighting)).find_map(|s| s.sighting.source.yes());
-        let is_local = ip.is_loopback() || self.facts.node().is_some_and(|n| n.owns(ip));
-        match pod.or(self.journey.pod.as_ref().filter(|_| ip.is_loopback())) {
+        // Before the kernel has chosen a source it asks for none.
+        let own = ip.is_loopback() || ip.is_unspecified();
+        let is_local = own || self.facts.node().is_some_and(|n| n.owns(ip));
+        match pod.or(self.journey.pod.as_ref().filter(|_| own)) {
             Some(pod) => pod.to_string(),
             None if is_local => "this node".to_owned(),
             None => ip.to_string(),

@@ -31,7 +31,7 @@ pub fn of_table(case: &Case<'_>, flow: &Flow, table: u32, taken: &str) -> Option
     let node = case.facts.node()?;
     let sources: [&dyn Fn() -> Option<Expected>; 6] = [
         &|| by_journal(case, node, flow, table),
-        &|| by_other_routes(case, node, table),
+        &|| by_other_routes(case, node, table, flow.is_v6()),
         &|| by_answers(case, flow, taken),
         &|| by_subnet(case, node, flow.src.ip(), taken),
         &|| by_spare_device(case, node, flow.is_v6(), taken),
@@ -55,7 +55,7 @@ fn by_journal(case: &Case<'_>, node: &NamespaceFacts, flow: &Flow, table: u32) -
 }
 
 /// The table's other routes, of either family: to its gateway, to its subnet.
-fn by_other_routes<'a>(case: &Case<'a>, node: &'a NamespaceFacts, table: u32) -> Option<Expected> {
+fn by_other_routes<'a>(case: &Case<'a>, node: &'a NamespaceFacts, table: u32, v6: bool) -> Option<Expected> {
     // A VRF's table has the ways to its pods, too.
     let of_table = node.routes.iter().filter(|r| r.table == table && r.kind == RouteKind::Unicast);
     let hops = of_table.flat_map(|route| route.next_hops.iter().map(move |hop| (route, hop)));
@@ -63,11 +63,12 @@ fn by_other_routes<'a>(case: &Case<'a>, node: &'a NamespaceFacts, table: u32) ->
         let link = node.links.get(&hop.ifindex).filter(|link| case.leads_out(link))?;
         Some((route, hop, link))
     };
-    let (route, hop, link) = hops.filter_map(out).next()?;
+    // The other family's routes tell the device as well, but no gateway.
+    let (route, hop, link) = hops.filter_map(out).min_by_key(|(route, ..)| route.dst.addr().is_ipv6() != v6)?;
     let device = link.name.clone();
     // A route to a single address on the link is what a CNI adds for the gateway.
     let single = route.dst.prefix_len() == route.dst.max_prefix_len() && hop.gateway.is_none();
-    let gateway = hop.gateway.or_else(|| single.then(|| route.dst.addr()));
+    let gateway = hop.gateway.or_else(|| single.then(|| route.dst.addr())).filter(|g| g.is_ipv6() == v6);
     let why = format!("the other routes of table {} are on {device} ({})", table_name(table), route.dst);
     Some(Expected { device, gateway, why, confidence: Confidence::Stated })
 }

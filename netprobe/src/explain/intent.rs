@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use super::{Case, case::author};
 use crate::{
-    facts::policy::{self, Decision, Question},
+    facts::policy::{self, Decision, Outcome, Question},
     model::{
-        facts::{Change, NamespaceFacts, Route, RouteKind, What, table_name},
+        facts::{Change, NamespaceFacts, Route, RouteKind, Rule, RuleAction, What, table_name},
         flow::Flow,
     },
 };
@@ -54,6 +54,13 @@ pub fn refusing_route<'a>(facts: &'a NamespaceFacts, flow: &Flow, table: u32) ->
     // Without rules the kernel keeps local and main as one table, and calls it main.
     let refuses = |r: &&Route| matches!(r.kind, RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit);
     policy::lookup(facts, table, flow.dst.ip()).filter(refuses)
+}
+
+/// The policy rule that refuses a flow by itself, before a table gives it a way.
+#[must_use]
+pub fn refusing_rule<'a>(facts: &'a NamespaceFacts, flow: &Flow, iif: Option<&str>, mark: u32) -> Option<&'a Rule> {
+    let last = decide(facts, flow, iif, mark).steps.pop()?;
+    (matches!(last.outcome, Outcome::Refused(_)) && last.rule.action != RuleAction::Lookup).then_some(last.rule)
 }
 
 /// Preference of the rule that leads a flow to a table.

@@ -19,6 +19,10 @@ pub fn of(reason: &str, site: &str, head: Option<&Head>, forward: bool) -> Optio
         if reason == "NETFILTER_DROP" && matches!(head.icmp, Some((5 | 137, _))) {
             return Some("an ICMP redirect, which NAT does not translate");
         }
+        // What it tells of has its own cause; only "too big" is waited for.
+        if reason == "NETFILTER_DROP" && is_error(flow.is_v6(), head.icmp) {
+            return Some("an ICMP error, which tells of another fault");
+        }
         // Nobody waits for a reset; what it was the answer to has its own cause.
         if reason == "NETFILTER_DROP" && head.flags.rst() {
             return Some("a reset, which nobody waits for");
@@ -30,6 +34,16 @@ pub fn of(reason: &str, site: &str, head: Option<&Head>, forward: bool) -> Optio
         late.then_some("a packet came after its socket was closed")
             .or_else(|| kept_back.then_some("a rule keeps back the reset of who opened the connection"))
     })
+}
+
+/// An ICMP error that is no advice about the size.
+const fn is_error(v6: bool, icmp: Option<(u8, u8)>) -> bool {
+    match icmp {
+        Some((3, 4)) if !v6 => false,
+        Some((3 | 11 | 12, _)) if !v6 => true,
+        Some((1 | 3 | 4, _)) => v6,
+        _ => false,
+    }
 }
 
 /// What drops because somebody wants it so.
@@ -96,6 +110,14 @@ mod tests {
         assert_eq!(of("NETFILTER_DROP", "nft_do_chain", Some(&head), true), None);
         head.flags = crate::model::packet::TcpFlags(4);
         assert!(of("NETFILTER_DROP", "nft_do_chain", Some(&head), true).is_some());
+    }
+
+    #[test]
+    fn an_icmp_error_is_missed_by_nobody_unless_it_tells_of_the_size() {
+        let error = |icmp| Head { icmp: Some(icmp), ..crate::explain::rules::testing::syn() };
+        assert!(of("NETFILTER_DROP", "nft_do_chain", Some(&error((3, 1))), true).is_some());
+        assert_eq!(of("NETFILTER_DROP", "nft_do_chain", Some(&error((3, 4))), true), None);
+        assert_eq!(of("NETFILTER_DROP", "nft_do_chain", Some(&error((8, 0))), true), None);
     }
 
     #[test]

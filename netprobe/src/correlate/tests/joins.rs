@@ -107,3 +107,31 @@ fn a_packet_that_cannot_hold_the_old_one_is_another() {
         assert_ne!(bench.see(NODE, at_place(Place::Queue, head, None)), id, "{why}");
     }
 }
+
+#[test]
+fn a_reset_that_is_told_before_the_redirected_packet_belongs_to_its_connection() {
+    let redirected = tcp("10.9.0.29:41000", "10.20.0.4:15006");
+    let mut bench = Bench::default();
+    let id = bench.see(POD, received(out(), SYN, 1, 0xa0));
+    let reset = What::Reset {
+        flow: redirected.reversed(),
+        sent: true,
+        socket: false,
+        reason: Arc::from("NO_SOCKET"),
+        state: "",
+    };
+    assert_ne!(bench.see(POD, reset), id, "nothing says yet that it is of the same connection");
+    let refused = What::Dropped {
+        head: segment(redirected, SYN, 1),
+        ct: Some(entry(out(), redirected)),
+        reason: Arc::from("NO_SOCKET"),
+        site: Arc::from("tcp_v4_rcv"),
+        stack: Vec::new(),
+        seen: 1,
+    };
+    assert_eq!(bench.see(POD, refused), id);
+    assert!(bench.last_is_forward(id));
+    let journey = bench.journey(id);
+    assert!(journey.steps.iter().any(|s| !s.forward && matches!(s.sighting.packet.what, What::Reset { .. })));
+    assert_eq!(bench.journeys.iter().count(), 1);
+}

@@ -22,6 +22,9 @@ pub(super) const RACE: Rule = Rule {
     check: race,
 };
 
+/// How long a lack of ports waits to be told, nanoseconds: TCP sends its SYN again after a second, and if that one leaves a
+/// port was free.
+const AGAIN_NS: u64 = 1_200_000_000;
 /// The port of DNS.
 const DNS: u16 = 53;
 
@@ -78,11 +81,15 @@ fn full(case: &Case<'_>) -> Option<Draft> {
 fn ports(case: &Case<'_>) -> Option<Draft> {
     let (met, lost) = unconfirmed(case)?;
     let ct = met.drop.ct.filter(|ct| ct.snat())?;
+    if left_later(case, &met) {
+        return None;
+    }
     let to = ct.original.dst;
     let source = ct.reply.dst.ip();
     let claim =
         format!("{} {}: no source port of {source} is free for SNAT to {to}", met.what(case), met.by_conntrack());
-    let draft = met.draft(case, claim).confidence(Confidence::Likely).detail(format!("ports {source} {to}"));
+    let mut draft = met.draft(case, claim).confidence(Confidence::Likely).detail(format!("ports {source} {to}"));
+    draft.ready_ns = met.drop.mono_ns() + AGAIN_NS;
     Some(
         draft
             .proof(
@@ -97,7 +104,39 @@ fn ports(case: &Case<'_>) -> Option<Draft> {
     )
 }
 
+/// A packet of the same flow left the node after that: so a port was free.
+fn left_later(case: &Case<'_>, met: &Met<'_>) -> bool {
+    case.exits().is_some_and(|(_, last)| last.sighting.packet.mono_ns > met.drop.mono_ns())
+}
+
+/// SNAT chose one source port for two connections at once: the second found it taken, and another one when it tried again.
+fn one_port_for_two(case: &Case<'_>) -> Option<Draft> {
+    let (met, lost) = unconfirmed(case)?;
+    let ct = met.drop.ct.filter(|ct| ct.snat())?;
+    if !left_later(case, &met) {
+        return None;
+    }
+    let claim = format!(
+        "{} {}: SNAT had chosen source port {} for two new connections at once, and the other one was confirmed first \
+         (insert_failed)",
+        met.what(case),
+        met.by_conntrack(),
+        ct.reply.dst.port()
+    );
+    let draft = met.draft(case, claim).confidence(Confidence::Likely).detail("race");
+    let counted = format!("conntrack counters: insert_failed rose by {lost}");
+    Some(
+        draft
+            .proof(met.drop.mono_ns(), counted)
+            .proof(met.drop.mono_ns(), "the same flow left the node when it was tried again: a port was free")
+            .fix("choose ports at random: --random-fully of iptables' MASQUERADE and SNAT, fully-random of nftables"),
+    )
+}
+
 fn race(case: &Case<'_>) -> Option<Draft> {
+    if let Some(draft) = one_port_for_two(case) {
+        return Some(draft);
+    }
     let (met, lost) = unconfirmed(case)?;
     // TCP opens with one packet: two at once are rare enough to want the kernel's word.
     let may_race = case.journey.flow.proto == Proto::Udp || is_told(&met);
@@ -138,8 +177,9 @@ fn unconfirmed<'a>(case: &Case<'a>) -> Option<(Met<'a>, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, flow, new_entry, syn, tracked};
+    use super::super::testing::{Scene, drop_of, flow, hop, new_entry, syn, tracked};
     use super::*;
+    use crate::model::packet::Place;
 
     fn scene(hook: &str) -> Scene {
         let mut scene = Scene::pod_to_db();
@@ -211,5 +251,10 @@ mod tests {
             draft.claim
         );
         assert_eq!(full(&scene.case()), None);
+        assert_eq!(race(&scene.case()), None);
+        scene.step(1_001, hop(Place::Transmit, syn()), "eth1");
+        assert_eq!(ports(&scene.case()), None, "a port was free a second later");
+        let draft = race(&scene.case()).expect("it was taken at that moment only");
+        assert!(draft.claim.contains("SNAT had chosen source port 1024 for two new connections"), "{}", draft.claim);
     }
 }

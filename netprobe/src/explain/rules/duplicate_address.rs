@@ -89,9 +89,18 @@ fn was_taken_over(case: &Case<'_>, state: &NeighbourState, sent_ns: u64) -> bool
     recent && sent_ns >= state.changed_ns && state.macs.last().is_some_and(|mac| !ours(mac)) && !accepted
 }
 
+/// How long an answer is waited for, nanoseconds: TCP itself gives the first SYN that time (RFC 6298).
+const WAIT_NS: u64 = 1_000_000_000;
+
+/// It began long ago, and nothing came back.
+fn is_unanswered(case: &Case<'_>) -> bool {
+    case.exits().is_some() && !case.answered() && case.now_ns.saturating_sub(case.journey.first_ns) > WAIT_NS
+}
+
 /// The connection suffers: two addresses that a bond uses in turn hurt nobody.
 fn is_in_trouble(case: &Case<'_>) -> bool {
     case.drops().next().is_some()
+        || is_unanswered(case)
         || case.steps().any(|s| match &s.sighting.packet.what {
             What::Retransmit { .. } | What::Reset { .. } => true,
             What::Hop { head, inner, .. } => head.flags.rst() || inner.is_some(),
@@ -151,6 +160,12 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_nobody_answers_suffers_too() {
+        let draft = check(&scene(&["02::04", "02::66", "02::04"]).case()).expect("it was not answered");
+        assert_eq!(draft.confidence, Confidence::Likely);
+    }
+
+    #[test]
     fn suspects_a_host_that_took_the_address_and_does_not_answer() {
         let mut scene = scene(&["02::04", "02::66"]);
         scene.step(1_000, retransmit("SYN_SENT"), "");
@@ -165,6 +180,8 @@ mod tests {
         taken_over.back(3, hop(Place::Receive, syn_ack()), "eth1");
         taken_over.step(1_000, retransmit("ESTABLISHED"), "");
         assert_eq!(check(&taken_over.case()), None);
-        assert_eq!(check(&scene(&["02::04", "02::66", "02::04"]).case()), None);
+        let mut healthy = scene(&["02::04", "02::66", "02::04"]);
+        healthy.back(3, hop(Place::Receive, syn_ack()), "eth1");
+        assert_eq!(check(&healthy.case()), None);
     }
 }

@@ -25,10 +25,15 @@ fn check(case: &Case<'_>) -> Option<Draft> {
 
 /// The packet was thrown away by the device's queue, or when its neighbour was given up.
 fn dropped(case: &Case<'_>) -> Option<Draft> {
-    let suspect = |drop: &Drop<'_>| qdisc_drop::is_queue(drop) || neighbour_unresolved::is_given_up(drop);
+    // The other end of a veth that is down takes nothing.
+    let refused = |drop: &Drop<'_>| matches!(drop.site, "__dev_forward_skb" | "__dev_forward_skb2");
+    let suspect =
+        |drop: &Drop<'_>| qdisc_drop::is_queue(drop) || neighbour_unresolved::is_given_up(drop) || refused(drop);
     let (drop, link, state) = case.drops().filter(suspect).find_map(|drop| {
         let packet = &drop.sighting().packet;
-        let (link, state) = dead(case, packet.netns, packet.ifindex, packet.mono_ns)?;
+        // The kernel tells of a carrier that is lost up to a second later (linkwatch).
+        let at_ns = if refused(&drop) { u64::MAX } else { packet.mono_ns };
+        let (link, state) = dead(case, packet.netns, packet.ifindex, at_ns)?;
         Some((drop, link, state))
     })?;
     let draft = case.dropped_because(&drop, &format!("{} {state}", link.name));
@@ -238,6 +243,14 @@ mod tests {
             draft.claim,
             "the node dropped the packet of shop/web-0 to 10.20.0.4:3306 on eth1: eth1 has no carrier"
         );
+    }
+
+    #[test]
+    fn names_the_veth_whose_other_end_went_down() {
+        let mut scene = scene();
+        scene.step(5, drop_of(syn(), "NOT_SPECIFIED", "__dev_forward_skb2", &[]), "eth1");
+        let draft = check(&scene.case()).expect("eth1 has no carrier");
+        assert!(draft.claim.ends_with("on eth1: eth1 has no carrier"), "{}", draft.claim);
     }
 
     #[test]

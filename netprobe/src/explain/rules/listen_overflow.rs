@@ -27,20 +27,28 @@ fn third_ack(case: &Case<'_>) -> Option<Draft> {
         "{place} dropped the ACK that ends the handshake of {} with port {port}: the listener's accept queue is full",
         case.client()
     );
-    Some(fixes(case.about_drop(&drop, claim).detail(format!("{place} {port}")), "accept"))
+    let draft = case.about_drop(&drop, claim).detail(format!("{place} {port}"));
+    Some(fixes(draft, "accept"))
 }
 
 /// SYNs came in and nothing was said.
 fn ignored_syn(case: &Case<'_>) -> Option<Draft> {
     let talk = case.talk()?;
-    let server = talk.server.filter(|p| p.netns != case.facts.node)?;
+    let in_pod = talk.server.filter(|p| p.netns != case.facts.node);
+    let (server, on_node) = match (in_pod, talk.server, talk.uplink) {
+        (Some(server), ..) => (server, false),
+        // What comes in for the node itself goes no further.
+        (None, None, Some((point, false))) => (point, true),
+        _ => return None,
+    };
     let syns: Vec<_> = talk.at(server, true).filter(|s| s.head.flags.opens()).collect();
     let (first, last) = (syns.first()?, syns.last()?);
     let said = case.steps().any(|s| !s.forward && answers(s)) || case.drops().next().is_some();
-    if said || first.step.sighting.side != Side::Pod {
+    let to = first.head.flow?.dst;
+    let side = if on_node { Side::Node } else { Side::Pod };
+    if said || first.step.sighting.side != side || (on_node && !case.facts.node()?.owns(to.ip())) {
         return None;
     }
-    let to = first.head.flow?.dst;
     let counters = case.counters(server.netns, first.ns);
     let sockets = case.sockets(server.netns, first.ns);
     let listener = sockets.and_then(|s| s.listener(Proto::Tcp, to));
@@ -55,7 +63,9 @@ fn ignored_syn(case: &Case<'_>) -> Option<Draft> {
     };
     // Counters that stand still where there are some: it is something else.
     let still = counters.as_ref().is_some_and(|c| c.before.is_some()) && queue.is_empty();
-    if still || (queue.is_empty() && syns.len() < 2) {
+    // At a port of the node that nobody listens on the SYN may be a service's, which goes elsewhere.
+    let elsewhere = on_node && (listener.is_none() || queue.is_empty());
+    if still || elsewhere || (queue.is_empty() && syns.len() < 2) {
         return None;
     }
     let place = case.place(&first.step.sighting);
@@ -69,7 +79,7 @@ fn ignored_syn(case: &Case<'_>) -> Option<Draft> {
         .map_or_else(String::new, |l| format!(" ({} of {} waiting)", l.queued, l.limit));
     let claim = format!("{place} ignores the SYN of {} to port {}: {which}{fill}", case.client(), to.port());
     let device = first.step.sighting.device.to_string();
-    let mut draft = Draft::new(case, Side::Pod, Some(device.clone()), claim)
+    let mut draft = Draft::new(case, side, Some(device.clone()), claim)
         .confidence(if queue.is_empty() { Confidence::Possible } else { Confidence::Stated })
         .detail(format!("{place} {}", to.port()))
         .proof(first.ns, format!("SYN received on {device} of {place}"))
@@ -83,7 +93,8 @@ fn ignored_syn(case: &Case<'_>) -> Option<Draft> {
 }
 
 fn fixes(draft: Draft, queue: &str) -> Draft {
-    let draft = draft.fix("in the pod: ss -lnt  # Recv-Q above Send-Q: the accept queue is full");
+    let inside = if draft.side == Side::Pod { "in the pod: " } else { "" };
+    let draft = draft.fix(format!("{inside}ss -lnt  # Recv-Q above Send-Q: the accept queue is full"));
     match queue {
         "SYN" => {
             draft.fix("sysctl net.ipv4.tcp_syncookies=1; raise net.ipv4.tcp_max_syn_backlog; look for a SYN flood")
@@ -109,6 +120,7 @@ mod tests {
         asked::{Answer, Question, Reading, Subject},
         counters::Counters,
         packet::Place,
+        sockets::{Listener, Sockets},
     };
 
     const POD: u32 = 101;
@@ -143,6 +155,23 @@ mod tests {
         counted(&mut scene, 3_000_000, 5, 9);
         let draft = check(&scene.case()).expect("it was ignored");
         assert!(draft.claim.ends_with("half-open connections is full and SYN cookies are off"), "{}", draft.claim);
+    }
+
+    #[test]
+    fn tells_a_full_queue_of_the_node_and_nothing_of_a_port_without_a_listener() {
+        let mut scene = Scene::pod_to_db();
+        let to: std::net::SocketAddr = "10.32.0.10:9100".parse().expect("an address");
+        scene.journey.flow.dst = to;
+        let head = crate::model::packet::Head { flow: Some(scene.journey.flow), ..syn() };
+        scene.step(1, hop(Place::Receive, head.clone()), "eth0");
+        scene.step(1_001, hop(Place::Receive, head), "eth0");
+        assert_eq!(check(&scene.case()), None, "nobody listens: a service's rule may take it");
+        let listener =
+            Listener { proto: Proto::Tcp, local: to, v6_only: false, queued: 2, limit: 1, ifindex: 0, uid: 0 };
+        scene.answer(Reading::Sockets(Sockets { listeners: vec![listener], ..Sockets::default() }));
+        let draft = check(&scene.case()).expect("its queue is full");
+        assert!(draft.claim.starts_with("the node ignores the SYN of shop/web-0 to port 9100"), "{}", draft.claim);
+        assert_eq!(draft.side, Side::Node);
     }
 
     #[test]

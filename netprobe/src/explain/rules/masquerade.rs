@@ -28,10 +28,15 @@ struct Lost<'a> {
 }
 
 fn lost<'a>(case: &Case<'a>) -> Option<Lost<'a>> {
-    let (exit, _) = case.exits()?;
     let again = case.steps().any(|s| matches!(s.sighting.packet.what, What::Retransmit { state: "SYN_SENT", .. }));
     let unanswered = case.journey.flow.proto == Proto::Tcp && again && !case.answered();
-    if !unanswered || case.journey.pod.is_none() || case.drops().next().is_some() {
+    if unanswered { left(case) } else { None }
+}
+
+/// A pod's connection that left this node.
+fn left<'a>(case: &Case<'a>) -> Option<Lost<'a>> {
+    let (exit, _) = case.exits()?;
+    if case.journey.pod.is_none() || case.drops().next().is_some() {
         return None;
     }
     let What::Hop { head, .. } = &exit.sighting.packet.what else { return None };
@@ -71,7 +76,10 @@ pub(super) fn missing(case: &Case<'_>) -> Option<Draft> {
 
 /// It left with the node's address, although this pod is routed by its own.
 pub(super) fn unexpected(case: &Case<'_>) -> Option<Draft> {
-    let lost = lost(case).filter(|lost| lost.source != lost.own)?;
+    let (lost, end) = lost(case)
+        .map(|lost| (lost, "nothing came back"))
+        .or_else(|| Some((turned_away(case)?, "the peer said one thing and closed, before it was asked anything")))
+        .filter(|(lost, _)| lost.source != lost.own)?;
     let (node, packet) = (case.facts.node()?, &lost.exit.sighting.packet);
     let own_rule = node.rules.iter().find(|rule| {
         let single = rule.src.is_some_and(|net| net.prefix_len() == net.max_prefix_len() && net.addr() == lost.own);
@@ -85,7 +93,7 @@ pub(super) fn unexpected(case: &Case<'_>) -> Option<Draft> {
     };
     let device = lost.exit.sighting.device.to_string();
     let claim = format!(
-        "{} left this node by {device} as {} (SNAT) and not with its own address {}, and nothing came back: {why}",
+        "{} left this node by {device} as {} (SNAT) and not with its own address {}, and {end}: {why}",
         case.who(),
         lost.source,
         lost.own
@@ -100,6 +108,24 @@ pub(super) fn unexpected(case: &Case<'_>) -> Option<Draft> {
             .prove(draft, packet.mono_ns)
             .fix("exclude this destination from masquerading (ip-masq-agent nonMasqueradeCIDRs, the CNI's ipMasq)"),
     )
+}
+
+/// Longest farewell of a server that turns a client away, bytes: an error message, no document.
+const FAREWELL_BYTES: u64 = 512;
+
+/// The peer took the connection, said one short thing and closed it before it had heard anything: so do servers that admit
+/// clients by their address (MySQL's "Host is not allowed to connect").
+fn turned_away<'a>(case: &Case<'a>) -> Option<Lost<'a>> {
+    let talk = case.talk()?;
+    let (point, out) = talk.uplink.filter(|_| talk.established())?;
+    let end = talk.at(point, !out).find(|s| s.head.flags.fin() || s.head.flags.rst())?;
+    let said = |forward: bool| {
+        let before = talk.at(point, forward).filter(|s| s.ns <= end.ns);
+        before.map(|s| u64::from(s.head.payload)).sum::<u64>()
+    };
+    let first = !talk.at(point, out).any(|s| s.ns < end.ns && s.head.flags.fin());
+    let is_farewell = first && said(out) == 0 && (1..=FAREWELL_BYTES).contains(&said(!out));
+    if is_farewell && out { left(case) } else { None }
 }
 
 /// Another connection left by the same device with a pod's own address, and was answered.
@@ -175,8 +201,9 @@ impl Nets {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, hop, retransmit, syn};
+    use super::super::testing::{Scene, flagged, flow, hop, retransmit, segment, syn, syn_ack};
     use super::*;
+    use crate::model::{flow::Flow, packet::Head};
 
     const KUBE_PROXY: &str =
         "*nat\n:KUBE-SVC-1 - [0:0]\n-A KUBE-SVC-1 ! -s 10.9.0.0/24 -d 10.96.0.10/32 -j KUBE-MARK-MASQ\nCOMMIT\n";
@@ -198,6 +225,34 @@ mod tests {
             "shop/web-0 left this node by eth0 with its own address 10.9.0.29 (no SNAT), and nothing came back: 10.9.0.0/24 \
              is the cluster's own range for kube-proxy, and no rule masquerades what leaves it"
         );
+    }
+
+    /// A pod that is routed by its own address leaves as the node, and the server says 35 bytes and closes.
+    fn translated(asked: u32) -> Scene {
+        let mut scene = Scene::pod_to_db();
+        let out = Flow { src: "10.96.0.10:41000".parse().expect("an address"), ..flow() };
+        let as_node = |head: Head| Head { flow: Some(out), ..head };
+        scene.journey.translated.push(out);
+        scene.step(1, hop(Place::Transmit, as_node(syn())), "eth1");
+        scene.back(2, hop(Place::Receive, Head { flow: Some(out.reversed()), ..syn_ack() }), "eth1");
+        scene.step(3, hop(Place::Transmit, as_node(segment(true, 2, asked, 2))), "eth1");
+        let farewell = flagged(17, segment(false, 2, 35, 2));
+        scene.back(4, hop(Place::Receive, Head { flow: Some(out.reversed()), ..farewell }), "eth1");
+        scene
+    }
+
+    #[test]
+    fn a_server_that_turns_the_node_away_is_told() {
+        let draft = unexpected(&translated(0).case()).expect("it closed unasked");
+        assert!(
+            draft
+                .claim
+                .contains("as 10.96.0.10 (SNAT) and not with its own address 10.9.0.29, and the peer said one thing"),
+            "{}",
+            draft.claim
+        );
+        assert_eq!(draft.confidence, Confidence::Possible);
+        assert_eq!(unexpected(&translated(20).case()), None, "it was asked something");
     }
 
     #[test]

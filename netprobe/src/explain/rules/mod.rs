@@ -1,6 +1,7 @@
 //! One line per rule, in order of precedence.
 
 mod asserted;
+mod astray;
 mod bad_checksum;
 mod bridge_drop;
 mod cgroup_bpf_drop;
@@ -13,6 +14,7 @@ mod dns_timeout;
 mod duplicate_address;
 mod forwarding_off;
 mod hairpin;
+mod handshake;
 mod idle_connection_cut;
 mod ipsec_policy_drop;
 mod ipv6_disabled;

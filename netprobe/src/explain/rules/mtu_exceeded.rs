@@ -2,7 +2,7 @@
 
 use crate::{
     explain::{Case, Draft, Drop, Rule, dropped::size},
-    model::packet::What,
+    model::{flow::Proto, packet::What},
 };
 
 pub(super) const RULE: Rule =
@@ -25,8 +25,11 @@ fn refused(case: &Case<'_>) -> Option<Draft> {
     let decision = case.decision(packet.netns, true, packet.mono_ns).filter(|l| l.err == 0);
     let link = decision.and_then(|l| case.namespace(packet.netns)?.links.get(&l.out_ifindex));
     let place = case.place(&step.sighting);
-    let than = link
-        .map_or_else(|| "than its way takes".to_owned(), |link| format!("than {} takes (MTU {})", link.name, link.mtu));
+    // The device's MTU is the most: a route, or what was learned of the path, may say less.
+    let than = link.map_or_else(
+        || "than its way takes".to_owned(),
+        |link| format!("than {} takes (MTU {}, unless a route or a learned path MTU is less)", link.name, link.mtu),
+    );
     let claim = format!(
         "{place} cannot send to {}: {comm} sends datagrams that must not be cut and are longer {than}, and gets EMSGSIZE; no \
          packet exists",
@@ -49,7 +52,11 @@ fn refused(case: &Case<'_>) -> Option<Draft> {
 fn dropped(case: &Case<'_>) -> Option<Draft> {
     let drop = case.drops().find(is_too_big)?;
     let v6 = drop.head.flow?.is_v6();
-    let size = size(&drop);
+    // What TCP leaves to be cut later is cut to what the device it came by takes.
+    let packet = &drop.sighting().packet;
+    let came_by = case.namespace(packet.netns).and_then(|ns| ns.links.get(&packet.ifindex)).map_or(0, |link| link.mtu);
+    let is_uncut = !v6 && drop.head.flow?.proto == Proto::Tcp && came_by != 0;
+    let size = if is_uncut { size(&drop).min(came_by) } else { size(&drop) };
     let ahead = ahead(case, &drop).filter(|(_, mtu)| *mtu < size);
     if ahead.is_none() && by_place(&drop) {
         return None;
@@ -127,7 +134,7 @@ mod tests {
         scene.step(1, in_pod(lookup(254, 0, 2, LookupRole::Output)), "");
         scene.step(2, in_pod(refused_send()), "");
         let draft = check(&scene.case()).expect("it is too long");
-        assert!(draft.claim.contains("longer than eth0 takes (MTU 1500)"), "{}", draft.claim);
+        assert!(draft.claim.contains("longer than eth0 takes (MTU 1500, unless a route"), "{}", draft.claim);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use super::{qdisc_drop, silent_neighbour};
-use crate::explain::{Case, Draft, Drop, Rule, intent};
+use crate::{
+    explain::{Case, Draft, Drop, Rule, intent},
+    model::{journey::Step, packet::What},
+};
 
 pub(super) const RULE: Rule =
     Rule { id: "neighbour-unresolved", means: "nobody answered ARP or NDP for the next hop", check };
@@ -12,6 +15,10 @@ pub(super) const RULE: Rule =
 /// emptied in the same call.
 const SAME_CALL_NS: u64 = 100_000_000;
 
+/// How long a neighbour is asked for before it is given up, nanoseconds: three solicitations, a second apart
+/// (`net.ipv6.neigh.*.mcast_solicit`, `retrans_time_ms`), and as much again.
+const ASKED_NS: u64 = 6_000_000_000;
+
 fn check(case: &Case<'_>) -> Option<Draft> {
     // Who never got the question cannot answer it.
     let drop = case.drops().find(is_given_up).filter(|drop| !qdisc_drop::lost_the_question(case, drop))?;
@@ -19,11 +26,16 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let next_hop = next_hop(case, &drop)?;
     let v6 = next_hop.is_ipv6();
     let question = if v6 { "neighbour solicitations (NDP)" } else { "ARP" };
-    let because = format!("nobody answered {question} for {next_hop}{}", role_of(&drop, next_hop));
+    if v6 && question_was_refused(case, &drop) {
+        return None;
+    }
+    let reason = silent_neighbour::reason(case, &drop, next_hop);
+    let why = reason.as_ref().map_or_else(String::new, |reason| format!(": {}", reason.proof));
+    let because = format!("nobody answered {question} for {next_hop}{}{why}", role_of(&drop, next_hop));
     let ip = if v6 { "ip -6" } else { "ip" };
     let mut draft = case.dropped_because(&drop, &because).detail(next_hop.to_string());
     draft = draft.proof(drop.mono_ns(), format!("neighbour {next_hop} on {device} is FAILED"));
-    if let Some(reason) = silent_neighbour::reason(case, &drop, next_hop) {
+    if let Some(reason) = reason {
         draft = draft.proof(drop.mono_ns(), reason.proof).fix(reason.fix);
     }
     Some(
@@ -33,6 +45,18 @@ fn check(case: &Case<'_>) -> Option<Draft> {
             ))
             .fix(format!("watch it: {ip} neigh show dev {device}; tcpdump -ni {device} arp or icmp6")),
     )
+}
+
+/// A solicitation of that pod, or the answer, met a netfilter rule: that is told for itself.
+fn question_was_refused(case: &Case<'_>, drop: &Drop<'_>) -> bool {
+    let pod = case.journey.pod.as_ref();
+    let since_ns = drop.mono_ns().saturating_sub(ASKED_NS);
+    let is_refused = |step: &Step| {
+        let packet = &step.sighting.packet;
+        let What::Dropped { head, reason, .. } = &packet.what else { return false };
+        packet.mono_ns >= since_ns && &**reason == "NETFILTER_DROP" && matches!(head.icmp, Some((135 | 136, _)))
+    };
+    case.journeys.iter().filter(|j| j.pod.as_ref() == pod).any(|j| j.steps.iter().any(is_refused))
 }
 
 /// IPv4 says NEIGH_FAILED; IPv6 says nothing, at the same place.

@@ -120,13 +120,18 @@ impl<'a> Met<'a> {
     /// `the node dropped the packet of shop/web-0 to 10.20.0.4:3306 on vpod1`
     pub(super) fn what(&self, case: &Case<'_>) -> String {
         let drop = &self.drop;
-        let what = if drop.step.forward { "the packet" } else { "the answer" };
         let at = drop.device().map_or_else(String::new, |d| format!(" on {d}"));
         let (did, how) = match &self.answer {
             Some((_, answer)) => ("refused", format!(" with {answer}")),
+            None if self.refuses() => ("refused", String::new()),
             None => ("dropped", String::new()),
         };
-        format!("{} {did} {what} of {} to {}{at}{how}", case.place(drop.sighting()), case.who(), case.whither())
+        format!("{} {did} {}{at}{how}", case.place(drop.sighting()), case.packet(drop))
+    }
+
+    /// It was answered in the addressee's name: the answer was seen, or the rule says so.
+    pub(super) fn refuses(&self) -> bool {
+        self.answer.is_some() || self.guilty().is_some_and(|guilty| guilty.suspect.rejects)
     }
 
     /// Who did it, in words: the rule, or the engine and how many of its rules it can be.
@@ -265,11 +270,16 @@ fn answer(case: &Case<'_>, drop: &Drop<'_>) -> Option<(u64, String)> {
     let near = |p: &Packet| p.cpu == dropped.cpu && p.mono_ns.abs_diff(dropped.mono_ns) <= SAME_CALL_NS;
     case.steps().filter(|s| s.sighting.packet.netns == here && near(&s.sighting.packet)).find_map(|step| {
         let text = match &step.sighting.packet.what {
-            What::IcmpSent { icmp: (kind, code), .. } => format!("ICMP {}", icmp_name(*kind, *code)),
+            What::IcmpSent { icmp: (kind, code), head, .. } if head.flow == drop.head.flow => {
+                format!("ICMP {}", icmp_name(*kind, *code))
+            }
             What::Hop { place: Place::Queue, head, inner: None, .. } if !step.forward && head.flags.rst() => {
                 "a TCP RST".to_owned()
             }
-            What::Hop { place: Place::Queue, head, inner: Some(_), .. } => {
+            // An error about what goes the other way is somebody else's, on its way through.
+            What::Hop { place: Place::Queue, head, inner: Some(about), .. }
+                if case.is_form(about) == drop.step.forward =>
+            {
                 let (kind, code) = head.icmp?;
                 format!("ICMP {}", icmp_name(kind, code))
             }

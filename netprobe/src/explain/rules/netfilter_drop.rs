@@ -6,7 +6,7 @@ use crate::explain::{Case, Draft, Rule};
 pub(super) const RULE: Rule = Rule { id: "netfilter-drop", means: "a netfilter rule dropped the packet", check };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    let met = met(case).filter(|met| met.answer.is_none())?;
+    let met = met(case).filter(|met| !met.refuses())?;
     let spoofed = met.guilty().filter(|guilty| guilty.tests_way_back()).and(met.drop.head.flow).map(|flow| {
         let source = flow.src.ip();
         let device = met.drop.device().unwrap_or_default();

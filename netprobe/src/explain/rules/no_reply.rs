@@ -1,6 +1,6 @@
 //! The packet left this node as it should, and nothing came back.
 
-use super::vanished;
+use super::{handshake, vanished};
 use crate::{
     explain::{Case, Draft, Rule, intent},
     model::{
@@ -24,7 +24,7 @@ const WAIT_NS: u64 = 1_000_000_000;
 const ASKING_PORTS: [u16; 10] = [53, 69, 123, 161, 443, 500, 1812, 1813, 3478, 4500];
 
 fn check(case: &Case<'_>) -> Option<Draft> {
-    unanswered(case).or_else(|| vanished::check(case))
+    unanswered(case).or_else(|| handshake::check(case)).or_else(|| vanished::check(case))
 }
 
 /// Nothing of it was ever answered.
@@ -72,14 +72,23 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         .detail(format!("{} {}", flow.proto, flow.destination()))
         .proof(first_ns, format!("net_dev_start_xmit on {device}: {what} to {}", flow.destination()))
         .proof(proven_ns, format!("sent {tries} times, no answer, no ICMP error, no drop on this node"))
-        .fix(format!("look outside: security group, firewall, or routing between {device} and {}", flow.dst.ip()))
+        .fix(format!("look outside: security group, firewall, or routing between {device} and {}", ahead(case)))
         .fix(format!("check that the peer answers {source}, and by a way that leads back to {device}"));
     draft.route = route;
     draft.proven_ns = proven_ns;
     if !tunnel.is_empty() {
-        draft = draft.fix("let the tunnel's UDP port through between the nodes: security group, firewall");
+        draft =
+            draft.fix("let the tunnel's UDP port through between the nodes: security group, firewall").fix(format!(
+                "or the other node ignores it: compare VNI, port and link-layer address: ip -d link show {}",
+                inner.sighting.device
+            ));
     }
     Some(draft)
+}
+
+/// Whither the packet went from here: the tunnel's other end, or its destination after translation.
+fn ahead(case: &Case<'_>) -> std::net::IpAddr {
+    case.around().map_or_else(|| case.routed_flow().dst.ip(), |(_, around)| around.dst.ip())
 }
 
 /// The device sends packets of its own making, which do not tell what is in them.

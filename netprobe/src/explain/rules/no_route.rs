@@ -59,9 +59,13 @@ fn never_sent(case: &Case<'_>) -> Option<Draft> {
     let facts = case.namespace(sighting.packet.netns)?;
     let flow = case.journey.flow;
     let dst = flow.dst.ip();
-    // Programs try IPv6 addresses where there is no IPv6, to find out: that is no fault.
+    // Programs try IPv6 addresses where there is no IPv6, to find out: that is no fault where the cluster gave none.
     let speaks = facts.addresses.iter().any(|a| a.net.addr().is_ipv6() == dst.is_ipv6() && !is_local(a.net.addr()));
-    if !speaks || is_local(dst) || dst.is_multicast() || intent::has_route(facts, &flow) {
+    let was_given = || {
+        let pod = case.journey.pod.as_ref().and_then(|pod| case.inventory.pod(&pod.namespace, &pod.name));
+        pod.is_some_and(|pod| pod.ips.iter().any(|ip| ip.is_ipv6() == dst.is_ipv6()))
+    };
+    if !(speaks || was_given()) || is_local(dst) || dst.is_multicast() || intent::has_route(facts, &flow) {
         return None;
     }
     let place = case.place(sighting);

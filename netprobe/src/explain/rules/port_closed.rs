@@ -2,7 +2,7 @@
 
 use super::rejected_outside;
 use crate::{
-    explain::{Case, Draft, Drop, Rule},
+    explain::{Case, Draft, Drop, Rule, service::addressed},
     model::{
         finding::Confidence,
         flow::{Flow, Proto},
@@ -71,14 +71,16 @@ fn redirect(case: &Case<'_>, drop: &Drop<'_>, flow: &Flow) -> (String, Option<St
     if aim == flow.dst {
         return Default::default();
     }
-    if drop.device().as_deref() == Some("lo") || flow.dst.ip().is_loopback() {
+    // The pod's own conntrack translates only what a rule of the pod's redirects.
+    let in_pod = drop.sighting().side == Side::Pod && own.is_some_and(|own| own.ip() == flow.dst.ip());
+    if in_pod || drop.device().as_deref() == Some("lo") || flow.dst.ip().is_loopback() {
         let port = flow.dst.port();
         let text =
             format!(", where a redirect in the pod sent what was meant for {aim} (a sidecar that is not running?)");
         return (text, Some(format!("start the sidecar that listens on {port} first, or remove the redirect to it")));
     }
-    let service = case.inventory.services.iter().find(|s| s.cluster_ips.contains(&aim.ip()));
-    let name = service.map_or_else(|| aim.to_string(), |s| format!("service {}/{} ({aim})", s.namespace, s.name));
+    let service = addressed(case, &Flow { dst: aim, ..*flow });
+    let name = service.map_or_else(|| aim.to_string(), |service| service.words(aim));
     (
         format!(", where {name} sent it"),
         Some("correct the targetPort of the service, or the port the container binds".to_owned()),
@@ -195,7 +197,7 @@ const fn undecremented(ttl: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, hop, in_pod, segment, syn, syn_ack};
+    use super::super::testing::{Scene, drop_of, flow, hop, in_pod, new_entry, segment, syn, syn_ack, tracked};
     use super::*;
     use crate::model::packet::TcpFlags;
 
@@ -206,6 +208,24 @@ mod tests {
         let draft = check(&scene.case()).expect("nobody listens");
         assert!(draft.claim.contains("to 10.20.0.4:3306 tcp: no socket listens there"), "{}", draft.claim);
         assert_eq!(draft.side, Side::Pod);
+    }
+
+    #[test]
+    fn names_the_redirect_of_the_pod_that_is_called() {
+        let mut scene = Scene::pod_to_db();
+        let redirected = Flow { dst: "10.20.0.4:15006".parse().expect("an address"), ..flow() };
+        let mut entry = new_entry(flow());
+        entry.reply.src = redirected.dst;
+        let refused = drop_of(Head { flow: Some(redirected), ..syn() }, "NO_SOCKET", "tcp_v4_rcv", &[]);
+        scene.step(1, in_pod(tracked(refused, entry)), "eth0");
+        let draft = check(&scene.case()).expect("nobody listens");
+        assert!(
+            draft
+                .claim
+                .contains("to 10.20.0.4:15006 tcp, where a redirect in the pod sent what was meant for 10.20.0.4:3306"),
+            "{}",
+            draft.claim
+        );
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! A packet to a service went on with the service's address: no rule translated it.
 
+use std::net::IpAddr;
+
 use crate::{
     explain::{
-        Case, Draft, Rule,
+        Case, Draft, Drop, Rule,
         service::{Addressed, addressed, by_rules},
     },
     model::{
         finding::Confidence,
         journey::Step,
         packet::{Place, What},
+        ruleset::Ruleset,
         sighting::Side,
     },
 };
@@ -20,6 +23,42 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(case: &Case<'_>) -> Option<Draft> {
+    left(case).or_else(|| refused(case))
+}
+
+/// A NodePort that no rule takes is the node's own, where nobody listens.
+fn refused(case: &Case<'_>) -> Option<Draft> {
+    let flow = &case.journey.flow;
+    let node = case.facts.node()?;
+    let is_refused = |d: &Drop<'_>| {
+        &**d.reason == "NO_SOCKET"
+            && d.step.forward
+            && d.sighting().packet.netns == node.inum
+            && d.head.flow.is_some_and(|f| f.dst == flow.dst && f.proto == flow.proto)
+    };
+    let drop = case.drops().find(is_refused)?;
+    let ruleset = case.netfilter(node.inum, drop.mono_ns()).map(|window| window.after);
+    let service = addressed(case, flow).or_else(|| by_rules(ruleset?, flow, true)).filter(|service| service.by_node)?;
+    let claim = format!(
+        "{} was not translated: the node took the packet of {} for its own, and no socket listens there; no rule of \
+         kube-proxy took it",
+        service.words(flow.dst),
+        case.client()
+    );
+    Some(
+        case.about_drop(&drop, claim)
+            .detail(flow.destination())
+            .fix(format!(
+                "see what kube-proxy made of {}: iptables-save -t nat | grep {}; nft list table ip kube-proxy",
+                service.name,
+                flow.dst.port()
+            ))
+            .fix(remedy(Some(&service))),
+    )
+}
+
+/// It left the node as it was sent.
+fn left(case: &Case<'_>) -> Option<Draft> {
     let flow = &case.journey.flow;
     let gone = untranslated(case)?;
     if spoken_with(case) {
@@ -36,19 +75,22 @@ fn check(case: &Case<'_>) -> Option<Draft> {
             Confidence::Stated,
         ),
         Some(service) => (service.words(flow.dst), "was not translated".to_owned(), Confidence::Stated),
-        None if in_service_range(case) => (
-            format!("{} lies among the services' addresses", flow.dst),
-            "is no service's".to_owned(),
-            Confidence::Likely,
-        ),
+        None if in_service_range(case) => {
+            (format!("{}, among the services' addresses,", flow.dst), "is of no service".to_owned(), Confidence::Likely)
+        }
         None => return None,
     };
     if service.as_ref().is_some_and(|service| service.by_node) {
         return None;
     }
     let device = gone.sighting.device.to_string();
+    let untracked = ruleset.filter(|_| !is_tracked(gone)).and_then(|ruleset| untracking(ruleset, flow.dst.ip()));
+    let because = untracked.map_or_else(
+        || "no rule of kube-proxy took it".to_owned(),
+        |rule| format!("because it is untracked: a rule keeps it from conntrack ({rule}), and so from kube-proxy's"),
+    );
     let claim = format!(
-        "{what} {why}: the packet of {} left the node by {device} still addressed to {}, no rule of kube-proxy took it",
+        "{what} {why}: the packet of {} left the node by {device} still addressed to {}, {because}",
         case.who(),
         flow.destination()
     );
@@ -63,6 +105,9 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         );
     }
     let name = service.as_ref().map_or_else(|| flow.dst.ip().to_string(), |service| service.name.clone());
+    if let Some(rule) = untracked {
+        return Some(draft.fix(format!("take the service's addresses out of that rule: {rule}")));
+    }
     Some(
         draft
             .fix(format!(
@@ -79,6 +124,22 @@ fn remedy(service: Option<&Addressed>) -> &'static str {
         Some(_) => "restart kube-proxy on this node and read its log: its rules are incomplete",
         None => "correct the address that is called: there is no such service",
     }
+}
+
+fn is_tracked(step: &Step) -> bool {
+    matches!(&step.sighting.packet.what, What::Hop { ct: Some(_), .. })
+}
+
+/// A rule that keeps packets to that address from conntrack, or may.
+fn untracking(ruleset: &Ruleset, to: IpAddr) -> Option<&str> {
+    let lines = ruleset.tables.iter().flat_map(|table| table.chains.values()).flat_map(|chain| &chain.rules);
+    let keeps_off = |text: &str| ["notrack", "NOTRACK"].iter().any(|word| text.contains(word));
+    let mut rules = lines.map(|rule| rule.text.as_str()).filter(|text| keeps_off(text));
+    // One that names the address stands before one that names none.
+    let all: Vec<&str> = rules.by_ref().collect();
+    let named = all.iter().find(|text| text.contains(&to.to_string()));
+    let open = || all.iter().find(|text| !text.contains("-d ") && !text.contains("daddr"));
+    named.or_else(open).copied()
 }
 
 fn head_of(step: &Step) -> String {
@@ -120,9 +181,13 @@ fn in_service_range(case: &Case<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, hop, syn, syn_ack};
+    use super::super::testing::{Scene, drop_of, hop, syn, syn_ack};
     use super::*;
-    use crate::model::inventory::{Service, ServicePort};
+    use crate::model::{
+        flow::Flow,
+        inventory::{Service, ServicePort},
+        packet::Head,
+    };
 
     fn scene(port: u16) -> Scene {
         let mut scene = Scene::pod_to_db();
@@ -144,6 +209,36 @@ mod tests {
             draft.claim,
             "service shop/db (10.20.0.4:3306) was not translated: the packet of shop/web-0 left the node by eth1 still \
              addressed to 10.20.0.4:3306, no rule of kube-proxy took it"
+        );
+    }
+
+    #[test]
+    fn names_the_rule_that_keeps_it_from_conntrack() {
+        let mut scene = scene(3306);
+        scene.iptables(2, "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 10.20.0.4/32 -j CT --notrack\nCOMMIT\n");
+        let draft = check(&scene.case()).expect("it left as it was");
+        assert!(draft.claim.contains("because it is untracked: a rule keeps it from conntrack"), "{}", draft.claim);
+    }
+
+    #[test]
+    fn a_node_port_that_the_node_takes_for_its_own_is_its_services() {
+        let mut scene = Scene::pod_to_db();
+        let flow = Flow { dst: "10.32.0.10:30080".parse().expect("an address"), ..scene.journey.flow };
+        scene.journey.flow = flow;
+        let ports =
+            vec![ServicePort { port: 80, protocol: "TCP".to_owned(), node_port: 30080, ..ServicePort::default() }];
+        scene.inventory.services.push(Service {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            ports,
+            ..Service::default()
+        });
+        scene.step(1, drop_of(Head { flow: Some(flow), ..syn() }, "NO_SOCKET", "tcp_v4_rcv", &[]), "eth0");
+        let draft = check(&scene.case()).expect("no rule took it");
+        assert!(
+            draft.claim.starts_with("service shop/web (NodePort 10.32.0.10:30080) was not translated"),
+            "{}",
+            draft.claim
         );
     }
 

@@ -124,7 +124,25 @@ fn proxy(case: &Case<'_>, node: &NamespaceFacts, end: &Link, gateway: IpAddr) ->
             fix: format!("sysctl -w {name}=1"),
         });
     }
+    for setting in ["net.ipv4.ip_forward".to_owned(), format!("net.ipv4.conf.{}.forwarding", end.name)] {
+        if node.sysctl(&setting) == Some(0) {
+            return Some(Reason {
+                proof: format!("{setting} is 0, and a node that does not forward answers ARP for none but itself"),
+                fix: format!("sysctl -w {setting}=1"),
+            });
+        }
+    }
     let asked = Flow { src: case.journey.flow.src, dst: (gateway, 0).into(), ..case.journey.flow };
+    if let Some(rule) = intent::refusing_rule(node, &asked, Some(&end.name), 0) {
+        return Some(Reason {
+            proof: format!(
+                "the node answers ARP for {gateway} only while it has a route to it, and policy rule {} ({}) refuses it",
+                rule.preference,
+                rule.text()
+            ),
+            fix: format!("ip rule del pref {}  # find who installed it", rule.preference),
+        });
+    }
     (!intent::has_route_in(node, &asked, Some(&end.name))).then(|| Reason {
         proof: format!("the node answers ARP for {gateway} only while it has a route to it, and it has none"),
         fix: "restore the node's default route (main, or the pods' table): then proxy ARP answers again".to_owned(),
@@ -153,6 +171,20 @@ mod tests {
         scene.node().sysctls.insert("net.ipv4.conf.vpod1.proxy_arp".to_owned(), "0".to_owned());
         let proof = told(&mut scene, "169.254.1.1").expect("it is off");
         assert!(proof.contains("net.ipv4.conf.vpod1.proxy_arp is 0"), "{proof}");
+    }
+
+    #[test]
+    fn forwarding_that_is_off_and_a_rule_that_refuses_silence_proxy_arp() {
+        let mut off = Scene::pod_to_db();
+        off.node().sysctls.insert("net.ipv4.ip_forward".to_owned(), "0".to_owned());
+        let proof = told(&mut off, "169.254.1.1").expect("it is off");
+        assert!(proof.starts_with("net.ipv4.ip_forward is 0"), "{proof}");
+        let mut refused = Scene::pod_to_db();
+        let mut rule = refused.node().rules.iter().find(|r| r.table == 2).expect("a pod's rule").clone();
+        (rule.preference, rule.action) = (900, crate::model::facts::RuleAction::Blackhole);
+        refused.node().rules.push(rule);
+        let proof = told(&mut refused, "169.254.1.1").expect("the rule refuses");
+        assert!(proof.contains("policy rule 900 ("), "{proof}");
     }
 
     #[test]

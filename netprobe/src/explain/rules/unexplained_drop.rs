@@ -1,5 +1,6 @@
 //! The last resort: a drop that no other rule knows, by the kernel's reason and place.
 
+use super::neighbour_unresolved;
 use crate::explain::{Case, Draft, Drop, Rule};
 
 pub(super) const RULE: Rule = Rule {
@@ -77,7 +78,9 @@ const MEANINGS: &[(&str, &str)] = &[
 
 /// An IP packet with an addressee: multicast and broadcast that nobody wants is no loss.
 fn is_loss(drop: &Drop<'_>) -> bool {
-    drop.head.flow.is_some_and(|flow| !flow.dst.ip().is_multicast() && !is_broadcast(flow.dst.ip()))
+    // What waited for a neighbour is explained with the neighbour.
+    !neighbour_unresolved::is_given_up(drop)
+        && drop.head.flow.is_some_and(|flow| !flow.dst.ip().is_multicast() && !is_broadcast(flow.dst.ip()))
 }
 
 fn is_broadcast(ip: std::net::IpAddr) -> bool {

@@ -3,6 +3,7 @@
 //! There is no drop to see: the proof is the kernel's own look-ups, the device that transmitted
 //! the packet, and what the node's rules, tables, neighbours or journal say it should have been.
 
+use super::astray;
 use crate::{
     explain::{
         Case, Draft, Rule,
@@ -12,7 +13,7 @@ use crate::{
     },
     facts::policy::{self, Decision, Outcome},
     model::{
-        facts::{NamespaceFacts, NamespaceKind, Rule as IpRule, RuleAction, What as Changed, table_name},
+        facts::{Change, NamespaceFacts, NamespaceKind, Rule as IpRule, RuleAction, What as Changed, table_name},
         finding::{Confidence, RouteTaken},
         flow::Flow,
         journey::Step,
@@ -25,12 +26,12 @@ pub(super) const RULE: Rule =
     Rule { id: "wrong-egress", means: "the packet left the node by another device than the rules meant for it", check };
 
 /// How the packet left.
-struct Exit<'a> {
-    node: &'a NamespaceFacts,
-    step: &'a Step,
-    device: &'a str,
-    flow: Flow,
-    route: RouteTaken,
+pub(super) struct Exit<'a> {
+    pub(super) node: &'a NamespaceFacts,
+    pub(super) step: &'a Step,
+    pub(super) device: &'a str,
+    pub(super) flow: Flow,
+    pub(super) route: RouteTaken,
     /// Preference of the rule that led to that route, where the kernel told it.
     told: Option<u32>,
     mark: u32,
@@ -52,7 +53,10 @@ struct Missed<'a> {
 
 fn check(case: &Case<'_>) -> Option<Draft> {
     let of_packet = exit(case).and_then(|exit| {
-        asserted(case, &exit).or_else(|| empty_table(case, &exit)).or_else(|| missing_rule(case, &exit))
+        asserted(case, &exit)
+            .or_else(|| astray::check(case, &exit))
+            .or_else(|| empty_table(case, &exit))
+            .or_else(|| missing_rule(case, &exit))
     });
     of_packet.or_else(|| empty_table(case, &around(case)?))
 }
@@ -125,7 +129,8 @@ fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     }
     let table = table_name(number);
     let lack = if empty { "is empty" } else { "has no route to it" };
-    let state = device_state(exit.node, &expected.device);
+    let state = device_state(exit.node, &expected.device, exit.flow.is_v6());
+    let state = state.map_or_else(String::new, |state| format!(": {state}"));
     let claim = format!(
         "{} leaves this node by {}; policy rule {} ({}) sends it to table {table} ({}), which {lack}{state}",
         exit.who,
@@ -144,7 +149,12 @@ fn empty_table(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     draft.since = expected::device_lost(case, exit.node, &expected.device)
         .or_else(|| lost.as_ref().map(|(text, _)| text.clone()));
     let ip = if exit.flow.is_v6() { "ip -6" } else { "ip" };
-    if !state.is_empty() {
+    if state.contains("disable_ipv6") {
+        draft = draft.fix(format!(
+            "sysctl -w net.ipv6.conf.{}.disable_ipv6=0, then restore its addresses and table {table}",
+            expected.device
+        ));
+    } else if !state.is_empty() {
         draft = draft.fix(format!(
             "bring {} back (ip link set {} up; re-attach the NIC), then restore table {table}",
             expected.device, expected.device
@@ -217,12 +227,15 @@ fn misses<'e, 'a>(exit: &'e Exit<'a>) -> impl Iterator<Item = &'e Lookup<'a>> {
     })
 }
 
-fn device_state(node: &NamespaceFacts, device: &str) -> String {
+/// What keeps a device from being used.
+pub(super) fn device_state(node: &NamespaceFacts, device: &str, v6: bool) -> Option<String> {
+    let switched_off = || node.sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6")) == Some(1);
     match node.link(device) {
-        None => format!(": {device} does not exist on this node"),
-        Some(link) if !link.up => format!(": {device} is down"),
-        Some(link) if !link.carrier => format!(": {device} has no carrier"),
-        Some(_) => String::new(),
+        None => Some(format!("{device} does not exist on this node")),
+        Some(link) if !link.up => Some(format!("{device} is down")),
+        Some(link) if !link.carrier => Some(format!("{device} has no carrier")),
+        Some(_) if v6 && switched_off() => Some(format!("IPv6 is switched off on {device} (disable_ipv6)")),
+        Some(_) => None,
     }
 }
 
@@ -236,7 +249,8 @@ fn missing_rule(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
         return None;
     }
     let src = exit.flow.src.ip();
-    if exit.node.owns(src) {
+    // What comes from elsewhere to a pod is led by its destination.
+    if exit.node.owns(src) || !case.facts.namespaces.values().any(|ns| ns.owns(src)) {
         return None;
     }
     let own = |r: &&IpRule| r.src.is_some_and(|n| n.prefix_len() > 0 && n.contains(&src)) && r.v6 == src.is_ipv6();
@@ -276,21 +290,18 @@ fn missing_rule(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
         exit.device
     );
     let mut draft = draft(case, exit, &expected, claim).detail("rule");
-    draft.since = gone.map(|(c, r)| {
-        format!(
-            "{} rule {} ({}) was deleted {}",
-            case.clock(c.mono_ns),
-            r.preference,
-            r.text(),
-            crate::explain::case::author(&c.by)
-        )
-    });
+    draft.since = gone.map(|(change, rule)| was_deleted(case, change, rule));
     let ip = if exit.flow.is_v6() { "ip -6" } else { "ip" };
     Some(
         draft
             .fix(format!("{ip} rule add from {src} lookup {table} pref {}", model.preference))
             .fix("restart the CNI's agent, so that it stays"),
     )
+}
+
+fn was_deleted(case: &Case<'_>, change: &Change, rule: &IpRule) -> String {
+    let by = crate::explain::case::author(&change.by);
+    format!("{} rule {} ({}) was deleted {by}", case.clock(change.mono_ns), rule.preference, rule.text())
 }
 
 /// A rule that another pod of this node has for itself; only if every other pod has one.
@@ -336,7 +347,7 @@ fn suffers(case: &Case<'_>, device: &str) -> bool {
 }
 
 /// What every form of this fault shares.
-fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim: String) -> Draft {
+pub(super) fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim: String) -> Draft {
     let packet = &exit.step.sighting.packet;
     let via = exit.route.gateway.map_or_else(String::new, |g| format!("via {g} "));
     let by = exit.told.map_or_else(String::new, |preference| format!(" by policy rule {preference}"));
