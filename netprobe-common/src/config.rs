@@ -59,6 +59,10 @@ offsets! {
     sk_saddr6 = "sock.__sk_common.skc_v6_rcv_saddr",
     sk_protocol = "sock.sk_protocol",
     sk_err = "sock.sk_err",
+    sk_listener = "sock.__sk_common.skc_listener",
+    sk_cgroup = "sock.sk_cgrp_data.cgroup",
+    cgroup_kn = "cgroup.kn",
+    kernfs_id = "kernfs_node.id",
     inet_sport = "inet_sock.inet_sport",
     icsk_retransmits = "inet_connection_sock.icsk_retransmits",
     ct_orig = "nf_conn.tuplehash[0].tuple",
@@ -166,8 +170,8 @@ crate::wire! {
         pub tc: u32,
         /// Most bytes of a packet that a capture sends.
         pub snap: u32,
-        /// Zero.
-        pub _pad: u32,
+        /// 1: sockets have cgroups (version 2), and classifiers may ask for them.
+        pub has_cgroups: u32,
         /// Byte offsets of this kernel.
         pub offsets: Offsets,
         /// The user's filter.
@@ -244,6 +248,19 @@ crate::wire! {
         pub owner: u32,
         /// 1 if packets from or to it are followed.
         pub followed: u32,
+    }
+
+    /// A socket of the node that waits for somebody: where packets from outside find it.
+    #[repr(align(8))]
+    pub struct Listening {
+        /// Address of the node's, IPv4 as `::ffff:a.b.c.d`.
+        pub address: [u8; 16],
+        /// Port, host order.
+        pub port: u16,
+        /// IP protocol number.
+        pub proto: u16,
+        /// Zero.
+        pub _pad: u32,
     }
 
     /// What the CPU is receiving.
@@ -369,6 +386,8 @@ pub const NS_NODE: u32 = 1;
 pub const NS_POD: u32 = 2;
 /// Everything in it is followed.
 pub const NS_FOLLOWED: u32 = 4;
+/// Pods without a namespace of their own are followed in it: by the cgroups of sockets.
+pub const NS_SHARED_BY_PODS: u32 = 16;
 /// Two namespaces share the slot: ask the hash map.
 pub const NS_SHARED: u32 = 8;
 

@@ -54,5 +54,7 @@ crate::wire! {
         pub hole_to: u32,
         /// Since when, `CLOCK_MONOTONIC` nanoseconds.
         pub hole_ns: u64,
+        /// Number of the cgroup (version 2) of the socket that sent the packets, at egress; 0 where there is none.
+        pub cgroup: u64,
     }
 }

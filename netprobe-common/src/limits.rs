@@ -12,6 +12,12 @@ pub const ADDRESSES_MAX: u32 = 2_048;
 /// 64-bit words of the bit table in front of the address map: 8,192 bits, so that 500 addresses
 /// let 6 % of foreign packets through to the exact look-up.
 pub const ADDRESS_BITS_WORDS: u32 = 128;
+/// cgroups followed at once: 100 pods without a network namespace of their own, of forty cgroups each.
+pub const CGROUPS_MAX: u32 = 4_096;
+/// Addresses and ports at which such pods wait for packets: 200 sockets on every one of twenty addresses.
+pub const LISTENING_MAX: u32 = 4_096;
+/// Flows of which it was told whose they are.
+pub const OWNED_MAX: u32 = 16_384;
 /// Translated five-tuples remembered so that an answer is known before conntrack saw it.
 pub const FLOWS_MAX: u32 = 65_536;
 /// 64-bit words of the bit table in front of the flow map (1 Mi bits).

@@ -10,9 +10,15 @@ use netprobe_common::{
 
 use crate::{
     capture::{self, Dropped},
+    cgroups::{self, Held},
     emit::{count_drop, emit, now},
     follow,
-    kernel::{config, device::Device, header::Slot, skb::Skb},
+    kernel::{
+        config,
+        device::Device,
+        header::{Headers, Slot},
+        skb::Skb,
+    },
     netfilter,
 };
 
@@ -36,18 +42,27 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
         capture::dropped(role, headers, &at);
         return None;
     }
-    let ours =
-        follow::packet(role, skb, headers) || (headers.flow.family == 0 && follow::port(netns, ifindex, headers));
+    let held = if cgroups::shared(role) { cgroups::of(skb, &headers.flow) } else { None };
+    let ours = follow::packet_or(role, headers, || follow::is_receiving(skb) || adopted(held, headers))
+        || (headers.flow.family == 0 && follow::port(netns, ifindex, headers));
     follow::received(skb);
     if !ours {
         return None;
     }
     let location = ctx.arg(1);
     let owner = follow::owner(&headers.flow.src).or_else(|| follow::owner(&headers.flow.dst));
-    let key = DropKey { location, netns, ifindex, reason, owner: owner.map_or(0, |o| o.owner) };
+    let owner = match (owner, held) {
+        (Some(owner), _) => owner.owner,
+        (None, Some(held)) => cgroups::number(held),
+        (None, None) => 0,
+    };
+    let key = DropKey { location, netns, ifindex, reason, owner };
     let (seen, wanted) = count_drop(&key, skb.len());
     if !wanted {
         return None;
+    }
+    if let Some(held) = held {
+        cgroups::tell(&headers.flow, held, netns);
     }
     netfilter::dropped(skb.address(), &headers.flow);
     emit::<SkbDrop>(now(), |drop| {
@@ -59,6 +74,12 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
         drop.stack_len = stack(&ctx, &mut drop.stack);
     });
     Some(())
+}
+
+/// Whether it is a packet of a pod that shares the node's namespace, and passes the user's filter.
+#[inline(always)]
+fn adopted(held: Option<Held>, headers: &Headers) -> bool {
+    held.is_some() && follow::adopt(headers)
 }
 
 /// `icmp:icmp_send(skb, type, code)`.

@@ -94,6 +94,7 @@ fn insert(room: &mut Room, packet: &Classified<'_>, headers: &Headers, entry: Op
     row.retransmits = 0;
     (row.hole_from, row.hole_to, row.hole_ns) = (0, 0, 0);
     row.flags = u32::from(headers.flags);
+    row.cgroup = packet.cgroup();
     row.reply.put([0; 5]);
     (row.status, row.zone) = (0, 0);
     if let Some((entry, _)) = entry {

@@ -183,6 +183,17 @@ fn translated(flow: &FlowKey) -> bool {
     unsafe { FLOWS.get(key) }.is_some()
 }
 
+/// Follows a flow of a pod that shares the node's namespace, where it passes the user's filter. Says whether.
+#[inline(always)]
+pub(crate) fn adopt(headers: &Headers) -> bool {
+    let adopts = passes(headers);
+    if adopts {
+        remember_flow(&headers.flow);
+        set_in_flight();
+    }
+    adopts
+}
+
 /// Remembers both forms of a translated flow, so that its packets are known by either, also
 /// where conntrack has not seen them yet.
 #[inline(always)]
@@ -293,7 +304,7 @@ pub(crate) fn ends(flow: &FlowKey) -> bool {
 /// Whether it is the followed packet that this CPU is receiving: after translation or
 /// encapsulation its headers do not tell any more.
 #[inline(always)]
-fn is_receiving(skb: Skb) -> bool {
+pub(crate) fn is_receiving(skb: Skb) -> bool {
     let Some(now) = receiving() else { return false };
     // SAFETY: a per-CPU entry; only this CPU writes it.
     let now = unsafe { *now };

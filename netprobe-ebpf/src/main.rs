@@ -8,6 +8,7 @@
 
 mod call;
 mod capture;
+mod cgroups;
 mod dns;
 mod drops;
 mod emit;

@@ -2,11 +2,14 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use netprobe_common::{
-    config::{NS_FOLLOWED, NS_POD, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey},
+    config::{
+        NS_FOLLOWED, NS_POD, NS_SHARED_BY_PODS, PLACE_CONSUME, PLACE_QUEUE, PLACE_RECEIVE, PLACE_TRANSMIT, PlaceKey,
+    },
     event::Hop,
 };
 
 use crate::{
+    cgroups::{self, Held},
     dns,
     emit::{count_place, emit, now},
     follow,
@@ -47,20 +50,30 @@ pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
     receiving.netns = netns;
     receiving.ifindex = device.ifindex();
     receiving.followed = 0;
-    if role & NS_FOLLOWED == 0 && !follow::in_flight() {
+    if role & (NS_FOLLOWED | NS_SHARED_BY_PODS) == 0 && !follow::in_flight() {
         return None;
     }
     let ip = skb.data();
-    if !follow::candidate(role, skb, ip) {
+    if !cgroups::shared(role) && !follow::candidate(role, skb, ip) {
         return None;
     }
     let headers = skb.headers(Slot::Receive, ip)?;
-    if !follow::packet(role, skb, headers) {
+    let held = if cgroups::shared(role) { cgroups::of_flow(&headers.flow) } else { None };
+    if !follow::packet_or(role, headers, || is_receiving_or(skb, held, headers)) {
         return None;
     }
     receiving.followed = 1;
+    if let Some(held) = held {
+        cgroups::tell(&headers.flow, held, netns);
+    }
     send(skb, headers, role, ip, &At { netns, place: PLACE_RECEIVE, location: 0 });
     Some(())
+}
+
+/// A followed packet in another dress, or a packet of a pod that shares the node's namespace.
+#[inline(always)]
+fn is_receiving_or(skb: Skb, held: Option<Held>, headers: &Headers) -> bool {
+    follow::is_receiving(skb) || (held.is_some() && follow::adopt(headers))
 }
 
 /// `net:net_dev_queue(skb)`.
@@ -79,15 +92,19 @@ pub(crate) fn net_dev_start_xmit(ctx: BtfTracePointContext) -> Option<()> {
 fn leaving(skb: Skb, place: u32, slot: Slot) -> Option<()> {
     let netns = skb.device()?.netns();
     let role = follow::role(netns);
-    if role == 0 || (role & NS_FOLLOWED == 0 && !follow::in_flight()) {
+    if role == 0 || (role & (NS_FOLLOWED | NS_SHARED_BY_PODS) == 0 && !follow::in_flight()) {
         return None;
     }
     let ip = skb.network();
-    if !follow::candidate(role, skb, ip) {
+    if !cgroups::shared(role) && !follow::candidate(role, skb, ip) {
         return None;
     }
     let headers = skb.headers(slot, ip)?;
-    if follow::packet(role, skb, headers) {
+    let held = if cgroups::shared(role) { cgroups::of(skb, &headers.flow) } else { None };
+    if follow::packet_or(role, headers, || is_receiving_or(skb, held, headers)) {
+        if let Some(held) = held {
+            cgroups::tell(&headers.flow, held, netns);
+        }
         send(skb, headers, role, ip, &At { netns, place, location: 0 });
     }
     Some(())

@@ -8,6 +8,7 @@ use netprobe_common::{
 };
 
 use crate::{
+    cgroups::{self, Held},
     drops::stack,
     emit::{count_place, emit, now},
     follow,
@@ -34,7 +35,7 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let mut asked = question.addresses();
     let table = ctx.arg::<u64>(0) as u32;
     let rule = rules::asking(flow as u64, table);
-    let place = place(question, &asked, || if rule.is_known() { rule.netns() } else { NextHop::new(hop).netns() })?;
+    let place = place(question, &mut asked, || if rule.is_known() { rule.netns() } else { NextHop::new(hop).netns() })?;
     question.complete(&mut asked);
     let answer = Answer { table, err: ctx.arg::<u64>(3) as i32, hop: NextHop::new(hop), rule };
     send(&ctx, question, &asked, &place, &answer)
@@ -56,7 +57,7 @@ pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let mut asked = question.addresses();
-    let place = place(question, &asked, || exact)?;
+    let place = place(question, &mut asked, || exact)?;
     question.complete(&mut asked);
     let (hop, err) = fib6_result(net, result);
     let table = fib6_table_id(ctx.arg(2));
@@ -75,6 +76,8 @@ struct Place {
     task: u32,
     /// It may be about the packet being received.
     of_packet: bool,
+    /// The process that asks belongs to a pod that shares the node's namespace.
+    held: Option<Held>,
 }
 
 /// What a table answered.
@@ -106,15 +109,22 @@ fn rests(question: Question) -> bool {
 
 /// Where the look-up happened, if it is followed. Cheapest test first: who asks, for whom.
 #[inline(always)]
-fn place(question: Question, asked: &FlowKey, exact: impl FnOnce() -> u32) -> Option<Place> {
+fn place(question: Question, asked: &mut FlowKey, exact: impl FnOnce() -> u32) -> Option<Place> {
     // SAFETY: a per-CPU entry; only this CPU writes it.
     let receiving = unsafe { *follow::receiving()? };
     let iif = question.iif();
     // The reverse-path look-up of a received packet asks with `lo` as its input.
     let of_packet = receiving.followed != 0 && (receiving.ifindex == iif || iif <= 1);
     let task = if iif <= 1 { task_netns() } else { 0 };
-    let of_task = task != 0 && follow::role(task) & NS_FOLLOWED != 0;
-    if !of_packet && !of_task && !follow::ends(asked) {
+    let role = if task == 0 { 0 } else { follow::role(task) };
+    // A process that is about to send.
+    let held = if iif <= 1 && cgroups::shared(role) {
+        question.complete(asked);
+        cgroups::of_question(asked)
+    } else {
+        None
+    };
+    if !of_packet && role & NS_FOLLOWED == 0 && held.is_none() && !follow::ends(asked) {
         return None;
     }
     let exact = exact();
@@ -127,7 +137,7 @@ fn place(question: Question, asked: &FlowKey, exact: impl FnOnce() -> u32) -> Op
     } else {
         follow::role(receiving.netns) != 0 || follow::role(task) != 0
     };
-    ours.then_some(Place { exact, receiving, task, of_packet })
+    ours.then_some(Place { exact, receiving, task, of_packet, held })
 }
 
 #[inline(always)]
@@ -145,6 +155,9 @@ fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: 
     let (_, wanted) = count_place(&key, 0, false);
     if !wanted {
         return None;
+    }
+    if let Some(held) = place.held {
+        cgroups::tell(asked, held, place.task);
     }
     emit::<RouteLookup>(now(), |record| {
         record.flow = asked.copied();

@@ -7,6 +7,7 @@ use netprobe_common::{
 };
 
 use crate::{
+    cgroups,
     emit::{emit, now},
     follow,
     kernel::{config, header::Slot, skb::Skb, sock::Sock},
@@ -16,9 +17,18 @@ const SENT: u32 = 1;
 const RECEIVED: u32 = 2;
 
 #[inline(always)]
-fn followed(view: &SocketView) -> bool {
+fn followed(sock: Sock, view: &SocketView) -> bool {
     let role = follow::role(view.netns);
-    (role & NS_FOLLOWED != 0 && follow::asked_for(&view.flow)) || (role != 0 && follow::flow(&view.flow))
+    let held = if cgroups::shared(role) { cgroups::of_socket(sock) } else { None };
+    // One that has no port yet, or no peer, is no flow.
+    if let Some(held) = held
+        && view.flow.sport != 0
+        && view.flow.dport != 0
+    {
+        cgroups::tell(&view.flow, held, view.netns);
+    }
+    let whole = role & NS_FOLLOWED != 0 || held.is_some();
+    (whole && follow::asked_for(&view.flow)) || (role != 0 && follow::flow(&view.flow))
 }
 
 /// `tcp:tcp_retransmit_skb(sk, skb[, err])`.
@@ -26,7 +36,7 @@ fn followed(view: &SocketView) -> bool {
 pub(crate) fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
     let sock = Sock::new(ctx.arg(0))?;
     let view = sock.view();
-    if !followed(&view) {
+    if !followed(sock, &view) {
         return None;
     }
     let skb: *const u8 = ctx.arg(1);
@@ -75,7 +85,7 @@ pub(crate) fn tcp_receive_reset(ctx: BtfTracePointContext) -> Option<()> {
 #[inline(always)]
 fn of_socket(sock: Sock, direction: u32, reason: u32) -> Option<()> {
     let view = sock.view();
-    if !followed(&view) {
+    if !followed(sock, &view) {
         return None;
     }
     emit::<TcpReset>(now(), |record| {
@@ -98,7 +108,7 @@ fn store(record: &mut TcpReset, direction: u32, has_socket: u32, reason: u32) {
 pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
     let sock = Sock::new(ctx.arg(0))?;
     let view = sock.view();
-    if !followed(&view) {
+    if !followed(sock, &view) {
         return None;
     }
     let comm = bpf_get_current_comm().unwrap_or([0; 16]);
@@ -122,7 +132,7 @@ pub(crate) fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
     }
     let sock = Sock::new(ctx.arg(0))?;
     let view = sock.datagram_view()?;
-    if !followed(&view) {
+    if !followed(sock, &view) {
         return None;
     }
     let comm = bpf_get_current_comm().unwrap_or([0; 16]);

@@ -318,7 +318,7 @@ fn what_the_api_refuses_is_said_in_one_line() {
     proxy["spec"]["hostNetwork"] = true.into();
     api.put("pods", proxy);
     let host = ["trace", "--pod", "shop/proxy", "--for", "1s", "--kubeconfig", config];
-    has(&refused(&lab, &host), &["pod shop/proxy uses the node's own network"]);
+    has(&refused(&lab, &host), &["pod shop/proxy uses the node's own network, and no cgroup"]);
 
     api.forbid("pods");
     has(

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod agent_otlp;
 mod astray;
 mod bad_input;
 mod broken_pipe;
@@ -17,6 +18,7 @@ mod expected;
 mod flows;
 mod forwarding_off;
 mod healthy;
+mod host_network;
 mod kill_nine;
 mod kube;
 mod kube_tls;

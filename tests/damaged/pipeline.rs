@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use netprobe::{
     correlate::{JOURNEYS_MAX, Journeys},
-    enrich::{self, names::Names},
+    enrich::{self, names::Names, owned::Owned},
     model::{drops::Loss, journey::SIGHTINGS_MAX},
     pipeline::{DropCounts, Input},
     render::Format,
@@ -112,7 +112,7 @@ proptest! {
         let mut journeys = Journeys::default();
         for record in records {
             let Ok(packet) = decoder.packet(&record) else { continue };
-            journeys.take(Arc::new(enrich::sighting(packet, &names, &REAL.node)));
+            journeys.take(Arc::new(enrich::sighting(packet, &names, &REAL.node, &Owned::default())));
         }
         for journey in journeys.iter() {
             prop_assert!(journey.steps.len() <= SIGHTINGS_MAX);
@@ -135,7 +135,7 @@ fn a_port_scan_does_not_fill_memory() {
         let ports = crate::material::HEAD + 32;
         record[ports..ports + 4].copy_from_slice(&number.to_ne_bytes());
         let packet = decoder.packet(&record).expect("a record");
-        journeys.take(Arc::new(enrich::sighting(packet, &names, &REAL.node)));
+        journeys.take(Arc::new(enrich::sighting(packet, &names, &REAL.node, &Owned::default())));
         if number % between_ticks == 0 {
             journeys.expire(START_NS + u64::from(number));
             assert!(journeys.iter().count() <= JOURNEYS_MAX);

@@ -28,15 +28,19 @@ use netprobe::cli::demo::{
 
 pub mod agent;
 pub mod api;
+pub mod collector;
 pub mod containers;
 pub mod findings;
+pub mod host_pod;
 pub mod laptop;
 pub mod probe;
 
 pub use agent::{Agent, Answers};
 pub use api::Api;
+pub use collector::Collector;
 pub use containers::Containers;
 pub use findings::{Finding, Run};
+pub use host_pod::HostPod;
 pub use laptop::Laptop;
 pub use netprobe::cli::demo::network::{DemoPod, LATE_POD};
 pub use probe::{Probe, Why, binary};

@@ -5,6 +5,7 @@ mod dns;
 mod drop;
 mod neighbour;
 mod netlink;
+mod owner;
 mod path;
 mod route;
 mod tcp;
@@ -17,6 +18,7 @@ pub use dns::DnsHead;
 pub use drop::{IcmpSend, SkbDrop};
 pub use neighbour::{NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, NEIGH_UPDATE, Neighbour};
 pub use netlink::NetlinkRequest;
+pub use owner::{FlowOwner, OWNER_LISTENER, OWNER_SOCKET, OWNER_TASK};
 pub use path::{Conntrack, Hop, PacketHead, Tuple};
 pub use route::RouteLookup;
 pub use tcp::{SendError, SocketState, SocketView, TcpReset, TcpRetransmit};
@@ -120,6 +122,8 @@ events! {
     10 => Verdict,
     /// A process asked for a change of links, addresses, routes, rules or neighbours.
     11 => NetlinkRequest,
+    /// A flow of the node belongs to a process of a followed cgroup.
+    12 => FlowOwner,
     /// A pod sent or received a DNS message.
     20 => DnsHead,
 }

@@ -7,7 +7,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
-    helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes_relative},
+    helpers::generated::{bpf_probe_read_kernel, bpf_skb_cgroup_id, bpf_skb_load_bytes_relative},
     macros::map,
     maps::PerCpuArray,
     programs::TcContext,
@@ -18,7 +18,7 @@ use netprobe_common::{
 };
 
 use super::{
-    conntrack, has,
+    config, conntrack, has,
     header::{ETH_P_IP, First, Headers, Slot},
     offset, probe,
 };
@@ -112,6 +112,16 @@ impl<'a> Classified<'a> {
         let nfct: u64 = self.field(offset!(skb_nfct));
         let (entry, info) = (nfct & !7, nfct & 7);
         if entry == 0 || info == CT_UNTRACKED { None } else { Some((entry, info >= CT_IS_REPLY)) }
+    }
+
+    /// Number of its socket's cgroup (version 2), at egress; 0 where it has none.
+    #[inline(always)]
+    pub(crate) fn cgroup(&self) -> u64 {
+        if !self.egress || config!(has_cgroups) == 0 {
+            return 0;
+        }
+        // SAFETY: the context is valid for the program's run.
+        unsafe { bpf_skb_cgroup_id(self.ctx.skb.skb) }
     }
 
     /// Writes what every packet event has into a record. As elsewhere the packet begins with its network header.

@@ -8,7 +8,9 @@ use super::{
     device::inum,
     has,
     header::{Headers, Slot},
-    offset, typed,
+    offset,
+    sock::Sock,
+    typed,
 };
 
 /// A checked pointer to a `struct sk_buff`.
@@ -47,6 +49,12 @@ impl Skb {
     fn socket_netns(self) -> u32 {
         let sock: *const u8 = typed(self.0, offset!(skb_sk));
         if sock.is_null() { 0 } else { inum(typed(sock, offset!(sk_net))) }
+    }
+
+    /// Its socket, where it has one.
+    #[inline(always)]
+    pub(crate) fn socket(self) -> Option<Sock> {
+        Sock::new(typed(self.0, offset!(skb_sk)))
     }
 
     /// `skb->len`.

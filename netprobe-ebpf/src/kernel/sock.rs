@@ -10,6 +10,9 @@ pub(crate) struct Sock(*const u8);
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+/// `TCP_TIME_WAIT` and `TCP_NEW_SYN_RECV` (`include/net/tcp_states.h`).
+const TIME_WAIT: u8 = 6;
+const NEW_SYN_RECV: u8 = 12;
 
 impl Sock {
     /// Wraps a tracepoint's argument; none where it is null.
@@ -30,6 +33,29 @@ impl Sock {
         typed(self.0, offset!(sk_err))
     }
 
+    /// Number of its cgroup (version 2), 0 where it has none. A connection that is being opened has that of its listener.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> u64 {
+        if !has!(sk_cgroup) || !has!(cgroup_kn) || !has!(kernfs_id) {
+            return 0;
+        }
+        match typed::<u8>(self.0, offset!(sk_state)) {
+            // Only a part of a socket, without a cgroup.
+            TIME_WAIT => 0,
+            NEW_SYN_RECV if has!(sk_listener) => {
+                let listener: u64 = probe(self.0 as u64, offset!(sk_listener));
+                let cgroup: u64 = probe(listener, offset!(sk_cgroup));
+                probe(probe(cgroup, offset!(cgroup_kn)), offset!(kernfs_id))
+            }
+            NEW_SYN_RECV => 0,
+            _ => {
+                let cgroup: *const u8 = typed(self.0, offset!(sk_cgroup));
+                let node: *const u8 = typed(cgroup, offset!(cgroup_kn));
+                typed(node, offset!(kernfs_id))
+            }
+        }
+    }
+
     /// How often in a row it sent its oldest segment again because no acknowledgement came in time.
     #[inline(always)]
     pub(crate) fn timeouts(self) -> u32 {
@@ -42,7 +68,7 @@ impl Sock {
     /// Its local port. A socket that is being closed has given back the port it was bound to, but still knows which
     /// it was; one that never got a port has none.
     #[inline(always)]
-    fn local_port(self) -> u16 {
+    pub(crate) fn local_port(self) -> u16 {
         let bound: u16 = typed(self.0, offset!(sk_num));
         if bound != 0 || !has!(inet_sport) {
             return bound;

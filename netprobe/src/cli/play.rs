@@ -12,7 +12,7 @@ use crate::{
         symbols::Symbols,
         verdict::{Outcome, Told},
     },
-    pipeline::{DnsOptions, DnsView, DropCounts, Input, Pipeline, Progress},
+    pipeline::{DnsOptions, DnsView, DropCounts, Input, Pipeline, Progress, Wanted},
     probe::tables::{HOLE, LOSS_NAMES},
     record::{Frame, Lost, ReadError},
     render::{FindingsLast, FindingsOnly, Render, Silent},
@@ -76,7 +76,9 @@ impl Beginning {
         let expect = serde_json::from_value(options["expect"].clone()).unwrap_or_default();
         let decoder = Decoder::new(host, Symbols::default());
         let mut pipeline = Pipeline::new(decoder, node, inventory, expect, now_ns);
-        pipeline.show_flows_of(serde_json::from_value(options["namespaces"].clone()).unwrap_or_default());
+        let namespaces = serde_json::from_value::<Option<_>>(options["namespaces"].clone()).unwrap_or_default();
+        let cgroups = serde_json::from_value(options["cgroups"].clone()).unwrap_or_default();
+        pipeline.show_flows_of(namespaces.map(|namespaces| Wanted { namespaces, cgroups }));
         if let Some(dns) = serde_json::from_value::<Option<DnsOptions>>(options["dns"].clone()).unwrap_or_default() {
             let view = if dns.view == DnsView::Lines { DnsView::Lines } else { DnsView::Table(in_place) };
             pipeline = pipeline.showing_dns(DnsOptions { view, ..dns });

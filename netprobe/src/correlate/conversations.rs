@@ -268,6 +268,7 @@ mod tests {
             syn_ns: None,
             retransmits: 0,
             flags: 0,
+            cgroup: 0,
         }
     }
 

@@ -109,7 +109,7 @@ impl Journeys {
             }
             // The packet itself was seen just before.
             What::Dns { flow, .. } | What::Verdict { flow, .. } => self.beside(&sighting, flow),
-            What::Neighbour { .. } | What::Request { .. } => None,
+            What::Neighbour { .. } | What::Request { .. } | What::Owned { .. } => None,
         }
     }
 
@@ -120,6 +120,11 @@ impl Journeys {
         for ghost in self.ghosts.ripe(now_ns) {
             let Some(flow) = ghost.first().and_then(|s| lookup_flow(s)) else { continue };
             let id = self.open(flow, &ghost[0]);
+            if let Some(journey) = self.open.get_mut(&id)
+                && journey.pod.is_none()
+            {
+                journey.pod = ghost.iter().find_map(|sighting| sighting.asker.clone());
+            }
             for sighting in ghost {
                 self.add(id, sighting, true);
             }
@@ -432,7 +437,7 @@ const fn is_telling(what: &What) -> bool {
         What::SendError { .. } | What::IcmpSent { .. } | What::Verdict { .. } => true,
         What::Lookup { err, .. } => *err != 0,
         What::State { .. } | What::Dns { .. } => true,
-        What::Neighbour { .. } | What::Request { .. } => false,
+        What::Neighbour { .. } | What::Request { .. } | What::Owned { .. } => false,
     }
 }
 

@@ -29,5 +29,6 @@ pub fn counted(key: &FlowCountKey, row: &FlowCount) -> Counted {
         syn_ns: (row.syn_ns != 0).then_some(row.syn_ns),
         retransmits: row.retransmits,
         flags: row.flags,
+        cgroup: row.cgroup,
     }
 }

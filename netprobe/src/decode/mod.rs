@@ -112,6 +112,7 @@ impl Decoder {
             Event::NetlinkRequest(e) => {
                 (e.netns, 0, What::Request { port_id: e.port_id, comm: self.intern(&head::text(&e.comm)) })
             }
+            Event::FlowOwner(e) => (e.netns, 0, owned(e)),
             Event::Verdict(e) => self.verdict(e),
             Event::TcpRetransmit(e) => {
                 let (flow, state) = (head::any_flow(&e.socket.flow), head::tcp_state(e.socket.state));
@@ -207,6 +208,10 @@ impl Decoder {
         let own = names.iter().rposition(|name| role::is_tracing(name)).map_or(0, |at| at + 1);
         names.into_iter().skip(own).collect()
     }
+}
+
+fn owned(e: &event::FlowOwner) -> What {
+    What::Owned { flow: head::any_flow(&e.flow), cgroup: e.cgroup, by_task: e.how == event::OWNER_TASK }
 }
 
 fn dns_head(e: &event::DnsHead) -> What {

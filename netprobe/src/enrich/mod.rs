@@ -4,14 +4,17 @@ pub mod cgroup;
 pub mod inventory;
 pub mod kube;
 pub mod names;
+pub mod owned;
 pub mod select;
 
 use std::sync::Arc;
 
 use names::Names;
+use owned::Owned;
 
 use crate::model::{
     facts::NodeFacts,
+    flow::Flow,
     known::{Known, Why},
     packet::{Packet, Place, What},
     sighting::{Side, Sighting},
@@ -19,7 +22,7 @@ use crate::model::{
 
 /// Names the packet's namespace, device and ends.
 #[must_use]
-pub fn sighting(packet: Packet, names: &Names, facts: &NodeFacts) -> Sighting {
+pub fn sighting(packet: Packet, names: &Names, facts: &NodeFacts, owned: &Owned) -> Sighting {
     let packet = as_pod_saw(packet, facts);
     let side = match packet.netns {
         0 => Side::Unknown,
@@ -37,12 +40,19 @@ pub fn sighting(packet: Packet, names: &Names, facts: &NodeFacts) -> Sighting {
         link.peer_netns.filter(|inum| *inum != facts.node).map(|inum| names.namespace(inum))
     };
     let flow = packet.what.flow();
+    // Whose the source is: the address tells, or in the node's own namespace the socket.
+    let end = |flow: &Flow| match names.address(flow.src.ip()) {
+        Known::Yes(pod) => Known::Yes(pod),
+        unknown if side == Side::Pod => unknown,
+        unknown => owned.sender(flow, names).map_or(unknown, Known::Yes),
+    };
     Sighting {
         side,
         device,
         namespace_of: names.namespace(packet.netns),
-        source: flow.map_or_else(|| behind().unwrap_or_else(nobody), |f| names.address(f.src.ip())),
-        destination: flow.map_or_else(nobody, |f| names.address(f.dst.ip())),
+        source: flow.map_or_else(|| behind().unwrap_or_else(nobody), |f| end(&f)),
+        destination: flow.map_or_else(nobody, |f| end(&f.reversed())),
+        asker: if side == Side::Pod { None } else { owned.asker(&packet, names) },
         packet,
     }
 }
@@ -65,7 +75,7 @@ mod tests {
     use super::*;
     use crate::model::{
         facts::{Link, NamespaceFacts},
-        flow::{Flow, Proto},
+        flow::Proto,
     };
 
     const NODE: u32 = 1;
@@ -95,7 +105,7 @@ mod tests {
         let what = What::Dns { flow, place, message: None, seen: 0 };
         let packet = Packet { mono_ns: 1, cpu: 0, pid: 1, netns: NODE, ifindex, what };
         let facts = node();
-        let sighting = sighting(packet, &Names::build(&Default::default(), &facts), &facts);
+        let sighting = sighting(packet, &Names::build(&Default::default(), &facts), &facts, &Owned::default());
         let place = match sighting.packet.what {
             What::Dns { place, .. } => Some(place),
             _ => None,

@@ -30,6 +30,8 @@ pub struct Names {
     /// Ordered, so that a replay walks it as the run did.
     addresses: BTreeMap<IpAddr, Arc<Pod>>,
     node_addresses: BTreeSet<IpAddr>,
+    /// Pods that share the node's namespace, by each of their cgroups, with their own one.
+    cgroups: BTreeMap<u64, (u64, Arc<Pod>)>,
 }
 
 impl Names {
@@ -55,6 +57,11 @@ impl Names {
         }
         for (ip, pods) in holders {
             names.settle(ip, &pods);
+        }
+        for entry in inventory.pods.iter().filter(|pod| pod.host_network && !pod.uid.is_empty()) {
+            let Some(known) = facts.shared.pods.get(entry.cgroup_name()) else { continue };
+            let pod = Arc::new(named(entry, Source::Cgroup));
+            names.cgroups.extend(known.all.iter().map(|cgroup| (*cgroup, (known.own, Arc::clone(&pod)))));
         }
         names
     }
@@ -101,6 +108,22 @@ impl Names {
         let is_same = |ip, pod: &Pod| later.addresses.get(ip).is_some_and(|other| other.uid == pod.uid);
         let moved = self.addresses.iter().filter(|(ip, pod)| pod.uid.is_some() && !is_same(ip, pod));
         moved.map(|(ip, pod)| (*ip, Arc::clone(pod))).collect()
+    }
+
+    /// The pod without a namespace of its own whose cgroup that is, and the pod's own cgroup.
+    #[must_use]
+    pub fn cgroup(&self, cgroup: u64) -> Option<(u64, &Arc<Pod>)> {
+        self.cgroups.get(&cgroup).map(|(own, pod)| (*own, pod))
+    }
+
+    /// Every pod that shares the node's namespace, with its own cgroup.
+    pub fn sharing(&self) -> impl Iterator<Item = (u64, &Arc<Pod>)> {
+        self.cgroups.iter().filter(|(cgroup, (own, _))| *cgroup == own).map(|(own, (_, pod))| (*own, pod))
+    }
+
+    /// All cgroups of pods that share the node's namespace, each with the pod's own one.
+    pub fn cgroups(&self) -> impl Iterator<Item = (u64, u64, &Arc<Pod>)> {
+        self.cgroups.iter().map(|(cgroup, (own, pod))| (*cgroup, *own, pod))
     }
 
     /// Every address whose pod is known, in order.

@@ -52,6 +52,7 @@ impl NodeFacts {
                 self.traced.drain(..surplus);
                 self.traced.push((**traced).clone());
             }
+            FactsEvent::Shared(shared) => self.shared = (**shared).clone(),
             FactsEvent::Lost { .. } => {}
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     asked::Answer,
     facts::{Author, Change, NamespaceFacts, Neigh, NodeFacts, What},
+    shared::Shared,
     traced::Traced,
 };
 
@@ -49,6 +50,8 @@ pub enum FactsEvent {
     },
     /// Something was read because a finding needs it.
     Answer(Box<Answer>),
+    /// Pods without a namespace of their own have other cgroups than before.
+    Shared(Box<Shared>),
     /// nftables told which of its rules dropped a packet.
     Traced(Box<Traced>),
     /// The kernel dropped notifications, or sent what we cannot read. The namespace is read again after a drop;
@@ -68,7 +71,7 @@ impl FactsEvent {
     #[must_use]
     pub const fn changes_names(&self) -> bool {
         match self {
-            Self::Namespace(_) | Self::NamespaceGone { .. } => true,
+            Self::Namespace(_) | Self::NamespaceGone { .. } | Self::Shared(_) => true,
             Self::Change(change) => matches!(change.what, What::AddressAdded(_) | What::AddressDeleted(_)),
             Self::Neighbour { .. } | Self::Sysctls { .. } | Self::Answer(_) | Self::Traced(_) | Self::Lost { .. } => {
                 false

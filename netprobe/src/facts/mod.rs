@@ -19,6 +19,7 @@ mod read;
 mod routes;
 mod rules;
 mod scan;
+mod shared;
 mod sysctls;
 mod tracing;
 mod watch;
@@ -28,6 +29,7 @@ pub(crate) use ask::parse_iptables_save;
 pub use ask::{Asker, tools as netfilter_tools};
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options, Place};
+pub use shared::{SharedReader, WaitingSockets, waiting_sockets};
 
 use crate::probe::netlink;
 

@@ -46,6 +46,14 @@ pub struct Counted {
     pub retransmits: u32,
     /// TCP flags seen, all together.
     pub flags: u32,
+    /// Number of the cgroup (version 2) of the socket that sent the first packet, at egress; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cgroup: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The kernel's rows at one moment, as a recording keeps them.

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{asked::Readings, traced::Traced};
+use super::{asked::Readings, shared::Shared, traced::Traced};
 
 /// What is true of the kernel; read once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct NodeFacts {
     pub namespaces: BTreeMap<u32, NamespaceFacts>,
     /// Changes since start, oldest first, bounded.
     pub journal: Vec<Change>,
+    /// Pods without a namespace of their own.
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub shared: Shared,
     /// What was read on demand. A recording has the answers one by one.
     #[serde(skip)]
     pub readings: Readings,

@@ -23,6 +23,7 @@ pub mod journey;
 pub mod known;
 pub mod packet;
 pub mod ruleset;
+pub mod shared;
 pub mod sighting;
 pub mod sockets;
 pub mod stack;

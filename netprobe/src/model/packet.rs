@@ -266,6 +266,15 @@ pub enum What {
         /// Its name.
         comm: Arc<str>,
     },
+    /// A flow of the node belongs to a process of a followed cgroup.
+    Owned {
+        /// The flow; the process's end is its source.
+        flow: Flow,
+        /// Number of the cgroup (version 2).
+        cgroup: u64,
+        /// The process was only running when a route was looked up for it.
+        by_task: bool,
+    },
     /// TCP sent a segment again.
     Retransmit {
         /// The sender's flow.
@@ -360,7 +369,7 @@ impl What {
             | Self::State { flow, .. }
             | Self::SendError { flow, .. }
             | Self::Dns { flow, .. } => Some(*flow),
-            Self::Neighbour { .. } | Self::Request { .. } => None,
+            Self::Neighbour { .. } | Self::Request { .. } | Self::Owned { .. } => None,
         }
     }
 }

@@ -33,4 +33,6 @@ pub struct Sighting {
     pub source: Known<Arc<Pod>>,
     /// The pod that owns the flow's destination address.
     pub destination: Known<Arc<Pod>>,
+    /// The pod without a namespace of its own whose process looked a route up; it counts where no packet came of it.
+    pub asker: Option<Arc<Pod>>,
 }

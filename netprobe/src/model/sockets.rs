@@ -32,6 +32,14 @@ pub struct Listener {
     pub ifindex: u32,
     /// User id of its owner.
     pub uid: u32,
+    /// Number of its cgroup (version 2), 0 where the kernel does not tell.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cgroup: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Listener {
@@ -63,7 +71,7 @@ mod tests {
 
     fn listener(local: &str, v6_only: bool) -> Listener {
         let local = local.parse().expect("an address");
-        Listener { proto: Proto::Tcp, local, v6_only, queued: 0, limit: 128, ifindex: 0, uid: 0 }
+        Listener { proto: Proto::Tcp, local, v6_only, queued: 0, limit: 128, ifindex: 0, uid: 0, cgroup: 0 }
     }
 
     fn takes(local: &str, v6_only: bool, to: &str) -> bool {

@@ -133,6 +133,7 @@ mod tests {
             namespace_of: Known::No(Why::Unnamed),
             source: Known::No(Why::Outside),
             destination: Known::No(Why::Outside),
+            asker: None,
         }
     }
 

@@ -110,6 +110,7 @@ impl Drops {
     pub(super) fn number_owners(&mut self, names: &Names) {
         let mut pods: Vec<Arc<Pod>> = names.addresses().map(|(_, pod)| Arc::clone(pod)).collect();
         pods.extend(names.pods().map(|(_, pod)| Arc::clone(pod)));
+        pods.extend(names.sharing().map(|(_, pod)| Arc::clone(pod)));
         pods.sort();
         for pod in pods {
             let name = name(&pod);
@@ -132,6 +133,11 @@ impl Drops {
         names.addresses().map(|(ip, pod)| (ip, number(pod))).collect()
     }
 
+    /// The number of a pod.
+    pub(super) fn number(&self, pod: &Pod) -> u32 {
+        self.numbers.get(&name(pod)).copied().unwrap_or(0)
+    }
+
     /// The table of this moment.
     pub(super) fn table(&mut self, now_ns: u64, mut known: Known<'_>) -> DropTable {
         let mut rows = self.rows(&mut known);
@@ -149,8 +155,8 @@ impl Drops {
     /// Forgets the counts of pods and namespaces that are gone and were quiet since `before_ns`, and the numbers that
     /// stood for such pods. Gives the counts: they are to be taken out of the kernel's table.
     pub(super) fn forget(&mut self, names: &Names, facts: &NodeFacts, before_ns: u64) -> Vec<DropCount> {
-        let live: HashSet<Name> =
-            names.addresses().map(|(_, pod)| name(pod)).chain(names.pods().map(|(_, pod)| name(pod))).collect();
+        let known = names.addresses().map(|(_, pod)| pod).chain(names.pods().map(|(_, pod)| pod));
+        let live: HashSet<Name> = known.chain(names.sharing().map(|(_, pod)| pod)).map(|pod| name(pod)).collect();
         let is_live = |pod: &Pod| live.contains(&name(pod));
         let gone: Vec<bool> = self.owners.iter().map(|owner| owner.as_ref().is_some_and(|pod| !is_live(pod))).collect();
         let is_gone =

@@ -17,7 +17,7 @@ impl Pipeline {
     /// counts that are to be taken out of the kernel's table, and how many pods' traffic was forgotten.
     pub fn forget(&mut self, now_ns: u64, keep_ns: u64) -> (Vec<DropCount>, usize) {
         let before = |ns: u64| now_ns.saturating_sub(ns);
-        let pods = self.flows.forget(before(keep_ns), before(QUIET_NS));
+        let pods = self.flows.forget((before(keep_ns), before(QUIET_NS), now_ns), &self.names);
         self.findings.forget_before(before(OLD_NS), FINDINGS_MAX);
         let known: std::collections::BTreeSet<String> = self.findings.all().into_iter().map(|f| f.id.clone()).collect();
         self.told.retain(|id, _| known.contains(id));
@@ -47,6 +47,7 @@ impl Pipeline {
     /// The pods that are known now, of this node and of others; some more than once.
     pub fn known_pods(&self) -> impl Iterator<Item = &Pod> {
         let by_address = self.names.addresses().map(|(_, pod)| &**pod);
-        by_address.chain(self.names.pods().map(|(_, pod)| &**pod))
+        let sharing = self.names.sharing().map(|(_, pod)| &**pod);
+        by_address.chain(self.names.pods().map(|(_, pod)| &**pod)).chain(sharing)
     }
 }

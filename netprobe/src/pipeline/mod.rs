@@ -28,7 +28,7 @@ pub use dns::{DnsOptions, DnsView};
 pub use drops::{DropCount, DropCounts};
 use drops::{Drops, Known};
 use flows::Flows;
-pub use flows::{Leaving, rows_over};
+pub use flows::{Leaving, Wanted, rows_over};
 pub use forget::QUIET_NS;
 use judge::Asking;
 use requests::Requests;
@@ -36,7 +36,7 @@ use requests::Requests;
 use crate::{
     correlate::Journeys,
     decode::Decoder,
-    enrich::{self, names::Names},
+    enrich::{self, names::Names, owned::Owned},
     explain::{Expectations, Findings},
     facts::FactsEvent,
     model::{
@@ -114,6 +114,8 @@ pub struct Pipeline {
     /// Who asked for changes of the network.
     requests: Requests,
     answers: Answers,
+    /// Whose flows of the node are.
+    owned: Owned,
     /// DNS exchanges, where they are what is shown.
     dns: Option<Dns>,
     summary: Summary,
@@ -147,6 +149,7 @@ impl Pipeline {
             flows: Flows::since(now_ns),
             requests: Requests::default(),
             answers: Answers::default(),
+            owned: Owned::default(),
             dns: None,
             summary: Summary { from_ns: now_ns, ..Summary::default() },
             lost_ns: 0,
@@ -323,9 +326,9 @@ impl Pipeline {
         drops.table(now_ns, Known { decoder, names, facts, journeys })
     }
 
-    /// Shows flows and translations of these namespaces only; of all where it is none.
-    pub fn show_flows_of(&mut self, namespaces: Option<BTreeSet<u32>>) {
-        self.flows.show(namespaces);
+    /// Shows flows and translations of these only; of all where it is none.
+    pub fn show_flows_of(&mut self, wanted: Option<Wanted>) {
+        self.flows.show(wanted);
     }
 
     /// Who talks to whom at this moment.
@@ -375,6 +378,12 @@ impl Pipeline {
         self.drops.owners(&self.names)
     }
 
+    /// cgroups of pods that share the node's namespace: each with the pod's own one, and the number that stands for the pod
+    /// in the kernel's tables.
+    pub fn cgroups(&self) -> impl Iterator<Item = (u64, u64, u32)> {
+        self.names.cgroups().map(|(cgroup, own, pod)| (cgroup, own, self.drops.number(pod)))
+    }
+
     fn rename(&mut self) {
         self.names = Names::build(&self.inventory, &self.facts);
         self.drops.number_owners(&self.names);
@@ -388,10 +397,13 @@ impl Pipeline {
         // CPUs write to the ring in turn, but read the clock before: neighbours may be swapped.
         packets.sort_by_key(|p| p.mono_ns);
         for packet in packets {
+            if self.owned.note(&packet) {
+                continue;
+            }
             if self.dns.is_some() && !dns::concerns(&packet.what) {
                 continue;
             }
-            let sighting = Arc::new(enrich::sighting(packet, &self.names, &self.facts));
+            let sighting = Arc::new(enrich::sighting(packet, &self.names, &self.facts, &self.owned));
             self.answers.take(&sighting);
             if let Some(dns) = &mut self.dns {
                 dns.take(&sighting);

@@ -304,6 +304,9 @@ fn load(config: &Config, loader: EbpfLoader<'static>) -> Result<Ebpf> {
             loader.map_max_entries(map, 1);
         }
     }
+    if config.0.mode & MODE_TC != 0 || config.0.has_cgroups == 0 {
+        loader.map_max_entries("OWNED", 1);
+    }
     if config.0.tc & TC_CAPTURE != 0 {
         loader.map_max_entries("RING", CAPTURE_RING_BYTES);
     } else {

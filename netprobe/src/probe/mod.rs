@@ -4,6 +4,7 @@ pub mod attach;
 pub mod btf;
 pub mod captured;
 pub mod catalog;
+pub mod cgroups;
 pub mod classifiers;
 pub mod counted;
 pub mod functions;

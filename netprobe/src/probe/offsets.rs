@@ -24,6 +24,10 @@ const OPTIONAL: &[&str] = &[
     "skb_inner_transport",
     "skb_end",
     "shinfo_",
+    "sk_listener",
+    "sk_cgroup",
+    "cgroup_kn",
+    "kernfs_id",
 ];
 
 /// Fields that only programs on kernel functions read: not looked for where there can be none.
@@ -64,6 +68,8 @@ pub fn config(btf: &KernelBtf, functions: bool) -> Result<Config> {
     config.has_drop_reason = passes("kfree_skb", 2, "skb_drop_reason");
     config.has_reset_reason = passes("tcp_send_reset", 2, "sk_rst_reason");
     config.has_consume_location = passes("consume_skb", 1, "void*");
+    let has_cgroups = [config.offsets.sk_cgroup, config.offsets.cgroup_kn, config.offsets.kernfs_id];
+    config.has_cgroups = u32::from(!has_cgroups.contains(&ABSENT));
     config.first_drop_reason = first_drop_reason(&btf.enum_members("skb_drop_reason"));
     Ok(config)
 }

@@ -26,6 +26,12 @@ impl Clock {
         &self.node
     }
 
+    /// Nanoseconds since 1970; 0 for a time before.
+    #[must_use]
+    pub fn unix_ns(&self, mono_ns: u64) -> u64 {
+        u64::try_from(i128::from(mono_ns) + i128::from(self.offset_ns)).unwrap_or(0)
+    }
+
     /// RFC 3339 with nanoseconds, UTC.
     #[must_use]
     pub fn rfc3339(&self, mono_ns: u64) -> String {

@@ -31,6 +31,7 @@ pub(super) fn words(sighting: &Sighting) -> Words {
         What::Hop { place, .. } => (side(sighting.side), hop(sighting.side, device, *place)),
         What::Dropped { reason, site, stack, .. } => ("drop", dropped(sighting, reason, site, stack)),
         What::Request { comm, .. } => ("config", format!("{comm} asks for a change of the network")),
+        What::Owned { flow, cgroup, .. } => ("node", format!("{flow} is of cgroup {cgroup}")),
         What::Verdict { hook, judge, .. } => ("drop", verdict(hook, judge)),
         What::Lookup { table, err, gateway, role, rule, .. } => {
             let back = if *role == LookupRole::ReversePath { ", back to the sender" } else { "" };
@@ -187,6 +188,7 @@ fn label(what: &What) -> String {
         | What::Verdict { .. }
         | What::Dns { .. }
         | What::Request { .. }
+        | What::Owned { .. }
         | What::Neighbour { .. } => String::new(),
     }
 }

@@ -23,6 +23,7 @@ mod event;
 mod json;
 mod less;
 pub mod metrics;
+pub mod otlp;
 pub mod pcapng;
 #[cfg(test)]
 mod samples;

@@ -99,7 +99,15 @@ pub(super) fn step(after_us: u64, side: Side, device: &str, forward: bool, what:
     let packet = Packet { mono_ns, cpu: 1, pid: 812, netns: 4_026_532_211, ifindex: 2, what };
     let (source, destination) = (Known::Yes(pod("web-0")), Known::No(Why::Outside));
     Step {
-        sighting: Arc::new(Sighting { packet, side, device: device.into(), namespace_of, source, destination }),
+        sighting: Arc::new(Sighting {
+            packet,
+            side,
+            device: device.into(),
+            namespace_of,
+            source,
+            destination,
+            asker: None,
+        }),
         forward,
     }
 }
@@ -249,6 +257,7 @@ pub(super) fn every_event() -> Vec<Step> {
         verdict(Judge::Conntrack),
         verdict(Judge::Unknown),
         What::Request { port_id: 4711, comm: "ipamd".into() },
+        What::Owned { flow: syn(), cgroup: 4711, by_task: false },
     ];
     whats.into_iter().zip(1..).map(|(what, index)| step(index * 10, node, "eth1", true, what)).collect()
 }

@@ -9,19 +9,19 @@ use std::{
 use serde_json::Value;
 
 /// A request.
-pub(super) struct Request {
+pub(crate) struct Request {
     pub(super) method: String,
-    pub(super) path: String,
+    pub(crate) path: String,
     query: String,
     pub(super) token: String,
     /// By their names in lower case.
-    pub(super) headers: BTreeMap<String, String>,
-    pub(super) body: Vec<u8>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
     /// The next request of a connection; none at its end.
-    pub(super) fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Self>> {
+    pub(crate) fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Self>> {
         let mut line = String::new();
         if stream.read_line(&mut line)? == 0 {
             return Ok(None);

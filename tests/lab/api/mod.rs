@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 mod answer;
 mod events;
 mod exec;
-mod http;
+pub(crate) mod http;
 pub mod tls;
 
 pub use exec::Command;

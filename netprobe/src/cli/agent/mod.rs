@@ -13,6 +13,7 @@ use tokio::{
 mod body;
 mod events;
 mod listen;
+mod otlp;
 mod process;
 mod routes;
 mod serve;
@@ -92,6 +93,10 @@ pub struct AgentArgs {
     #[command(flatten)]
     pub events: events::EventArgs,
 
+    /// Findings and flows for OpenTelemetry.
+    #[command(flatten)]
+    pub otlp: otlp::OtlpArgs,
+
     /// Readiness and the kernel's types.
     #[command(flatten)]
     pub ready: Ready,
@@ -106,6 +111,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
     if !matches!(args.select.target()?, None | Some(Target::All)) {
         bail!("agent watches every pod of the node: leave --pod and its like out, or use `netprobe trace`");
     }
+    args.otlp.check()?;
     // Before all that takes time: who cannot have them learns it at once.
     let listeners = Listeners::open(args.listen, &args.socket)?;
     privileges::give_up_others()?;
@@ -124,7 +130,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
             ..Request::new("agent", Watch::Agent(args.flows), &args.select, options)
         };
         let (live, _) = Live::start(&request)?;
-        let mut agent = Agent::new(live, Arc::clone(&shared), asked, args);
+        let mut agent = Agent::new(live, Arc::clone(&shared), asked, args)?;
         log::info!("metrics at http://{}/metrics, API at {}", args.listen, escape(&args.socket.to_string_lossy()));
         tokio::select! {
             over = agent.turns() => over,
@@ -148,15 +154,16 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(mut live: Live, shared: Arc<Shared>, asked: mpsc::Receiver<Ask>, args: &AgentArgs) -> Self {
+    fn new(mut live: Live, shared: Arc<Shared>, asked: mpsc::Receiver<Ask>, args: &AgentArgs) -> Result<Self> {
         let host = live.pipeline_mut().decoder().host();
         let setup = Setup { clock: Clock::new(host), columns: 80, lines: None, colour: false };
         shared.begin(host.kernel.clone(), setup.clock.node().to_owned());
         let events = args.events.start(&args.select, args.node_name.as_deref(), setup.clock.node(), &shared.events);
-        let sinks = Sinks::new(&shared, &setup, events);
+        let otlp = args.otlp.start(&shared, &setup.clock)?;
+        let sinks = Sinks::new(&shared, &setup, events, otlp);
         let now = now();
         let keep_ns = u64::try_from(args.keep.as_nanos()).unwrap_or(u64::MAX);
-        Self { live, shared, asked, sinks, setup, keep_ns, read: now, forgotten: now }
+        Ok(Self { live, shared, asked, sinks, setup, keep_ns, read: now, forgotten: now })
     }
 
     /// Turns until something cannot go on.

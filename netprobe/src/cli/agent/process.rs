@@ -29,6 +29,11 @@ pub(super) fn usage() -> Usage {
     Usage { resident: pages * page, cpu_s }
 }
 
+/// Nanoseconds since 1970.
+pub(super) fn wall_ns() -> u64 {
+    (wall_s() * 1e9) as u64
+}
+
 /// Seconds since 1970.
 #[allow(clippy::disallowed_methods, reason = "when the agent started is no time of the run's")]
 pub(super) fn wall_s() -> f64 {

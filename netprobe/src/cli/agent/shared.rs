@@ -15,13 +15,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
     super::live::{Coverage, Tables},
-    process,
+    otlp, process,
 };
 use crate::{
     enrich::kube::events::Counts,
     model::{drops::Loss, finding::Finding, identity::Pod},
     probe::host,
-    render::metrics::{Exposition, Metrics, Moment},
+    render::metrics::{DevicePoint, Exposition, Metrics, Moment},
 };
 
 /// Findings and losses on their way to slow readers; who is further behind is cut off.
@@ -81,6 +81,7 @@ pub(super) struct Shared {
     cut: AtomicU64,
     refused: [AtomicU64; 2],
     pub(super) events: Arc<Counts>,
+    pub(super) otlp: otlp::Counts,
 }
 
 /// What was half done by a thread that failed is still the best there is.
@@ -102,6 +103,7 @@ impl Shared {
             cut: AtomicU64::new(0),
             refused: [AtomicU64::new(0), AtomicU64::new(0)],
             events: Arc::default(),
+            otlp: otlp::Counts::default(),
         }
     }
 
@@ -196,6 +198,15 @@ impl Shared {
         lock(&self.metrics).text(&moment, exposition)
     }
 
+    /// When the agent started, nanoseconds since 1970.
+    pub(super) fn start_ns(&self) -> u64 {
+        (self.start_s * 1e9) as u64
+    }
+
+    pub(super) fn device_points(&self) -> Vec<DevicePoint> {
+        lock(&self.metrics).device_points()
+    }
+
     fn moment(&self) -> Moment {
         let state = lock(&self.state);
         let now = host::mono_ns();
@@ -210,6 +221,7 @@ impl Shared {
             streams_cut: self.cut.load(Relaxed),
             refused: Listener::ALL.map(|(at, name)| (name, self.refused[at as usize].load(Relaxed))).to_vec(),
             events: self.events.read().to_vec(),
+            otlp: [self.otlp.findings(), self.otlp.requests()],
             kernel: state.kernel.clone(),
             start_s: self.start_s,
             resident: usage.resident,

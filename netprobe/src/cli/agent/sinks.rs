@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::shared::Shared;
+use super::{otlp::Otlp, shared::Shared};
 use crate::{
     enrich::kube::events::{Events, Notice},
     model::finding::Finding,
@@ -18,11 +18,14 @@ use crate::{
 pub(super) struct Sinks(Vec<Box<dyn Relay>>);
 
 impl Sinks {
-    pub(super) fn new(shared: &Arc<Shared>, setup: &Setup, events: Option<Events>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, setup: &Setup, events: Option<Events>, otlp: Option<Otlp>) -> Self {
         let mut all: Vec<Box<dyn Relay>> =
             vec![Box::new(Counters(Arc::clone(shared))), Box::new(Lines::new(Arc::clone(shared), setup))];
         if let Some(events) = events {
             all.push(Box::new(PodEvents { events, clock: setup.clock.clone() }));
+        }
+        if let Some(otlp) = otlp {
+            all.push(Box::new(otlp));
         }
         Self(all)
     }
@@ -104,6 +107,16 @@ impl PodEvents {
 }
 
 impl Relay for PodEvents {
+    fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
+        if let Shown::Finding(finding) = shown {
+            self.tell(finding);
+        }
+        Ok(())
+    }
+}
+
+/// Log records of an OpenTelemetry collector.
+impl Relay for Otlp {
     fn relay(&mut self, shown: Shown<'_>) -> io::Result<()> {
         if let Shown::Finding(finding) = shown {
             self.tell(finding);

@@ -183,6 +183,11 @@ impl Cluster {
         self.waiting.is_empty() && std::mem::take(&mut self.has_read)
     }
 
+    /// More may be told later.
+    pub(super) const fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// Kubernetes' name of this node, where the API was asked.
     pub(super) fn node(&self) -> Option<&str> {
         self.node.as_deref()

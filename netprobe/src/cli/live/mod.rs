@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, io, net::IpAddr, os::fd::OwnedFd, sync::Arc
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use netprobe_common::{
-    config::{Config, NS_FOLLOWED, NS_NODE, NS_POD},
+    config::{Config, NS_FOLLOWED, NS_NODE, NS_POD, NS_SHARED_BY_PODS},
     limits::ADDRESSES_MAX,
 };
 use tokio::io::unix::AsyncFd;
@@ -20,6 +20,7 @@ mod devices;
 mod parts;
 mod recording;
 mod request;
+mod sharing;
 mod tables;
 mod whom;
 
@@ -32,6 +33,7 @@ use parts::Parts;
 pub use parts::{is_privileged, must_be_privileged};
 use recording::{begin, keep};
 pub use request::{FlowsAt, Request, Watch};
+use sharing::Sharing;
 use tables::Table;
 pub use tables::{Draw, Kind};
 use whom::whom;
@@ -42,7 +44,7 @@ use crate::{
     enrich::select::Followed,
     facts::{FactsEvent, FactsReader, Place},
     model::{drops::Loss, identity::Pod},
-    pipeline::{DnsOptions, DnsView, Input, PATIENCE_NS, Pipeline, Progress},
+    pipeline::{DnsOptions, DnsView, Input, PATIENCE_NS, Pipeline, Progress, Wanted},
     probe::{
         attach::{Attached, give_memory_back, keep_large_apart, readable},
         host,
@@ -78,6 +80,9 @@ pub struct Live {
     target: Target,
     /// Namespaces that were followed last; none means all. When the last pod that fits is gone, nobody else takes its place.
     namespaces: Option<BTreeSet<u32>>,
+    /// The own cgroups of followed pods that share the node's namespace.
+    cgroups: BTreeSet<u64>,
+    sharing: Sharing,
     node: String,
     lost: Lost,
     last_record_ns: u64,
@@ -143,6 +148,8 @@ impl Live {
             to_stdout,
             target,
             namespaces: None,
+            cgroups: BTreeSet::new(),
+            sharing: parts.sharing,
             node,
             lost: Lost::default(),
             last_record_ns: now_ns,
@@ -156,9 +163,7 @@ impl Live {
         };
         live.begin(&followed, now_ns)?;
         give_memory_back();
-        if let Some(path) = &request.ready.ready_file {
-            fs::write(path, b"").with_context(|| format!("create the ready file {}", path.display()))?;
-        }
+        tell_ready(request)?;
         Ok((live, renderer))
     }
 
@@ -204,6 +209,7 @@ impl Live {
         if now_ns.saturating_sub(self.housekeeping_ns) >= HOUSEKEEPING_NS {
             self.housekeeping_ns = now_ns;
             self.take_losses(now_ns, out)?;
+            self.look_at_sharing(now_ns)?;
             for lack in self.attached.loaded_since() {
                 log::warn!("{lack}");
             }
@@ -262,6 +268,9 @@ impl Live {
         let followed = whom(&self.target, self.pipeline.inventory(), self.pipeline.facts(), &self.node)?;
         match followed.namespaces.iter().collect::<Vec<_>>().as_slice() {
             [netns] => self.facts.place(**netns).context("open the pod's network namespace"),
+            [] if followed.cgroups.len() == 1 => {
+                self.facts.place(self.pipeline.facts().node).context("open the node's network namespace")
+            }
             [] => bail!("nobody with a network namespace of their own fits; netprobe runs on the pod's node"),
             more => {
                 let names: Vec<String> = followed.pods.iter().map(ToString::to_string).collect();
@@ -365,6 +374,7 @@ impl Live {
         if self.cluster.take_read() {
             give_memory_back();
         }
+        self.look_at_sharing(now_ns)?;
         self.follow_again()
     }
 
@@ -402,10 +412,17 @@ impl Live {
     /// Tells the programs whom to follow.
     fn follow(&mut self, followed: &Followed) -> Result<()> {
         self.namespaces = (!followed.all).then(|| followed.namespaces.iter().copied().collect());
-        self.pipeline.show_flows_of(self.namespaces.clone());
+        let wanted = Wanted { namespaces: followed.namespaces.clone(), cgroups: followed.cgroups.clone() };
+        self.pipeline.show_flows_of((!followed.all).then_some(wanted));
+        self.cgroups.clone_from(&followed.cgroups);
+        self.follow_sharing()?;
         let facts = self.pipeline.facts();
         let whole = |inum: u32| followed.all || followed.namespaces.contains(&inum);
-        let mark = |inum: u32| if whole(inum) { NS_FOLLOWED } else { 0 };
+        let shared = if followed.cgroups.is_empty() { 0 } else { NS_SHARED_BY_PODS };
+        let mark = |inum: u32| {
+            let shared = if inum == facts.node { shared } else { 0 };
+            shared | if whole(inum) { NS_FOLLOWED } else { 0 }
+        };
         let known: BTreeSet<u32> = facts.namespaces.keys().chain(&followed.namespaces).copied().collect();
         let roles: Vec<(u32, u32)> = known
             .into_iter()
@@ -432,6 +449,12 @@ impl Live {
         }
         self.attached.set_namespaces(&roles)
     }
+}
+
+/// Everything is attached.
+fn tell_ready(request: &Request<'_>) -> Result<()> {
+    let Some(path) = &request.ready.ready_file else { return Ok(()) };
+    fs::write(path, b"").with_context(|| format!("create the ready file {}", path.display()))
 }
 
 /// Addresses that the programs are told, each with the number of its pod and whether it is followed: as many as they have

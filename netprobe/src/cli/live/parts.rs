@@ -4,7 +4,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use caps::{CapSet, Capability};
 use netprobe_common::config::{Config, MODE_ALL, MODE_DNS, MODE_DROPS, MODE_TC, TC_CAPTURE, TC_DNS, TC_FLOWS};
 
-use super::{FlowsAt, Request, Watch, cluster::Cluster, whom::whom};
+use super::{
+    FlowsAt, Request, Watch,
+    cluster::Cluster,
+    sharing::{self, Sharing},
+    whom::whom,
+};
 use crate::{
     cli::select::Target,
     enrich::select::Followed,
@@ -29,6 +34,7 @@ pub(super) struct Parts {
     pub(super) facts: FactsReader,
     pub(super) node: NodeFacts,
     pub(super) inventory: Inventory,
+    pub(super) sharing: Sharing,
 }
 
 impl Parts {
@@ -46,10 +52,13 @@ impl Parts {
             let facts = scope.spawn(|| facts(cluster, target));
             let btf = KernelBtf::load(request.ready.btf.as_deref())?;
             let mut host = host::read(&btf, here)?;
-            let Facts { reader: facts, node, inventory, name } =
+            let Facts { reader: facts, node, inventory, name, sharing, has_names } =
                 facts.join().map_err(|_| anyhow!("reading the node's network failed"))??;
             host.node = name.unwrap_or(host.node);
             let followed = whom(target, &inventory, &node, &host.node)?;
+            if !followed.cgroups.is_empty() && !followed.all && followed.namespaces.is_empty() {
+                sharing::must_serve(request, watch, &followed)?;
+            }
             let way = functions::Way::of();
             let follows = watch == Watch::Packets;
             let mut config = Config { ..offsets::config(&btf, follows && way.is_ok())? };
@@ -72,9 +81,10 @@ impl Parts {
             config.mode = if followed.all { MODE_ALL } else { 0 } | mode;
             config.tc = tc;
             let prepared = prepared.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))??;
+            config.has_cgroups &= u32::from(has_names);
             let attached = Attached::new(&config, &btf, prepared, way)?;
             let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;
-            Ok((Self { attached, host, symbols, facts, node, inventory }, followed))
+            Ok((Self { attached, host, symbols, facts, node, inventory, sharing }, followed))
         })
     }
 }
@@ -86,14 +96,22 @@ struct Facts {
     inventory: Inventory,
     /// Kubernetes' name of this node.
     name: Option<String>,
+    sharing: Sharing,
+    /// Pods have names, or will have.
+    has_names: bool,
 }
 
 /// Who is who comes first: by it pods are told from the world outside.
 fn facts(cluster: &mut Cluster, target: &Target) -> Result<Facts> {
     let inventory = cluster.first(target)?;
     let pod_addresses = cluster.near(&inventory).unwrap_or_default();
-    let (reader, node) = FactsReader::start(FactsOptions { pod_addresses, now_ns: host::mono_ns() })?;
-    Ok(Facts { reader, node, inventory, name: cluster.node().map(str::to_owned) })
+    let now_ns = host::mono_ns();
+    let (reader, mut node) = FactsReader::start(FactsOptions { pod_addresses, now_ns })?;
+    let name = cluster.node().map(str::to_owned);
+    let mut sharing = Sharing::default();
+    node.shared = sharing.look(&inventory, name.as_deref(), now_ns).unwrap_or_default();
+    let has_names = !inventory.pods.is_empty() || cluster.has_source();
+    Ok(Facts { reader, node, inventory, name, sharing, has_names })
 }
 
 /// To load programs, to look into the pods' namespaces, and to hear of their changes.

@@ -61,7 +61,7 @@ pub(super) fn begin(
     writer.write(&Frame::NodeFacts(Box::new(parts.node.clone())))?;
     writer.write(&Frame::Inventory(Box::new(parts.inventory.clone())))?;
     let namespaces = (!followed.all).then_some(&followed.namespaces);
-    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces, "dns": dns, "table": request.nat_table });
+    let options = serde_json::json!({ "command": request.command, "expect": request.expect, "namespaces": namespaces, "cgroups": followed.cgroups, "dns": dns, "table": request.nat_table });
     writer.write(&Frame::Options(options))?;
     writer.write(&Frame::Tick(now_ns))?;
     Ok(writer)

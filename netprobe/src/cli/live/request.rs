@@ -45,6 +45,11 @@ impl Watch {
         matches!(self, Self::Flows | Self::Translations | Self::Agent(FlowsAt::Uplinks | FlowsAt::All))
     }
 
+    /// It has no tracepoints at all.
+    pub(super) const fn lives_on_classifiers(self) -> bool {
+        matches!(self, Self::Flows | Self::Translations)
+    }
+
     /// Drops are counted.
     pub(super) const fn counts_drops(self) -> bool {
         !matches!(self, Self::Flows | Self::Translations)

@@ -96,13 +96,6 @@ fn node_of(pod: &PodEntry) -> Result<String> {
     if pod.node.is_empty() {
         anyhow::bail!("pod {} is on no node yet: wait until it is scheduled", title());
     }
-    if pod.host_network {
-        anyhow::bail!(
-            "pod {} uses its node's own network: follow it with --node {} --all and a filter",
-            title(),
-            pod.node
-        );
-    }
     Ok(pod.node.clone())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -52,8 +52,8 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// Begins, in the namespace that the calling thread is in.
-    pub(super) fn begin(proto: Proto, to: SocketAddr) -> io::Result<Self> {
+    /// Begins, in the namespace that the calling thread is in, and from that port where it is not 0.
+    pub(super) fn begin(proto: Proto, to: SocketAddr, port: u16) -> io::Result<Self> {
         let domain = Domain::for_address(to);
         let (kind, protocol) = match proto {
             Proto::Tcp => (Type::STREAM, Protocol::TCP),
@@ -63,6 +63,11 @@ impl Attempt {
         };
         let socket = Socket::new(domain, kind, Some(protocol))?;
         socket.set_nonblocking(true)?;
+        if port != 0 {
+            // The reservation stands as long as the run.
+            socket.set_reuse_port(true)?;
+            socket.bind(&SocketAddr::new(unspecified(to), port).into())?;
+        }
         let begun = Instant::now();
         let mut attempt = Self { socket, proto, to, begun, failed: None, flow: Flow { proto, src: to, dst: to } };
         let connected = attempt.socket.connect(&to.into());
@@ -77,13 +82,8 @@ impl Attempt {
     }
 
     fn flow(&self) -> Flow {
-        let unspecified: IpAddr = if self.to.is_ipv4() {
-            std::net::Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            std::net::Ipv6Addr::UNSPECIFIED.into()
-        };
         let local = self.socket.local_addr().ok().and_then(|local| local.as_socket());
-        let src = local.unwrap_or_else(|| (unspecified, 0).into());
+        let src = local.unwrap_or_else(|| (unspecified(self.to), 0).into());
         if self.proto.is_icmp() {
             let id = identifier();
             return Flow { proto: self.proto, src: (src.ip(), id).into(), dst: (self.to.ip(), id).into() };
@@ -148,6 +148,35 @@ impl Attempt {
     }
 }
 
+/// "Any address" of that one's family.
+fn unspecified(of: SocketAddr) -> IpAddr {
+    if of.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+/// A local port that stays free for a connection as long as the reservation lives.
+pub(super) struct Reserved {
+    _socket: Socket,
+    pub(super) port: u16,
+}
+
+impl Reserved {
+    /// Reserves one for either family, in the namespace that the calling thread is in.
+    pub(super) fn new(proto: Proto) -> io::Result<Self> {
+        let kind = if proto == Proto::Tcp { Type::STREAM } else { Type::DGRAM };
+        let any: SocketAddr = (Ipv6Addr::UNSPECIFIED, 0).into();
+        let with = |domain, any: SocketAddr| {
+            let socket = Socket::new(domain, kind, None)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&any.into())?;
+            io::Result::Ok(socket)
+        };
+        // A node may have no IPv6.
+        let socket = with(Domain::IPV6, any).or_else(|_| with(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, 0).into()))?;
+        let port = socket.local_addr()?.as_socket().map_or(0, |local| local.port());
+        Ok(Self { _socket: socket, port })
+    }
+}
+
 /// The echo identifier of this process.
 fn identifier() -> u16 {
     (std::process::id() & 0xffff) as u16
@@ -181,11 +210,11 @@ mod tests {
     fn a_listener_answers_and_a_closed_port_refuses() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let to = listener.local_addr().expect("bound");
-        let attempt = Attempt::begin(Proto::Tcp, to).expect("a socket");
+        let attempt = Attempt::begin(Proto::Tcp, to, 0).expect("a socket");
         assert_eq!((attempt.flow.dst, attempt.flow.src.port() != 0), (to, true));
         assert_eq!(attempt.finish(WAIT).end, End::Answered);
         drop(listener);
-        let done = Attempt::begin(Proto::Tcp, to).expect("a socket").finish(WAIT);
+        let done = Attempt::begin(Proto::Tcp, to, 0).expect("a socket").finish(WAIT);
         assert_eq!(done.end, End::Failed(libc::ECONNREFUSED));
     }
 
@@ -193,7 +222,7 @@ mod tests {
     fn udp_that_nobody_answers_is_silent() {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let to = server.local_addr().expect("bound");
-        let done = Attempt::begin(Proto::Udp, to).expect("a socket").finish(Duration::from_millis(50));
+        let done = Attempt::begin(Proto::Udp, to, 0).expect("a socket").finish(Duration::from_millis(50));
         assert_eq!(done.end, End::Silent);
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Trial {
     pub(super) timeout: Duration,
     pub(super) passive: bool,
     pub(super) speaks_v6: bool,
+    /// Local port; any where it is 0.
+    pub(super) port: u16,
 }
 
 /// Name and connection, from inside the pod's namespace. The thread stays there.
@@ -57,7 +59,7 @@ pub(super) fn inside(
         (proto, _) => proto,
     };
     let to = SocketAddr::new(address, to.port.unwrap_or(0));
-    let attempt = Attempt::begin(proto, to).with_context(|| format!("make a {proto} socket in the pod"))?;
+    let attempt = Attempt::begin(proto, to, trial.port).with_context(|| format!("make a {proto} socket in the pod"))?;
     tell(News::Begun(attempt.flow))?;
     tell(News::Done(attempt.finish(trial.timeout)))
 }

@@ -23,7 +23,7 @@ mod story;
 mod target;
 mod watch;
 
-use attempt::{Done, End};
+use attempt::{Done, End, Reserved};
 use inside::{News, Trial, inside};
 use resolve::{Files, Resolved};
 use target::{Endpoint, Host};
@@ -221,11 +221,31 @@ struct Why<'a> {
     ended: Option<Instant>,
     found: Option<Instant>,
     losses: Silent,
+    /// The local port of a connection made for a pod on the node itself.
+    _reserved: Option<Reserved>,
+}
+
+/// A pod that shares the node's namespace is known by its sockets' cgroup, which netprobe's own has not: the connection made
+/// for it is known by its local port.
+fn reserve(live: &mut Live, proto: Proto) -> Result<Option<Reserved>> {
+    if !live.is_of_sharing_pod() {
+        return Ok(None);
+    }
+    if proto.is_icmp() {
+        bail!(
+            "the pod uses the node's own network, where an echo request tells nobody whose it is: use --proto tcp or udp"
+        );
+    }
+    let reserved = Reserved::new(proto).context("reserve a local port")?;
+    live.adopt_port(proto, reserved.port)?;
+    Ok(Some(reserved))
 }
 
 impl<'a> Why<'a> {
-    fn new(args: &'a WhyArgs, proto: Proto, live: Live) -> Result<Self> {
+    fn new(args: &'a WhyArgs, proto: Proto, mut live: Live) -> Result<Self> {
         let place = live.only_place().context("`why` is about one pod")?;
+        let reserved = if args.passive { None } else { reserve(&mut live, proto)? };
+        let port = reserved.as_ref().map_or(0, |reserved| reserved.port);
         let files = Files::of(&place.pids, place.name.as_deref());
         let pod: BTreeSet<IpAddr> = live.pipeline().facts().namespaces[&place.inum()]
             .addresses
@@ -237,7 +257,7 @@ impl<'a> Why<'a> {
         let speaks_v6 =
             pod.iter().any(|ip| matches!(ip, IpAddr::V6(v6) if !v6.is_loopback() && !v6.is_unicast_link_local()));
         let work = move || {
-            let result = inside(&place, &to, proto, &files, Trial { timeout, passive, speaks_v6 }, &sender);
+            let result = inside(&place, &to, proto, &files, Trial { timeout, passive, speaks_v6, port }, &sender);
             if let Err(error) = result {
                 // The run may be over.
                 let _ = sender.send(News::Broken(error));
@@ -258,6 +278,7 @@ impl<'a> Why<'a> {
             ended: None,
             found: None,
             losses,
+            _reserved: reserved,
         })
     }
 

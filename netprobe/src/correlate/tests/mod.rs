@@ -116,6 +116,7 @@ impl Bench {
             namespace_of: Known::No(Why::Node),
             source: Known::No(Why::Outside),
             destination: destination.map_or(Known::No(Why::Outside), |pod| Known::Yes(Arc::clone(pod))),
+            asker: None,
         }))
     }
 

@@ -22,7 +22,8 @@ pub(in crate::enrich) fn pod(object: Object) -> Result<Option<PodEntry>, String>
     if ips.is_empty() && !status.pod_ip.is_empty() {
         ips.push(address(&status.pod_ip, &who)?);
     }
-    for ip in metadata.annotations.network_status.as_deref().map(of_networks).unwrap_or_default() {
+    let networks = metadata.annotations.network_status.as_deref();
+    for ip in networks.map(of_networks).unwrap_or_default() {
         if !ips.contains(&ip) {
             ips.push(ip);
         }
@@ -34,6 +35,7 @@ pub(in crate::enrich) fn pod(object: Object) -> Result<Option<PodEntry>, String>
         ips,
         node: spec.node_name,
         host_network: spec.host_network,
+        static_hash: metadata.annotations.static_hash,
         labels: metadata.labels.into_iter().collect(),
         is_leaving: metadata.deletion_timestamp.is_some(),
         ended_ns: None,

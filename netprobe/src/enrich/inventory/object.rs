@@ -67,13 +67,16 @@ pub(in crate::enrich) struct Metadata {
     pub(in crate::enrich) labels: BTreeMap<String, String>,
 }
 
-/// The one annotation that is read.
+/// The annotations that are read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in crate::enrich) struct Annotations {
     /// What Multus says of each network of a pod, as JSON.
     #[serde(rename = "k8s.v1.cni.cncf.io/network-status")]
     pub(in crate::enrich) network_status: Option<String>,
+    /// What stands for the UID of a static pod on its node: the API server gives its mirror another.
+    #[serde(rename = "kubernetes.io/config.mirror")]
+    pub(in crate::enrich) static_hash: Option<String>,
 }
 
 /// A network of a pod.

@@ -49,6 +49,8 @@ pub struct Followed {
     pub namespaces: BTreeSet<u32>,
     /// Their addresses, and those the inventory tells.
     pub addresses: BTreeSet<IpAddr>,
+    /// The own cgroups of pods that share the node's namespace.
+    pub cgroups: BTreeSet<u64>,
     /// Names of whom is followed, in order of name.
     pub pods: Vec<Arc<Pod>>,
 }
@@ -88,10 +90,12 @@ pub enum SelectError {
         /// Its addresses.
         addresses: Vec<IpAddr>,
     },
-    /// The pod uses the node's own namespace.
+    /// The pod uses the node's own namespace, and its processes cannot be told from others.
     HostNetwork {
         /// Pod.
         pod: String,
+        /// Why.
+        lack: Option<String>,
     },
     /// No pod of this node fits the namespace and the labels.
     NonePasses {
@@ -130,8 +134,10 @@ impl fmt::Display for SelectError {
                     list(&ips, "or")
                 )
             }
-            Self::HostNetwork { pod } => {
-                write!(f, "pod {} uses the node's own network: follow it with --all and a filter", escape(pod))
+            Self::HostNetwork { pod, lack } => {
+                let lack = lack.as_deref().unwrap_or("no cgroup of version 2 on this node is named after it");
+                let (pod, lack) = (escape(pod), escape(lack));
+                write!(f, "pod {pod} uses the node's own network, and {lack}: follow it with --all and a filter")
             }
             Self::NonePasses { tried: 0 } => {
                 f.write_str("no pod of the inventory is on this node: is the inventory old?")
@@ -198,7 +204,11 @@ pub fn resolve(
 ) -> Result<Followed, SelectError> {
     let names = Names::build(inventory, facts);
     let mut followed = match whose {
-        Whose::All => Followed { all: true, ..follow(names.pods().map(|(inum, _)| inum), facts) },
+        Whose::All => Followed {
+            all: true,
+            cgroups: names.sharing().map(|(own, _)| own).collect(),
+            ..follow(names.pods().map(|(inum, _)| inum), facts)
+        },
         Whose::Netns { inum, .. } if facts.namespaces.contains_key(&inum) => follow([inum], facts),
         Whose::Netns { asked, .. } => return Err(SelectError::NotLinked { asked: asked.to_owned() }),
         Whose::Pods { namespace, name: Some(name), labels: None } => {
@@ -212,6 +222,7 @@ pub fn resolve(
         }
     };
     followed.pods = followed.namespaces.iter().filter_map(|inum| names.namespace(*inum).yes().cloned()).collect();
+    followed.pods.extend(followed.cgroups.iter().filter_map(|own| names.cgroup(*own)).map(|(_, pod)| Arc::clone(pod)));
     followed.pods.sort();
     Ok(followed)
 }
@@ -233,7 +244,7 @@ fn follow(inums: impl IntoIterator<Item = u32>, facts: &NodeFacts) -> Followed {
     let namespaces: BTreeSet<u32> = inums.into_iter().collect();
     let held = namespaces.iter().filter_map(|inum| facts.namespaces.get(inum)).flat_map(|ns| &ns.addresses);
     let addresses = held.map(|a| a.net.addr()).filter(|ip| !ip.is_loopback()).collect();
-    Followed { all: false, namespaces, addresses, pods: Vec::new() }
+    Followed { namespaces, addresses, ..Followed::default() }
 }
 
 /// A pod that may be meant.
@@ -241,6 +252,8 @@ struct Candidate<'a> {
     namespace: &'a str,
     name: &'a str,
     inums: Vec<u32>,
+    /// Its own cgroup, where it shares the node's namespace.
+    cgroup: Option<u64>,
     entry: Option<&'a PodEntry>,
 }
 
@@ -248,7 +261,7 @@ impl<'a> Candidate<'a> {
     /// Pods of the inventory, and namespaces of this node that it does not name.
     fn all(inventory: &'a Inventory, names: &'a Names) -> Vec<Self> {
         let mut by_name: BTreeMap<(&str, &str), Self> = BTreeMap::new();
-        let blank = |namespace, name| Self { namespace, name, inums: Vec::new(), entry: None };
+        let blank = |namespace, name| Self { namespace, name, inums: Vec::new(), cgroup: None, entry: None };
         for pod in &inventory.pods {
             let key = (pod.namespace.as_str(), pod.name.as_str());
             by_name.entry(key).or_insert_with(|| blank(key.0, key.1)).entry = Some(pod);
@@ -257,7 +270,15 @@ impl<'a> Candidate<'a> {
             let key = (pod.namespace.as_str(), pod.name.as_str());
             by_name.entry(key).or_insert_with(|| blank(key.0, key.1)).inums.push(inum);
         }
+        for (own, pod) in names.sharing() {
+            let key = (pod.namespace.as_str(), pod.name.as_str());
+            by_name.entry(key).or_insert_with(|| blank(key.0, key.1)).cgroup = Some(own);
+        }
         by_name.into_values().collect()
+    }
+
+    const fn is_here(&self) -> bool {
+        !self.inums.is_empty() || self.cgroup.is_some()
     }
 
     fn title(&self) -> String {
@@ -266,14 +287,17 @@ impl<'a> Candidate<'a> {
 
     fn follow(&self, facts: &NodeFacts, here: &str) -> Result<Followed, SelectError> {
         let pod = self.title();
-        let Some(entry) = self.entry.filter(|_| self.inums.is_empty()) else {
-            return Ok(follow(self.inums.iter().copied(), facts));
+        let Some(entry) = self.entry.filter(|_| !self.is_here()) else {
+            return Ok(Followed {
+                cgroups: self.cgroup.into_iter().collect(),
+                ..follow(self.inums.iter().copied(), facts)
+            });
         };
-        if entry.host_network {
-            return Err(SelectError::HostNetwork { pod });
-        }
         if !entry.node.is_empty() && entry.node != here {
             return Err(SelectError::Elsewhere { pod, node: entry.node.clone(), here: here.to_owned() });
+        }
+        if entry.host_network {
+            return Err(SelectError::HostNetwork { pod, lack: facts.shared.lack.clone() });
         }
         Err(SelectError::NotHere { pod, addresses: entry.ips.clone() })
     }
@@ -286,7 +310,7 @@ fn one<'a>(all: &'a [Candidate<'_>], namespace: Option<&str>, name: &str) -> Res
     let exact: Vec<_> = all.iter().filter(inside).filter(|c| c.name == name).collect();
     let begins: Vec<_> = all.iter().filter(inside).filter(|c| c.name.starts_with(name)).collect();
     for fits in [exact, begins] {
-        let here: Vec<_> = fits.iter().copied().filter(|c| !c.inums.is_empty()).collect();
+        let here: Vec<_> = fits.iter().copied().filter(|c| c.is_here()).collect();
         match (here.as_slice(), fits.as_slice()) {
             ([one], _) | ([], [one]) => return Ok(one),
             ([], []) => {}
@@ -297,7 +321,7 @@ fn one<'a>(all: &'a [Candidate<'_>], namespace: Option<&str>, name: &str) -> Res
         }
     }
     let closest = closest(all, namespace, name);
-    let here = all.iter().filter(|c| !c.inums.is_empty()).map(Candidate::title).collect();
+    let here = all.iter().filter(|c| c.is_here()).map(Candidate::title).collect();
     Err(SelectError::NoSuchPod { asked, closest, here })
 }
 
@@ -328,17 +352,18 @@ fn many(
     labels: Option<LabelTest<'_>>,
     facts: &NodeFacts,
 ) -> Result<Followed, SelectError> {
-    let here: Vec<_> = all.iter().filter(|c| !c.inums.is_empty() && c.entry.is_some()).collect();
+    let here: Vec<_> = all.iter().filter(|c| c.is_here() && c.entry.is_some()).collect();
     let fits = |c: &&&Candidate<'_>| {
         namespace.is_none_or(|ns| c.namespace == ns)
             && name.is_none_or(|name| c.name == name)
             && labels.is_none_or(|test| c.entry.is_some_and(|pod| test(&pod.labels)))
     };
-    let inums: Vec<_> = here.iter().filter(fits).flat_map(|c| &c.inums).copied().collect();
-    if inums.is_empty() {
+    let fitting: Vec<_> = here.iter().filter(fits).collect();
+    if fitting.is_empty() {
         return Err(SelectError::NonePasses { tried: here.len() });
     }
-    Ok(follow(inums, facts))
+    let cgroups = fitting.iter().filter_map(|c| c.cgroup).collect();
+    Ok(Followed { cgroups, ..follow(fitting.iter().flat_map(|c| &c.inums).copied(), facts) })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ fn cluster() -> (Inventory, NodeFacts) {
     far.node = "n2".into();
     let mut proxy = pod("proxy", &format!("{UID}4"), &["172.20.10.2"]);
     proxy.host_network = true;
+    proxy.node = "n1".into();
     let pods = vec![
         pod("web-0", &format!("{UID}1"), &["10.61.7.10", "fd5a:61::10"]),
         pod("db-client", &format!("{UID}2"), &["10.61.7.11"]),
@@ -94,7 +95,8 @@ fn a_pod_that_is_not_here_is_refused_with_the_reason() {
     assert_eq!(refusal(named(None, "web-9")), "pod shop/web-9 runs on node n2, not on n1: run netprobe there");
     assert_eq!(
         refusal(named(None, "proxy")),
-        "pod shop/proxy uses the node's own network: follow it with --all and a filter"
+        "pod shop/proxy uses the node's own network, and no cgroup of version 2 on this node is named after it: follow it \
+         with --all and a filter"
     );
     assert_eq!(refusal(named(None, "waits")), "pod shop/waits has no address yet: wait until it runs, or give --netns");
     let (mut inventory, facts) = cluster();

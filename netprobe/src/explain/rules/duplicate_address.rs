@@ -139,6 +139,7 @@ mod tests {
                 namespace_of: Known::No(Why::Node),
                 source: nobody(),
                 destination: nobody(),
+                asker: None,
             }));
         }
         scene.step(1, lookup_via(2, Scene::ETH1, "10.96.0.1", LookupRole::Input), "");

@@ -330,6 +330,7 @@ impl Scene {
             namespace_of,
             source: Known::Yes(web_0()),
             destination: Known::No(Why::Outside),
+            asker: None,
         };
         self.journey.last_ns = ms * 1_000_000;
         self.journey.steps.push_back(Step { sighting: Arc::new(sighting), forward });

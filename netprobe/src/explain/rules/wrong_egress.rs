@@ -243,7 +243,7 @@ pub(super) fn device_state(node: &NamespaceFacts, device: &str, v6: bool) -> Opt
 /// answer, or the answers come in by the device of the others.
 fn missing_rule(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     // A route of its own for the destination (a tunnel's, say) is meant; and the node's own
-    // packets need no pod's rule.
+    // packets, also those of pods that share its namespace, need no pod's rule.
     let taken = policy::lookup(exit.node, exit.route.table, exit.flow.dst.ip())?;
     if case.journey.pod.is_none() || taken.dst.prefix_len() != 0 {
         return None;

@@ -15,9 +15,11 @@ mod devices;
 mod netfilter;
 mod sockets;
 
+pub(super) use devices::cgroup_mount;
 #[cfg(test)]
 pub(crate) use netfilter::parse_iptables_save;
 pub use netfilter::tools;
+pub(super) use sockets::read as listening;
 
 /// How long a reading stands at least before the same is read again, nanoseconds: a broken pod asks with every packet.
 const AGAIN_NS: u64 = 250_000_000;

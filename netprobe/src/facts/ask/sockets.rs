@@ -3,7 +3,7 @@
 use std::io;
 
 use anyhow::{Context as _, Result};
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
@@ -27,7 +27,7 @@ const ASKED: [(u8, Proto, StateFlags); 2] =
     [(IPPROTO_TCP, Proto::Tcp, StateFlags::LISTEN), (IPPROTO_UDP, Proto::Udp, StateFlags::CLOSE)];
 
 /// Reads them.
-pub(super) fn read() -> Result<Sockets> {
+pub(in crate::facts) fn read() -> Result<Sockets> {
     let mut found = Sockets::default();
     for family in [AF_INET, AF_INET6] {
         for (number, proto, states) in ASKED {
@@ -65,7 +65,21 @@ fn take(found: &mut Sockets, proto: Proto, answer: &InetResponse) {
         limit: header.send_queue,
         ifindex: id.interface_id,
         uid: header.uid,
+        cgroup: answer.nlas.iter().find_map(cgroup).unwrap_or(0),
     });
+}
+
+/// `INET_DIAG_CGROUP_ID` (`include/uapi/linux/inet_diag.h`, Linux 5.9).
+const CGROUP_ID: u16 = 21;
+
+fn cgroup(nla: &Nla) -> Option<u64> {
+    let Nla::Other(other) = nla else { return None };
+    if other.kind() != CGROUP_ID || other.value_len() != 8 {
+        return None;
+    }
+    let mut bytes = [0; 8];
+    other.emit_value(&mut bytes);
+    Some(u64::from_ne_bytes(bytes))
 }
 
 /// Asks, and gives each answer away.

@@ -74,6 +74,12 @@ impl<'a> Claim<'a> {
 }
 
 impl PodEntry {
+    /// What stands for it in the name of its cgroup.
+    #[must_use]
+    pub fn cgroup_name(&self) -> &str {
+        self.static_hash.as_deref().unwrap_or(&self.uid)
+    }
+
     /// How firmly it holds its addresses: less is firmer.
     const fn hold(&self) -> (u8, u64) {
         match self.ended_ns {
@@ -98,6 +104,9 @@ pub struct PodEntry {
     pub node: String,
     /// `spec.hostNetwork`.
     pub host_network: bool,
+    /// Of a static pod: the hash that stands for its UID in the name of its cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub static_hash: Option<String>,
     /// `metadata.labels`, for `-l`.
     pub labels: Vec<(String, String)>,
     /// It is being deleted: its addresses may soon be another pod's.

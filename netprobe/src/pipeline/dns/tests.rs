@@ -53,6 +53,7 @@ fn seen(ms: u64, netns: u32, what: What) -> Sighting {
         namespace_of,
         source: Known::No(Why::Outside),
         destination: Known::No(Why::Outside),
+        asker: None,
     }
 }
 

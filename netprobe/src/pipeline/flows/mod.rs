@@ -21,6 +21,7 @@ use view::View;
 
 use crate::{
     correlate::conversations::{Conversation, join},
+    enrich::names::Names,
     facts::FactsEvent,
     model::{
         counted::{Counted, CountedRows},
@@ -34,6 +35,15 @@ use crate::{
 /// Translations remembered as told.
 const TOLD_MAX: usize = 65_536;
 
+/// Of whom flows are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Wanted {
+    /// Namespaces.
+    pub namespaces: BTreeSet<u32>,
+    /// The own cgroups of pods that share the node's namespace.
+    pub cgroups: BTreeSet<u64>,
+}
+
 /// The rows, and the sums of those that are over.
 #[derive(Default)]
 pub(super) struct Flows {
@@ -41,9 +51,11 @@ pub(super) struct Flows {
     rows: Vec<Counted>,
     sums: Sums,
     past: Past,
-    /// Namespaces of which flows are shown; all where it is none.
-    wanted: Option<BTreeSet<u32>>,
+    /// Of whom flows are shown; of all where it is none.
+    wanted: Option<Wanted>,
     told: BTreeSet<(Flow, Flow)>,
+    /// Pods that shared the node's namespace and are gone, by their own cgroup, and when that was noticed.
+    ended_sharing: BTreeMap<u64, u64>,
     /// Translations of rows that were taken out before they were told.
     untold: Vec<Translation>,
 }
@@ -53,8 +65,8 @@ impl Flows {
         Self { since_ns: now_ns, ..Self::default() }
     }
 
-    /// Shows these namespaces only; those of pods that ended meanwhile stay.
-    pub(super) fn show(&mut self, wanted: Option<BTreeSet<u32>>) {
+    /// Shows these only; those of pods that ended meanwhile stay.
+    pub(super) fn show(&mut self, wanted: Option<Wanted>) {
         self.wanted = wanted;
     }
 
@@ -131,7 +143,7 @@ impl Flows {
         self.sums.hand_over(Party::Pod(inum), ended, &addresses, &pod);
         // Another namespace may get the number.
         if let Some(wanted) = &mut self.wanted {
-            wanted.remove(&inum);
+            wanted.namespaces.remove(&inum);
         }
     }
 
@@ -139,7 +151,8 @@ impl Flows {
         match (party, &self.wanted) {
             (_, None) => true,
             (Party::Node, _) => false,
-            (Party::Pod(inum), Some(wanted)) => wanted.contains(&inum),
+            (Party::Pod(inum), Some(wanted)) => wanted.namespaces.contains(&inum),
+            (Party::Sharing(own), Some(wanted)) => wanted.cgroups.contains(&own),
             (Party::Ended(id), _) => self.past.get(id).is_some_and(|ended| ended.is_wanted),
         }
     }
@@ -182,8 +195,19 @@ impl Flows {
     }
 
     /// Forgets pods that ended before `dead_ns`, and sums of peers that were quiet since `quiet_ns`. Says how many pods.
-    pub(super) fn forget(&mut self, dead_ns: u64, quiet_ns: u64) -> usize {
-        let dead = self.past.forget(dead_ns);
+    pub(super) fn forget(&mut self, (dead_ns, quiet_ns, now_ns): (u64, u64, u64), names: &Names) -> usize {
+        let mut dead = self.past.forget(dead_ns);
+        let Self { sums, ended_sharing, .. } = self;
+        ended_sharing.retain(|own, _| names.cgroup(*own).is_none());
+        for party in sums.parties() {
+            if let Party::Sharing(own) = party
+                && names.cgroup(own).is_none()
+                && *ended_sharing.entry(own).or_insert(now_ns) < dead_ns
+            {
+                ended_sharing.remove(&own);
+                dead.insert(party);
+            }
+        }
         self.sums.forget(&dead, quiet_ns);
         self.untold = Vec::new();
         dead.len()

@@ -32,6 +32,8 @@ pub(super) enum Party {
     Node,
     /// That of the namespace with this inode number.
     Pod(u32),
+    /// That of the pod with this cgroup, which shares the node's namespace.
+    Sharing(u64),
     /// That of a pod whose namespace is gone, in the order of their ends. Numbers of namespaces are given again.
     Ended(u32),
 }
@@ -299,11 +301,17 @@ impl<'a> Whose<'a> {
         };
         let late = |ip: IpAddr| self.past.by_address(ip).filter(|party| passed.contains(party));
         let before = conversation.original.and_then(|original| self.past.ends(original)).unwrap_or_default();
+        // Who sent packets from a socket of the node's.
+        let sharing = |reply: bool| {
+            let rows = conversation.rows.iter().filter(|(row, is_reply)| *is_reply == reply && row.cgroup != 0);
+            let mut owners = rows.filter_map(|(row, _)| self.known.names.cgroup(row.cgroup));
+            owners.next().map(|(own, _)| Party::Sharing(own))
+        };
         let client = conversation.original.map(|o| o.src.ip());
         let server = conversation.reply().map(|r| r.src.ip());
         Ends {
-            client: client.and_then(|ip| holder(ip).or(before.client).or_else(|| late(ip))),
-            server: server.and_then(|ip| holder(ip).or(before.server).or_else(|| late(ip))),
+            client: client.and_then(|ip| holder(ip).or(before.client).or_else(|| late(ip))).or_else(|| sharing(false)),
+            server: server.and_then(|ip| holder(ip).or(before.server).or_else(|| late(ip))).or_else(|| sharing(true)),
         }
     }
 
@@ -317,6 +325,7 @@ impl<'a> Whose<'a> {
         match party {
             Party::Node => None,
             Party::Pod(inum) => self.known.names.namespace(inum).yes().cloned(),
+            Party::Sharing(own) => self.known.names.cgroup(own).map(|(_, pod)| Arc::clone(pod)),
             Party::Ended(id) => self.past.get(id).map(|ended| Arc::clone(&ended.pod)),
         }
     }

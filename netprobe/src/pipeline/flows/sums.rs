@@ -96,6 +96,11 @@ impl Sums {
         }
     }
 
+    /// Whose sums there are.
+    pub(super) fn parties(&self) -> BTreeSet<Party> {
+        self.devices.keys().map(|(party, ..)| *party).collect()
+    }
+
     /// The sums by device alone.
     pub(super) fn devices_only(&self) -> Self {
         Self { devices: self.devices.clone(), pods: self.pods.clone(), ..Self::default() }

@@ -171,7 +171,7 @@ pub(super) fn name_of(ip: IpAddr, party: Party, known: Known<'_>) -> Option<Peer
     };
     let asked_for = || match party {
         Party::Pod(inum) => answers.name_of(inum, ip).map(|name| named(name, NameSource::Dns)),
-        Party::Node | Party::Ended(_) => None,
+        Party::Node | Party::Sharing(_) | Party::Ended(_) => None,
     };
     pod.or_else(service).or_else(node).or_else(asked_for)
 }

@@ -136,6 +136,10 @@ enum Event<'a> {
         port_id: u32,
         comm: &'a str,
     },
+    Owned {
+        flow: FlowRef,
+        cgroup: u64,
+    },
     Verdict {
         flow: FlowRef,
         skb: String,
@@ -221,6 +225,7 @@ impl<'a> Event<'a> {
                 flow: flow_of(flow),
             },
             What::Request { port_id, comm } => Self::Request { port_id: *port_id, comm },
+            What::Owned { flow, cgroup, .. } => Self::Owned { flow: flow_of(flow), cgroup: *cgroup },
             What::Verdict { flow, skb, hook, out_ifindex: _, judge, invalid } => {
                 let (by, family, table, chain) = judged(judge);
                 let (skb, invalid) = (format!("{skb:#x}"), invalid.as_ref());

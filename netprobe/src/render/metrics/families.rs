@@ -148,6 +148,18 @@ pub const FAMILIES: &[Family] = &[
          where that may help), dropped (there was no room to wait).",
         |_, moment| moment.events.iter().map(|(result, n)| named(result, *n)).collect(),
     ),
+    counter(
+        "otlp_findings_total",
+        &["result"],
+        "Findings for the OTLP collector, by result: sent, lost (refused, or there was no room to wait).",
+        |_, moment| moment.otlp[0].iter().map(|(result, n)| named(result, *n)).collect(),
+    ),
+    counter(
+        "otlp_requests_total",
+        &["result"],
+        "Requests to the OTLP collector, by result: answered, failed (tried again where that may help).",
+        |_, moment| moment.otlp[1].iter().map(|(result, n)| named(result, *n)).collect(),
+    ),
     gauge(
         "build_info",
         &["version", "kernel"],

@@ -98,6 +98,8 @@ pub struct Moment {
     pub refused: Vec<(&'static str, u64)>,
     /// What became of Kubernetes Events, by result.
     pub events: Vec<(&'static str, u64)>,
+    /// What became of findings for an OTLP collector, and of the requests to it, by result.
+    pub otlp: [Vec<(&'static str, u64)>; 2],
     /// Release of the kernel.
     pub kernel: String,
     /// When the run began, seconds since 1970.
@@ -106,6 +108,23 @@ pub struct Moment {
     pub resident: u64,
     /// Processor time, seconds.
     pub cpu_s: f64,
+}
+
+/// Traffic of a pod (or of the node's own: empty names) at a device since start, packets and bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePoint {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Pod.
+    pub pod: String,
+    /// Device.
+    pub device: String,
+    /// It leads out of the node.
+    pub is_uplink: bool,
+    /// From the pod.
+    pub out: [u64; 2],
+    /// To it.
+    pub into: [u64; 2],
 }
 
 /// All that is counted.
@@ -145,6 +164,20 @@ impl Metrics {
             sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
         }
         self.devices.set_all(totals);
+    }
+
+    /// The traffic, as many rows as there are series.
+    #[must_use]
+    pub fn device_points(&self) -> Vec<DevicePoint> {
+        let all = self.devices.all().map(|(((namespace, pod), device, is_uplink), [op, ob, ip, ib])| DevicePoint {
+            namespace: namespace.clone(),
+            pod: pod.clone(),
+            device: device.clone(),
+            is_uplink: *is_uplink,
+            out: [op, ob],
+            into: [ip, ib],
+        });
+        all.collect()
     }
 
     /// Drops since start, likewise.

@@ -90,6 +90,11 @@ impl<L: Ord + Clone + std::hash::Hash, const N: usize> Series<L, N> {
         self.counters.iter().map(move |(labels, counter)| (labels, counter.value(at)))
     }
 
+    /// Each with all its numbers.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&L, [u64; N])> {
+        self.counters.iter().map(|(labels, counter)| (labels, std::array::from_fn(|at| counter.value(at))))
+    }
+
     /// All labels.
     pub(super) fn labels(&self) -> BTreeSet<&L> {
         self.counters.keys().collect()

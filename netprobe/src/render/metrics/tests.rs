@@ -21,6 +21,7 @@ fn moment() -> Moment {
         streams_cut: 1,
         refused: vec![("http", 2)],
         events: vec![("created", 3)],
+        otlp: [vec![("sent", 4), ("lost", 1)], vec![("answered", 3), ("failed", 2)]],
         kernel: "6.18.0".to_owned(),
         start_s: 1_700_000_000.5,
         resident: 1 << 20,

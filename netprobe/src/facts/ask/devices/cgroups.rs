@@ -28,8 +28,7 @@ const LOOKED_AT: usize = 20_000;
 
 /// All of the host; empty without cgroup v2.
 pub(super) fn programs(names: &Names) -> Vec<CgroupProgram> {
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-    let Some(root) = mount_point(&mounts) else { return Vec::new() };
+    let Some(root) = mount() else { return Vec::new() };
     let mut found = Vec::new();
     let mut directories = vec![root.clone()];
     let mut looked_at = 0;
@@ -63,7 +62,12 @@ fn attached(root: &Path, directory: &Path, names: &Names, found: &mut Vec<Cgroup
     }
 }
 
-/// Where cgroup v2 is mounted (`man 5 proc_pid_mountinfo`: the type follows a lone dash).
+/// Where cgroup v2 is mounted, if it is.
+pub(in crate::facts) fn mount() -> Option<PathBuf> {
+    mount_point(&fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default())
+}
+
+/// The same of these mounts (`man 5 proc_pid_mountinfo`: the type follows a lone dash).
 fn mount_point(mounts: &str) -> Option<PathBuf> {
     let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
     line.split_whitespace().nth(4).map(PathBuf::from)

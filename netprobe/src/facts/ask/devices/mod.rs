@@ -15,6 +15,8 @@ mod cgroups;
 mod links;
 mod tc;
 
+pub(in crate::facts) use cgroups::mount as cgroup_mount;
+
 /// Reads all of it. What this kernel does not have is left out.
 pub(super) fn read() -> Result<Devices> {
     let mut requests = Requests::open().context("open a socket to the namespace's links")?;

@@ -1,0 +1,115 @@
+//! Where the collector is, and what it wants to be told with each request.
+
+use std::{fmt, str::FromStr};
+
+use anyhow::{Context as _, Result, bail};
+use http::{HeaderName, HeaderValue, Uri, uri::Scheme};
+
+/// The collector's address: plain HTTP, its host and port, and what stands before `/v1/logs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli::agent) struct Endpoint {
+    /// As a `Host` header has it.
+    pub(super) authority: String,
+    /// Without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    path: String,
+}
+
+impl Endpoint {
+    /// The path of a signal.
+    pub(super) fn path(&self, signal: &str) -> String {
+        format!("{}{signal}", self.path)
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text.parse().map_err(|error| format!("{error}: write http://HOST:4318"))?;
+        match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => {}
+            Some(scheme) if *scheme == Scheme::HTTPS => {
+                return Err(
+                    "netprobe speaks plain HTTP to a collector of the node or the cluster: write http://".to_owned()
+                );
+            }
+            _ => return Err("write http://HOST:4318".to_owned()),
+        }
+        let Some(authority) = uri.authority().filter(|a| !a.host().is_empty() && !a.as_str().contains('@')) else {
+            return Err("write http://HOST:4318".to_owned());
+        };
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let path = uri.path().trim_end_matches('/').to_owned();
+        Ok(Self { authority: authority.to_string(), host, port: authority.port_u16().unwrap_or(80), path })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.path)
+    }
+}
+
+/// `OTEL_EXPORTER_OTLP_HEADERS`: `name=value,name=value`, values percent-encoded (W3C Baggage).
+pub(super) fn headers(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>> {
+    let mut headers = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let Some((name, value)) = part.split_once('=') else {
+            bail!("OTEL_EXPORTER_OTLP_HEADERS is to be name=value,name=value");
+        };
+        let name: HeaderName = name.trim().parse().context("a name in OTEL_EXPORTER_OTLP_HEADERS is none of HTTP's")?;
+        let mut value = HeaderValue::from_bytes(&decoded(value.trim()))
+            .with_context(|| format!("the value of {name} in OTEL_EXPORTER_OTLP_HEADERS is none of HTTP's"))?;
+        value.set_sensitive(true);
+        headers.push((name, value));
+    }
+    Ok(headers)
+}
+
+/// Without its percent signs; what is no hexadecimal number stays as it is.
+fn decoded(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| bytes[at] == b'%') {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_plain_http() {
+        let endpoint: Endpoint = "http://collector.observability:4318/".parse().expect("an endpoint");
+        assert_eq!((endpoint.host.as_str(), endpoint.port), ("collector.observability", 4318));
+        assert_eq!(endpoint.path("/v1/logs"), "/v1/logs");
+        let endpoint: Endpoint = "http://[fd00::1]:4318/otlp".parse().expect("an endpoint");
+        assert_eq!((endpoint.host.as_str(), endpoint.path("/v1/logs").as_str()), ("fd00::1", "/otlp/v1/logs"));
+        for text in ["https://collector:4318", "collector:4318", "http://", "ftp://x", "http://user@x:1", ""] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn headers_are_percent_encoded() {
+        let all = headers("api-key=a%20b, x = y%zz").expect("headers");
+        let all: Vec<(&str, &[u8])> = all.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(all, [("api-key", &b"a b"[..]), ("x", b"y%zz")]);
+        assert!(headers("no value").is_err() && headers("a b=c").is_err() && headers("a=%0a").is_err());
+    }
+}
