@@ -166,8 +166,16 @@ mod tests {
         scene.step(1, hop(Place::Receive, head.clone()), "eth0");
         scene.step(1_001, hop(Place::Receive, head), "eth0");
         assert_eq!(check(&scene.case()), None, "nobody listens: a service's rule may take it");
-        let listener =
-            Listener { proto: Proto::Tcp, local: to, v6_only: false, queued: 2, limit: 1, ifindex: 0, uid: 0 };
+        let listener = Listener {
+            proto: Proto::Tcp,
+            local: to,
+            v6_only: false,
+            queued: 2,
+            limit: 1,
+            ifindex: 0,
+            uid: 0,
+            cgroup: 0,
+        };
         scene.answer(Reading::Sockets(Sockets { listeners: vec![listener], ..Sockets::default() }));
         let draft = check(&scene.case()).expect("its queue is full");
         assert!(draft.claim.starts_with("the node ignores the SYN of shop/web-0 to port 9100"), "{}", draft.claim);
