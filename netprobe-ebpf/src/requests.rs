@@ -11,7 +11,7 @@ use crate::{
     call::argument,
     emit::{emit, now},
     follow,
-    kernel::{has, offset, probe, skb::Skb},
+    kernel::{has, offset, probe},
 };
 
 /// Messages come in fours (`include/uapi/linux/rtnetlink.h`): new, delete, get, set.
@@ -38,12 +38,13 @@ fn asked(skb: u64, message: u64) -> Option<()> {
     if kind & 3 == GET {
         return None;
     }
-    let skb = Skb::new(skb as *const u8);
-    let netns = skb.netns();
+    // A kprobe's arguments have no types, by which other programs read.
+    let net: u64 = probe(probe(skb, offset!(skb_sk)), offset!(sk_net));
+    let netns: u32 = probe(net, offset!(net_inum));
     if follow::role(netns) == 0 {
         return None;
     }
-    let port_id = probe(skb.address(), offset!(skb_cb) + offset!(netlink_port_id));
+    let port_id = probe(skb, offset!(skb_cb) + offset!(netlink_port_id));
     emit::<NetlinkRequest>(now(), |request| {
         request.netns = netns;
         request.port_id = port_id;

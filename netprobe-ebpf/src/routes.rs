@@ -1,6 +1,10 @@
 //! Route look-ups: the kernel's own decision.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, map},
+    maps::PerCpuArray,
+    programs::BtfTracePointContext,
+};
 use netprobe_common::{
     config::{MODE_DNS, NS_FOLLOWED, PLACE_LOOKUP, PlaceKey, Receiving},
     event::RouteLookup,
@@ -20,6 +24,10 @@ use crate::{
     },
     rules,
 };
+
+/// Room for the key of the place, for either program: before Linux 6.13 the stack of 512 bytes, callees included, has none.
+#[map]
+static KEYS: PerCpuArray<PlaceKey> = PerCpuArray::with_max_entries(2, 0);
 
 /// `fib:fib_table_lookup(tb_id, flp, nhc, err)`. On a miss no argument tells the namespace, but the policy rule does.
 #[btf_tracepoint(function = "fib_table_lookup")]
@@ -145,14 +153,15 @@ fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: 
     if !place.of_packet && !follow::asked_for(asked) {
         return None;
     }
-    let key = PlaceKey {
-        flow: asked.copied(),
-        netns: if place.exact != 0 { place.exact } else { place.task },
-        ifindex: answer.hop.ifindex(),
-        place: PLACE_LOOKUP,
-        detail: answer.table << 8 | (answer.err as u32 & 0xff),
-    };
-    let (_, wanted) = count_place(&key, 0, false);
+    let key = KEYS.get_ptr_mut(u32::from(question.ipv4().is_none()))?;
+    // SAFETY: a per-CPU entry of this program's own, which never runs twice at once on a CPU.
+    let key = unsafe { &mut *key };
+    key.flow = asked.copied();
+    key.netns = if place.exact != 0 { place.exact } else { place.task };
+    key.ifindex = answer.hop.ifindex();
+    key.place = PLACE_LOOKUP;
+    key.detail = answer.table << 8 | (answer.err as u32 & 0xff);
+    let (_, wanted) = count_place(key, 0, false);
     if !wanted {
         return None;
     }

@@ -69,6 +69,7 @@ const BRIEF: &[&str] = &[
     "dns::every_query_is_told_with_its_server_and_what_became_of_it",
     "forwarding_off::a_node_that_does_not_forward_is_told_with_the_setting",
     "healthy::a_healthy_pod",
+    "host_network::the_wrong_nic_of_a_pod_on_the_node_is_told",
     "kill_nine::",
     "modules::",
     "netfilter_told::",
