@@ -115,7 +115,9 @@ fn privileges() -> Vec<Item> {
 fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts, is_here: bool) -> Vec<Item> {
     // The kernel of other types cannot be asked.
     let way = if is_here { functions::Way::of() } else { Ok(functions::Way::Fentry) };
-    let mut items: Vec<Item> = attach::survey(btf, way.as_ref().err().map(String::as_str))
+    // Said once, in the row of its own.
+    let refused = way.as_ref().err().map(|_| "this kernel takes no program on its functions");
+    let mut items: Vec<Item> = attach::survey(btf, refused)
         .into_iter()
         .map(|row| {
             Item::new(
@@ -130,7 +132,7 @@ fn hooks(btf: &KernelBtf, host: &crate::model::facts::HostFacts, is_here: bool) 
             Ok(way) => (true, format!("by {}", way.name())),
             Err(why) => (false, format!("cannot show which rule or chain it was: {why}")),
         };
-        items.push(Item::new("programs on kernel functions", ok, note));
+        items.push(Item::new("kernel functions", ok, note));
     }
     items.push(match offsets::config(btf, way.is_ok()) {
         Ok(config) => {
@@ -219,7 +221,7 @@ fn text(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         writeln!(out, "{title}")?;
         for item in items {
             let mark = if item.ok { "ok     " } else { "MISSING" };
-            writeln!(out, "  {mark} {:<22} {}", item.what, crate::render::escape(&item.note))?;
+            writeln!(out, "  {mark} {:<23} {}", item.what, crate::render::escape(&item.note))?;
         }
     }
     Ok(())
