@@ -14,6 +14,9 @@ use crate::model::{
 /// room for the path to the device where it is seen.
 pub const TIMEOUT_NS: u64 = 150_000_000;
 
+/// After how long an opening segment is sent again (RFC 6298, `TCP_TIMEOUT_INIT`): what is not answered by then is told.
+pub const FIRST_TIMEOUT_NS: u64 = 1_000_000_000;
+
 /// A segment, where it was seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {

@@ -24,11 +24,19 @@ pub(super) struct Sharing {
     cgroups: BTreeMap<u64, u32>,
     /// A port that counts as the followed pod's.
     adopted: Option<(Proto, u16)>,
+    /// The kernel does not list its sockets, and that was said.
+    is_blind: bool,
 }
 
 impl Default for Sharing {
     fn default() -> Self {
-        Self { reader: SharedReader::new(pod_of), waiting: BTreeMap::new(), cgroups: BTreeMap::new(), adopted: None }
+        Self {
+            reader: SharedReader::new(pod_of),
+            waiting: BTreeMap::new(),
+            cgroups: BTreeMap::new(),
+            adopted: None,
+            is_blind: false,
+        }
     }
 }
 
@@ -45,6 +53,22 @@ impl Sharing {
         let names = pods.map(|pod| pod.cgroup_name().to_owned()).filter(|name| !name.is_empty());
         self.reader.want(names.collect());
         self.reader.look(now_ns)
+    }
+
+    /// Addresses and ports of the node at which sockets of these cgroups wait, and of nobody else.
+    fn waiting(&mut self, node: &NamespaceFacts, cgroups: &BTreeMap<u64, u32>) -> BTreeMap<Waiting, u64> {
+        let sockets = match waiting_sockets() {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                if !self.is_blind {
+                    log::warn!("packets for pods with hostNetwork are known by their answers alone: {error:#}");
+                    self.is_blind = true;
+                }
+                return BTreeMap::new();
+            }
+        };
+        self.is_blind = false;
+        spread(sockets, &node.addresses.iter().map(|address| address.net.addr()).collect(), cgroups)
     }
 }
 
@@ -102,9 +126,10 @@ impl Live {
     pub(super) fn follow_sharing(&mut self) -> Result<()> {
         let followed = self.pipeline.cgroups().filter(|(_, own, _)| self.cgroups.contains(own));
         let cgroups: BTreeMap<u64, u32> = followed.map(|(cgroup, _, number)| (cgroup, number)).collect();
-        let node = self.pipeline.facts().node();
-        let waiting = match node {
-            Some(node) if !cgroups.is_empty() && !self.watch.lives_on_classifiers() => waiting(node, &cgroups),
+        let waiting = match self.pipeline.facts().node() {
+            Some(node) if !cgroups.is_empty() && !self.watch.lives_on_classifiers() => {
+                self.sharing.waiting(node, &cgroups)
+            }
             _ => BTreeMap::new(),
         };
         let waiting = self.with_adopted(waiting);
@@ -120,19 +145,8 @@ impl Live {
     }
 }
 
-/// Addresses and ports of the node at which sockets of these cgroups wait, and of nobody else.
-fn waiting(node: &NamespaceFacts, cgroups: &BTreeMap<u64, u32>) -> BTreeMap<Waiting, u64> {
-    let sockets = match waiting_sockets() {
-        Ok(sockets) => sockets,
-        Err(error) => {
-            log::warn!("packets for pods with hostNetwork are known by their answers alone: {error:#}");
-            return BTreeMap::new();
-        }
-    };
-    spread(sockets, &node.addresses.iter().map(|address| address.net.addr()).collect(), cgroups)
-}
-
-/// The same of these sockets, on a node with these addresses. A socket at one address goes before one at all of them.
+/// Where sockets of these cgroups wait, on a node with these addresses. A socket at one address goes before one at all of
+/// them.
 fn spread(
     sockets: WaitingSockets,
     addresses: &BTreeSet<IpAddr>,

@@ -4,9 +4,12 @@
 
 use std::fmt;
 
-use crate::model::{
-    invalid::{Invalid, Side},
-    packet::Head,
+use crate::{
+    explain::tcp::after,
+    model::{
+        invalid::{Invalid, Side},
+        packet::Head,
+    },
 };
 
 /// Bytes that an acknowledgement may lag behind at least (`MAXACKWINCONST`).
@@ -32,8 +35,8 @@ pub(in crate::explain) enum Misfit {
     Unseen(u32),
     /// It acknowledges so many bytes less than what was seen that it must be an old one.
     Old(u32),
-    /// Its numbers fit; its flags do not, in the state the connection is in.
-    State,
+    /// Its numbers fit. What is left are its flags in the state the connection is in, and its checksum: which, is not seen.
+    Other,
 }
 
 impl Misfit {
@@ -50,34 +53,38 @@ impl Misfit {
         if sender.max_window == 0 {
             return None;
         }
-        Some(Self::numbers(sender, receiver, head).unwrap_or(Self::State))
+        Some(Self::numbers(sender, receiver, head).unwrap_or(Self::Other))
+    }
+
+    /// It follows from what was seen; else it is what remains.
+    pub(in crate::explain) fn is_sure(self) -> bool {
+        self != Self::Other
     }
 
     fn numbers(sender: Side, receiver: Side, head: &Head) -> Option<Self> {
         let flags = u32::from(head.flags.syn()) + u32::from(head.flags.fin());
         let end = head.seq.wrapping_add(head.payload).wrapping_add(flags);
-        if let Some(by) = after(head.seq, sender.max_end) {
+        if let Some(by) = beyond(head.seq, sender.max_end) {
             return Some(Self::Ahead { by, window: receiver.max_window });
         }
         let lower = sender.end.wrapping_sub(receiver.max_window);
-        if let Some(by) = after(lower, end) {
+        if let Some(by) = beyond(lower, end) {
             return Some(Self::Behind(by));
         }
         if !head.flags.ack() {
             return None;
         }
-        if let Some(bytes) = after(head.ack, receiver.end) {
+        if let Some(bytes) = beyond(head.ack, receiver.end) {
             return Some(Self::Unseen(bytes));
         }
         let lower = receiver.end.wrapping_sub(sender.max_window.max(LAG));
-        after(lower, head.ack).map(Self::Old)
+        beyond(lower, head.ack).map(Self::Old)
     }
 }
 
-/// By how much `a` lies after `b` in sequence space, if it does.
-fn after(a: u32, b: u32) -> Option<u32> {
-    let by = a.wrapping_sub(b);
-    (by != 0 && by < 1 << 31).then_some(by)
+/// By how much `a` lies behind `b` in sequence space, if it does.
+fn beyond(a: u32, b: u32) -> Option<u32> {
+    after(a, b).then(|| a.wrapping_sub(b))
 }
 
 impl fmt::Display for Misfit {
@@ -93,7 +100,9 @@ impl fmt::Display for Misfit {
                 write!(f, "it acknowledges {bytes} bytes that conntrack did not see the other side send")
             }
             Self::Old(bytes) => write!(f, "its acknowledgement is {bytes} bytes too old"),
-            Self::State => f.write_str("its numbers fit the window, but not its flags the state of the connection"),
+            Self::Other => f.write_str(
+                "its numbers fit the window, so its flags do not fit the connection's state, or its checksum is wrong",
+            ),
         }
     }
 }
@@ -123,7 +132,7 @@ mod tests {
         assert_eq!(of(u32::MAX - 19_999, 5_000, 1_000), Misfit::Behind(10_000));
         assert_eq!(of(1_000, 6_500, 10), Misfit::Unseen(1_500));
         assert_eq!(of(1_000, 5_000_u32.wrapping_sub(66_500), 10), Misfit::Old(500));
-        assert_eq!(of(1_000, 5_000, 10), Misfit::State);
+        assert_eq!(of(1_000, 5_000, 10), Misfit::Other);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::wrong_egress::{self, Exit};
 use crate::{
-    explain::{Case, Draft, expected::Expected, intent},
+    explain::{Case, Draft, expected::Expected, intent, tcp::FIRST_TIMEOUT_NS},
     facts::policy,
     model::{
         facts::{Link, NamespaceFacts, NamespaceKind, table_name},
@@ -14,9 +14,6 @@ use crate::{
     },
 };
 
-/// How long an answer is waited for where nothing else says that the packet is lost, nanoseconds: TCP itself gives the
-/// first SYN that time (RFC 6298).
-const WAIT_NS: u64 = 1_000_000_000;
 /// Leading bits that a pod's address and a tunnel's share by more than chance: two octets of IPv4.
 const MEANINGFUL_BITS: u32 = 16;
 
@@ -56,7 +53,7 @@ pub(super) fn check<'a>(case: &Case<'a>, exit: &Exit<'a>) -> Option<Draft> {
     let mut draft = wrong_egress::draft(case, exit, &expected, claim).detail(format!("to {target}"));
     draft.since = lost.as_ref().map(|(text, _)| text.clone());
     if !is_lost(case) {
-        draft.proven_ns = exit.step.sighting.packet.mono_ns + WAIT_NS;
+        draft.proven_ns = exit.step.sighting.packet.mono_ns + FIRST_TIMEOUT_NS;
     }
     for step in lost.map(|(_, command)| command).into_iter().chain(way.fix) {
         draft = draft.fix(step);

@@ -110,18 +110,15 @@ fn left_later(case: &Case<'_>, met: &Met<'_>) -> bool {
 }
 
 /// SNAT chose one source port for two connections at once: the second found it taken, and another one when it tried again.
-fn one_port_for_two(case: &Case<'_>) -> Option<Draft> {
-    let (met, lost) = unconfirmed(case)?;
-    let ct = met.drop.ct.filter(|ct| ct.snat())?;
-    if !left_later(case, &met) {
+fn one_port_for_two(case: &Case<'_>, met: &Met<'_>, lost: u64, port: u16) -> Option<Draft> {
+    if !left_later(case, met) {
         return None;
     }
     let claim = format!(
-        "{} {}: SNAT had chosen source port {} for two new connections at once, and the other one was confirmed first \
+        "{} {}: SNAT had chosen source port {port} for two new connections at once, and the other one was confirmed first \
          (insert_failed)",
         met.what(case),
-        met.by_conntrack(),
-        ct.reply.dst.port()
+        met.by_conntrack()
     );
     let draft = met.draft(case, claim).confidence(Confidence::Likely).detail("race");
     let counted = format!("conntrack counters: insert_failed rose by {lost}");
@@ -134,13 +131,13 @@ fn one_port_for_two(case: &Case<'_>) -> Option<Draft> {
 }
 
 fn race(case: &Case<'_>) -> Option<Draft> {
-    if let Some(draft) = one_port_for_two(case) {
-        return Some(draft);
-    }
     let (met, lost) = unconfirmed(case)?;
+    if let Some(ct) = met.drop.ct.filter(|ct| ct.snat()) {
+        return one_port_for_two(case, &met, lost, ct.reply.dst.port());
+    }
     // TCP opens with one packet: two at once are rare enough to want the kernel's word.
     let may_race = case.journey.flow.proto == Proto::Udp || is_told(&met);
-    if !may_race || met.drop.ct.is_some_and(|ct| ct.snat()) {
+    if !may_race {
         return None;
     }
     let other = if met.drop.ct.is_some_and(|ct| ct.dnat()) {

@@ -53,42 +53,38 @@ fn check(case: &Case<'_>, expired: bool) -> Option<Draft> {
     if outlived != expired {
         return None;
     }
-    let what = met.what(case);
     let draft = if expired {
         let silence = duration(silent_ns.unwrap_or(0));
-        let claim = format!(
-            "{what} {}: the connection was idle for {silence}, longer than nf_conntrack_tcp_timeout_established \
-             ({timeout_s} s), so conntrack forgot it and its segments are INVALID",
-            met.by()
+        let why = format!(
+            "the connection was idle for {silence}, longer than nf_conntrack_tcp_timeout_established ({timeout_s} s), so \
+             conntrack forgot it and its segments are INVALID"
         );
-        met.draft(case, claim)
+        told(case, &met, &why)
             .fix("keep the connection alive: SO_KEEPALIVE with tcp_keepalive_time below the timeout (300 s)")
             .fix("or raise net.netfilter.nf_conntrack_tcp_timeout_established")
     } else if let Some(misfit) = misfit {
-        let claim = format!("{what} {}: conntrack calls the segment INVALID: {misfit}", met.by());
-        met.draft(case, claim).fix(remedy(misfit)).fix(LIBERAL)
+        told(case, &met, &format!("conntrack calls the segment INVALID: {misfit}")).fix(remedy(misfit)).fix(LIBERAL)
     } else {
-        let claim = format!(
-            "{what} {}: conntrack has no place for this segment (INVALID: outside its window, or of no connection it knows)",
-            met.by()
-        );
-        met.draft(case, claim)
+        let why = "conntrack has no place for this segment (INVALID: outside its window, or of no connection it knows)";
+        told(case, &met, why)
             .fix("sysctl -w net.netfilter.nf_conntrack_log_invalid=255  # the kernel log says why a segment is invalid")
             .fix(LIBERAL)
     };
-    let lacks = format!("the segment ({}, seq {}) has no conntrack entry", head.flags, head.seq);
-    let draft = match (held, misfit) {
-        (Some(held), Some(misfit)) => draft.proof(
-            drop.mono_ns(),
-            format!(
-                "nf_conntrack_tcp_packet: INVALID, entry {}: {misfit}",
-                Some(held.state).filter(|s| !s.is_empty()).unwrap_or("none")
-            ),
-        ),
-        _ => draft.proof(drop.mono_ns(), lacks),
-    };
-    let confidence = if misfit.is_some() { Confidence::Stated } else { Confidence::Likely };
-    Some(draft.confidence(confidence).detail(met.netfilter.hook.clone()))
+    let proof = held.zip(misfit).map_or_else(
+        || format!("the segment ({}, seq {}) has no conntrack entry", head.flags, head.seq),
+        |(held, misfit)| {
+            let state = Some(held.state).filter(|state| !state.is_empty()).unwrap_or("none");
+            format!("nf_conntrack_tcp_packet: INVALID, entry {state}: {misfit}")
+        },
+    );
+    let is_sure = misfit.is_some_and(Misfit::is_sure);
+    let confidence = if is_sure { Confidence::Stated } else { Confidence::Likely };
+    Some(draft.proof(drop.mono_ns(), proof).confidence(confidence).detail(met.netfilter.hook.clone()))
+}
+
+/// The segment was dropped, and why.
+fn told(case: &Case<'_>, met: &Met<'_>, why: &str) -> Draft {
+    met.draft(case, format!("{} {}: {why}", met.what(case), met.by()))
 }
 
 /// What to do about it.
@@ -97,13 +93,18 @@ const fn remedy(misfit: Misfit) -> &'static str {
         Misfit::NoEntry => {
             "have both ends open the connection anew; net.netfilter.nf_conntrack_tcp_loose=1 takes in connections that are under way"
         }
-        Misfit::OneWay | Misfit::Ahead { .. } | Misfit::Unseen(_) => {
+        Misfit::Ahead { .. } => {
+            "check that both directions pass this node (ip route get, both ways); if so, an offload or a stray sender made it"
+        }
+        Misfit::OneWay | Misfit::Unseen(_) => {
             "let both directions of the connection pass this node: conntrack misses what goes another way (ip route get, both ways)"
         }
         Misfit::Behind(_) | Misfit::Old(_) => {
             "a late or repeated segment: harmless alone; where the peer then resets, drop INVALID before it is forwarded untranslated"
         }
-        Misfit::State => "find who sends it: the connection is in a state in which no such segment belongs to it",
+        Misfit::Other => {
+            "sysctl -w net.netfilter.nf_conntrack_log_invalid=255  # the kernel log says why a segment is invalid"
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     correlate::NeighbourState,
-    explain::{Case, Draft, Rule},
+    explain::{Case, Draft, Rule, tcp::FIRST_TIMEOUT_NS},
     model::{
         finding::Confidence,
         packet::{Place, What},
@@ -89,12 +89,9 @@ fn was_taken_over(case: &Case<'_>, state: &NeighbourState, sent_ns: u64) -> bool
     recent && sent_ns >= state.changed_ns && state.macs.last().is_some_and(|mac| !ours(mac)) && !accepted
 }
 
-/// How long an answer is waited for, nanoseconds: TCP itself gives the first SYN that time (RFC 6298).
-const WAIT_NS: u64 = 1_000_000_000;
-
 /// It began long ago, and nothing came back.
 fn is_unanswered(case: &Case<'_>) -> bool {
-    case.exits().is_some() && !case.answered() && case.now_ns.saturating_sub(case.journey.first_ns) > WAIT_NS
+    case.exits().is_some() && !case.answered() && case.now_ns.saturating_sub(case.journey.first_ns) > FIRST_TIMEOUT_NS
 }
 
 /// The connection suffers: two addresses that a bond uses in turn hurt nobody.

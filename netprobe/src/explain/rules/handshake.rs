@@ -1,12 +1,9 @@
 //! The answer to a SYN from outside left this node, and the handshake went no further: `no-reply` of the way back.
 
 use crate::{
-    explain::{Case, Draft},
+    explain::{Case, Draft, tcp::FIRST_TIMEOUT_NS},
     model::{finding::Confidence, packet::Place, sighting::Side},
 };
-
-/// How long the client's ACK is waited for, nanoseconds: its SYN is sent again after that time (RFC 6298).
-const WAIT_NS: u64 = 1_000_000_000;
 
 /// Says by which device the SYN came in, by which its answer left, and that nothing followed.
 pub(super) fn check(case: &Case<'_>) -> Option<Draft> {
@@ -45,7 +42,7 @@ pub(super) fn check(case: &Case<'_>) -> Option<Draft> {
     if came != left {
         draft = draft.fix(format!("let the answer leave by {came}: ip route get {client} from {}", source.ip()));
     }
-    draft.proven_ns = first_ns + WAIT_NS;
+    draft.proven_ns = first_ns + FIRST_TIMEOUT_NS;
     Some(draft)
 }
 

@@ -1,7 +1,7 @@
 //! The SYN reached the pod and was ignored: a queue of the listener is full.
 
 use crate::{
-    explain::{Case, Draft, Rule},
+    explain::{Case, Draft, Rule, tcp::FIRST_TIMEOUT_NS},
     model::{finding::Confidence, flow::Proto, journey::Step, packet::What, sighting::Side},
 };
 
@@ -10,9 +10,6 @@ pub(super) const RULE: Rule = Rule {
     means: "the SYN reached the pod and was ignored: the listener's accept queue or SYN queue is full",
     check,
 };
-
-/// Without counters only TCP's own time-out is proof, nanoseconds (RFC 6298).
-const SURE_NS: u64 = 1_000_000_000;
 
 fn check(case: &Case<'_>) -> Option<Draft> {
     third_ack(case).or_else(|| ignored_syn(case))
@@ -88,7 +85,8 @@ fn ignored_syn(case: &Case<'_>) -> Option<Draft> {
         draft = draft.proof(window.to_ns, format!("TcpExt ListenOverflows +{overflows}, ListenDrops +{drops}"));
     }
     draft = fixes(draft, queue);
-    draft.proven_ns = if queue.is_empty() { first.ns + SURE_NS } else { 0 };
+    // Without counters only TCP's own time-out is proof.
+    draft.proven_ns = if queue.is_empty() { first.ns + FIRST_TIMEOUT_NS } else { 0 };
     Some(draft)
 }
 

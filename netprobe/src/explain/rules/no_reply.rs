@@ -2,7 +2,7 @@
 
 use super::{handshake, vanished};
 use crate::{
-    explain::{Case, Draft, Rule, intent},
+    explain::{Case, Draft, Rule, intent, tcp::FIRST_TIMEOUT_NS},
     model::{
         finding::{Confidence, RouteTaken},
         flow::Proto,
@@ -18,8 +18,6 @@ pub(super) const RULE: Rule = Rule {
     check,
 };
 
-/// How long an answer is waited for, nanoseconds: TCP itself gives the first SYN that time (RFC 6298).
-const WAIT_NS: u64 = 1_000_000_000;
 /// UDP ports of protocols in which every datagram is answered: DNS, TFTP, NTP, SNMP, QUIC, IKE, RADIUS, STUN.
 const ASKING_PORTS: [u16; 10] = [53, 69, 123, 161, 443, 500, 1812, 1813, 3478, 4500];
 
@@ -40,9 +38,9 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
     let (first_ns, tries) = (*sent.first()?, sent.len());
     let (what, proven_ns) = match flow.proto {
-        Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + WAIT_NS)),
-        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + WAIT_NS),
-        Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * WAIT_NS),
+        Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + FIRST_TIMEOUT_NS)),
+        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + FIRST_TIMEOUT_NS),
+        Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * FIRST_TIMEOUT_NS),
         _ => return None,
     };
     let device = exit.sighting.device.to_string();

@@ -1,9 +1,10 @@
 //! Where the collector is, and what it wants to be told with each request.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use anyhow::{Context as _, Result, bail};
 use http::{HeaderName, HeaderValue, Uri, uri::Scheme};
+use percent_encoding::percent_decode_str;
 
 /// The collector's address: plain HTTP, its host and port, and what stands before `/v1/logs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,33 +61,12 @@ pub(super) fn headers(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>> {
             bail!("OTEL_EXPORTER_OTLP_HEADERS is to be name=value,name=value");
         };
         let name: HeaderName = name.trim().parse().context("a name in OTEL_EXPORTER_OTLP_HEADERS is none of HTTP's")?;
-        let mut value = HeaderValue::from_bytes(&decoded(value.trim()))
+        let mut value = HeaderValue::from_bytes(&Cow::from(percent_decode_str(value.trim())))
             .with_context(|| format!("the value of {name} in OTEL_EXPORTER_OTLP_HEADERS is none of HTTP's"))?;
         value.set_sensitive(true);
         headers.push((name, value));
     }
     Ok(headers)
-}
-
-/// Without its percent signs; what is no hexadecimal number stays as it is.
-fn decoded(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| bytes[at] == b'%') {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]
