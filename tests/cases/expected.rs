@@ -71,6 +71,22 @@ fn an_address_of_the_other_nic_is_told() {
 }
 
 #[test]
+fn a_nic_without_an_address_of_its_own_is_told_without_being_asked() {
+    let Some(lab) = Lab::start("a_nic_without_an_address_of_its_own_is_told_without_being_asked") else { return };
+    let node = lab.on("node");
+    node.nft("table ip site {\n chain post {\n type nat hook postrouting priority 100;\n oifname eth1 counter masquerade\n }\n}\n");
+    node.run("ip addr flush dev eth1");
+    node.run("ip route replace default via 172.20.20.1 dev eth1 onlink table 2");
+    // A cloud's network lets nobody in by one NIC with the address of another.
+    lab.on("router").run("ip rule add pref 90 iif n1 from 172.20.10.0/24 blackhole");
+    let probe = lab.netprobe(&["trace", "--pod", "shop/web-0"]);
+    lab.on("web-0").cannot_connect(SERVER);
+    let finding = probe.one("unexpected-snat");
+    finding.is_at("web-0", "node", "eth1");
+    finding.says("an address of eth0, and nothing came back: eth1 has no address");
+}
+
+#[test]
 fn a_server_that_turns_the_node_away_is_told_without_being_asked() {
     let Some(lab) = Lab::start("a_server_that_turns_the_node_away_is_told_without_being_asked") else { return };
     lab.on("node").nft(

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use crate::{
     explain::{Case, Draft, nf},
-    model::{facts::NamespaceFacts, journey::Step},
+    model::{
+        facts::{Address, NamespaceFacts},
+        journey::Step,
+    },
 };
 
 /// What is known of a source that SNAT gave a packet.
@@ -77,9 +80,19 @@ fn elsewhere(case: &Case<'_>, exit: &Step, source: IpAddr) -> String {
     })
 }
 
+/// The device whose address that is, where the packet left by another one that has no address of the family.
+pub(super) fn borrowed(case: &Case<'_>, exit: &Step, source: IpAddr) -> Option<String> {
+    let node = case.facts.node()?;
+    let ifindex = exit.sighting.packet.ifindex;
+    let has_one = |a: &Address| a.ifindex == ifindex && a.net.addr().is_ipv4() == source.is_ipv4();
+    let own = node.addresses.iter().find(|address| address.net.addr() == source)?;
+    let lacks = !node.addresses.iter().any(has_one);
+    lacks.then(|| node.device(own.ifindex).to_string())
+}
+
 /// How the kernel comes to that address (`inet_select_addr`): masquerading takes the first address of the device in the
-/// next hop's network, else the first. An address of another device no masquerading takes. `masquerades`: it is known
-/// that this is what the rule does.
+/// next hop's network, else the first, and where the device has none, another device's. `masquerades`: it is known that
+/// this is what the rule does.
 fn address(case: &Case<'_>, exit: &Step, source: IpAddr, masquerades: bool) -> Option<String> {
     let node = case.facts.node()?;
     let packet = &exit.sighting.packet;
@@ -87,9 +100,11 @@ fn address(case: &Case<'_>, exit: &Step, source: IpAddr, masquerades: bool) -> O
     let own = node.addresses.iter().find(|address| address.net.addr() == source)?;
     if own.ifindex != packet.ifindex {
         let other = node.device(own.ifindex);
-        return Some(format!(
-            "to {source}, which is an address of {other} and not of {device}: masquerading never takes that"
-        ));
+        let why = match borrowed(case, exit, source) {
+            Some(_) => format!("{device} has none, and masquerading then takes another device's"),
+            None => format!("masquerading does not take it while {device} has one"),
+        };
+        return Some(format!("to {source}, which is an address of {other} and not of {device}: {why}"));
     }
     let decided = case.decision(packet.netns, exit.forward, packet.mono_ns);
     let decided = decided.filter(|lookup| lookup.out_ifindex == packet.ifindex);
@@ -159,8 +174,17 @@ COMMIT
     fn an_address_of_another_device_is_no_masquerading() {
         assert!(
             words(&scene(), "10.32.0.10")
-                .ends_with("an address of eth0 and not of eth1: masquerading never takes that")
+                .ends_with("an address of eth0 and not of eth1: masquerading does not take it while eth1 has one")
         );
+    }
+
+    #[test]
+    fn a_device_without_an_address_borrows_another_ones() {
+        let mut scene = scene();
+        scene.node().addresses.retain(|address| address.ifindex != Scene::ETH1);
+        assert!(words(&scene, "10.32.0.10").ends_with(
+            "an address of eth0 and not of eth1: eth1 has none, and masquerading then takes another device's"
+        ));
     }
 
     #[test]
