@@ -123,6 +123,7 @@ offsets! {
     nft_table_name = "nft_table.name",
     nft_table_family = "nft_table.family",
     xt_table_name = "xt_table.name",
+    tcf_preference = "tcf_proto.prio",
     neigh_dev = "neighbour.dev",
     neigh_state = "neighbour.nud_state",
     neigh_lladdr = "neighbour.ha",
@@ -301,6 +302,14 @@ crate::wire! {
         pub by: u32,
         /// Zero.
         pub _pad: u32,
+    }
+
+    /// The packet that a tc filter dropped last on this CPU.
+    pub struct Filtered {
+        /// Address of the `sk_buff`, 0 where there is none.
+        pub skb: u64,
+        /// Address of the filter (`struct tcf_proto`).
+        pub filter: u64,
     }
 
     /// The segment that conntrack called INVALID last on this CPU.

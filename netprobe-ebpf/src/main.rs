@@ -12,6 +12,7 @@ mod cgroups;
 mod dns;
 mod drops;
 mod emit;
+mod filters;
 mod flows;
 mod follow;
 mod kernel;

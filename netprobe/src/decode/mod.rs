@@ -94,6 +94,7 @@ impl Decoder {
                     reason: self.reason(e.reason),
                     site: self.symbols.name(e.location),
                     stack: self.callers(&e.stack, e.stack_len),
+                    filter: u16::try_from(e.filter).ok().filter(|preference| *preference != 0),
                     seen: e.seen,
                 };
                 (e.head.netns, e.head.ifindex, what)

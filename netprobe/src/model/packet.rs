@@ -216,6 +216,8 @@ pub enum What {
         site: Arc<str>,
         /// Callers, innermost first, functions only.
         stack: Vec<Arc<str>>,
+        /// Preference of the tc filter that dropped it, where the kernel told it.
+        filter: Option<u16>,
         /// Drops of this row (namespace, device, reason, place, owner) so far on this CPU.
         seen: u64,
     },

@@ -101,6 +101,7 @@ const SKB: &str = "sk_buff*";
 const SOCK: &str = "const sock*";
 const NEIGH: &str = "neighbour*";
 const RULE_ACTION: &[&str] = &["fib_rule*", "flowi*", "int", "fib_lookup_arg*"];
+const CLASSIFY: &[&str] = &["sk_buff*", "const tcf_proto*", "tcf_result*"];
 const XTABLES: &[&str] = &["void*", "sk_buff*", "const nf_hook_state*"];
 
 /// Every program of the object.
@@ -311,6 +312,14 @@ pub const PROBES: &[Probe] = &[
         reads: &["nf_conn*", "sk_buff*", "unsigned int", "ip_conntrack_info", "const nf_hook_state*"],
         since: "5.5",
         shows: "why conntrack called a dropped segment INVALID",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "cls_bpf_classify",
+        hook: Hook::Exit(Some("cls_bpf")),
+        reads: CLASSIFY,
+        since: "4.1",
+        shows: "which of several tc filters with BPF programs dropped a packet",
         need: Need::EveryPacket,
     },
 ];

@@ -229,6 +229,7 @@ pub(super) fn every_event() -> Vec<Step> {
             reason: "NETFILTER_DROP".into(),
             site: "nft_do_chain".into(),
             stack: stack.clone(),
+            filter: Some(49_152),
             seen: 1,
         },
         What::Retransmit { flow: syn(), state: "ESTABLISHED", timeouts: 1 },

@@ -118,6 +118,7 @@ enum Event<'a> {
         reason: &'a str,
         site: &'a str,
         stack: &'a [Arc<str>],
+        filter: Option<u16>,
         packet: HeadRef,
         conntrack: Option<ConntrackRef>,
         seen: u64,
@@ -211,9 +212,15 @@ impl<'a> Event<'a> {
                 about: inner.as_ref().map(FlowRef::new),
                 seen: *seen,
             },
-            What::Dropped { head, ct, reason, site, stack, seen } => {
-                Self::Drop { reason, site, stack, packet: HeadRef::new(head), conntrack: ct_of(ct), seen: *seen }
-            }
+            What::Dropped { head, ct, reason, site, stack, filter, seen } => Self::Drop {
+                reason,
+                site,
+                stack,
+                filter: *filter,
+                packet: HeadRef::new(head),
+                conntrack: ct_of(ct),
+                seen: *seen,
+            },
             What::Lookup { flow, table, err, gateway, mark, role, inferred, rule, .. } => Self::Lookup {
                 table: *table,
                 role: *role,
