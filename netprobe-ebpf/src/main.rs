@@ -16,6 +16,7 @@ mod filters;
 mod flows;
 mod follow;
 mod kernel;
+mod nat;
 mod neighbours;
 mod netfilter;
 mod path;

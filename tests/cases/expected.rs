@@ -58,7 +58,11 @@ fn translated(lab: &Lab, translation: &str) -> netprobe_tests::Finding {
 fn why_masquerading_took_that_address_is_told() {
     let Some(lab) = Lab::start("why_masquerading_took_that_address_is_told") else { return };
     lab.on("node").run("ip addr add 203.0.113.99/32 dev eth1");
-    translated(&lab, "masquerade").says("masquerading takes eth1's first address in the network of the next hop");
+    let finding = translated(&lab, "masquerade");
+    finding.says("masquerading takes eth1's first address in the network of the next hop");
+    if lab.shows("nf_nat_masquerade_ipv4") {
+        finding.says("nf_nat_masquerade_ipv4: masquerade to 172.20.20.2:");
+    }
 }
 
 #[test]
@@ -66,8 +70,11 @@ fn an_address_of_the_other_nic_is_told() {
     let Some(lab) = Lab::start("an_address_of_the_other_nic_is_told") else { return };
     let listing = lab.on("node").run("ip -4 -o addr show dev eth0");
     let address = listing.split_whitespace().nth(3).and_then(|net| net.split('/').next()).expect("it has one");
-    translated(&lab, &format!("snat to {address}"))
-        .says(&format!("to {address}, which the rule names and which is an address of eth0 and not of eth1"));
+    let finding = translated(&lab, &format!("snat to {address}"));
+    finding.says(&format!("to {address}, which the rule names and which is an address of eth0 and not of eth1"));
+    if lab.shows("nf_nat_setup_info") {
+        finding.says(&format!(", from {address}"));
+    }
 }
 
 #[test]

@@ -109,6 +109,7 @@ impl Journeys {
             }
             // The packet itself was seen just before.
             What::Dns { flow, .. } | What::Verdict { flow, .. } => self.beside(&sighting, flow),
+            What::Nat(choice) => self.beside(&sighting, &choice.original),
             What::Neighbour { .. } | What::Request { .. } | What::Owned { .. } => None,
         }
     }
@@ -434,7 +435,7 @@ const fn is_telling(what: &What) -> bool {
     match what {
         What::Hop { head, .. } => head.flags.0 & 7 != 0,
         What::Dropped { .. } | What::Retransmit { .. } | What::Reset { .. } => true,
-        What::SendError { .. } | What::IcmpSent { .. } | What::Verdict { .. } => true,
+        What::SendError { .. } | What::IcmpSent { .. } | What::Verdict { .. } | What::Nat(_) => true,
         What::Lookup { err, .. } => *err != 0,
         What::State { .. } | What::Dns { .. } => true,
         What::Neighbour { .. } | What::Request { .. } | What::Owned { .. } => false,

@@ -137,6 +137,13 @@ enum Event<'a> {
         port_id: u32,
         comm: &'a str,
     },
+    Nat {
+        flow: FlowRef,
+        translated: FlowRef,
+        by: &'static str,
+        addresses: Option<[IpAddr; 2]>,
+        ports: Option<[u16; 2]>,
+    },
     Owned {
         flow: FlowRef,
         cgroup: u64,
@@ -232,6 +239,13 @@ impl<'a> Event<'a> {
                 flow: flow_of(flow),
             },
             What::Request { port_id, comm } => Self::Request { port_id: *port_id, comm },
+            What::Nat(choice) => Self::Nat {
+                flow: flow_of(&choice.original),
+                translated: flow_of(&choice.translated),
+                by: choice.by.name(),
+                addresses: choice.addresses.map(|(low, high)| [low, high]),
+                ports: choice.ports.map(|(low, high)| [low, high]),
+            },
             What::Owned { flow, cgroup, .. } => Self::Owned { flow: flow_of(flow), cgroup: *cgroup },
             What::Verdict { flow, skb, hook, out_ifindex: _, judge, invalid } => {
                 let (by, family, table, chain) = judged(judge);
