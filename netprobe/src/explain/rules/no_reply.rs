@@ -33,16 +33,7 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         return None;
     }
     let flow = case.journey.flow;
-    let leaves = |s: &&Step, place| s.forward && place == Place::Transmit && s.sighting.device == exit.sighting.device;
-    let sent: Vec<u64> =
-        case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
-    let (first_ns, tries) = (*sent.first()?, sent.len());
-    let (what, proven_ns) = match flow.proto {
-        Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + FIRST_TIMEOUT_NS)),
-        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + FIRST_TIMEOUT_NS),
-        Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * FIRST_TIMEOUT_NS),
-        _ => return None,
-    };
+    let Question { what, first_ns, tries, proven_ns } = question(case, exit)?;
     let device = exit.sighting.device.to_string();
     let source = match &exit.sighting.packet.what {
         What::Hop { head, .. } => head.flow.map_or(flow.src.ip(), |f| f.src.ip()),
@@ -82,6 +73,39 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
             ));
     }
     Some(draft)
+}
+
+/// What asks for an answer.
+struct Question {
+    /// What it is, in words.
+    what: &'static str,
+    /// When it left first, `CLOCK_MONOTONIC` nanoseconds.
+    first_ns: u64,
+    /// How often it left.
+    tries: usize,
+    /// When an answer must have come, if one comes, likewise.
+    proven_ns: u64,
+}
+
+fn question(case: &Case<'_>, exit: &Step) -> Option<Question> {
+    let leaves = |s: &&Step, place| s.forward && place == Place::Transmit && s.sighting.device == exit.sighting.device;
+    let sent: Vec<u64> =
+        case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
+    let (first_ns, tries) = (*sent.first()?, sent.len());
+    let (what, proven_ns) = match case.journey.flow.proto {
+        Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + FIRST_TIMEOUT_NS)),
+        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + FIRST_TIMEOUT_NS),
+        Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * FIRST_TIMEOUT_NS),
+        _ => return None,
+    };
+    Some(Question { what, first_ns, tries, proven_ns })
+}
+
+/// When it is proven that nothing answers what left this node, `CLOCK_MONOTONIC` nanoseconds; `None` where something did, or
+/// where no answer is asked for.
+pub(super) fn proven_ns(case: &Case<'_>) -> Option<u64> {
+    let (_, exit) = case.exits().filter(|_| !case.answered())?;
+    question(case, exit).map(|question| question.proven_ns)
 }
 
 /// Whither the packet went from here: the tunnel's other end, or its destination after translation.

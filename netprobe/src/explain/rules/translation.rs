@@ -242,7 +242,7 @@ COMMIT
             let mut scene = Scene::pod_to_db();
             let original = syn().flow.expect("it has one");
             let translated = Flow { src: "10.8.0.10:41000".parse().expect("an address"), ..original };
-            for by in by {
+            if let Some(by) = by {
                 let addresses = Some((translated.src.ip(), translated.src.ip()));
                 let choice = NatChoice { original, translated, by, addresses, ports: None, out_ifindex: 0 };
                 scene.step(1, What::Nat(choice), "eth1");
