@@ -44,18 +44,10 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     let by =
         route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
     let program = before_the_stack(case, exit);
-    let end = if stale {
-        "no SYN-ACK came back, only an ACK of an older connection: the peer drops it while it remembers that one (TIME_WAIT)"
-            .to_owned()
-    } else if hides(case, exit) {
+    if !stale && hides(case, exit) {
         return Some(into_tunnel(case, exit, what, (first_ns, proven_ns), tries));
-    } else if let Some(program) = &program {
-        format!(
-            "nothing came back to the stack: it is lost outside this node, or XDP {program} of {device} drops the answer"
-        )
-    } else {
-        "nothing came back: it is lost outside this node".to_owned()
-    };
+    }
+    let end = end(stale, &device, program.as_deref());
     let tunnel = case.around().map(|(_, flow)| format!(", inside {flow} of {},", inner.sighting.device));
     let tunnel = tunnel.unwrap_or_default();
     let claim = format!(
@@ -90,6 +82,23 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
             ));
     }
     Some(draft)
+}
+
+/// What became of it, as far as can be known.
+fn end(stale: bool, device: &str, program: Option<&str>) -> String {
+    match program {
+        _ if stale => {
+            "no SYN-ACK came back, only an ACK of an older connection: the peer drops it while it remembers that \
+                       one (TIME_WAIT)"
+                .to_owned()
+        }
+        Some(program) => {
+            format!(
+                "nothing came back to the stack: it is lost outside this node, or XDP {program} of {device} drops the answer"
+            )
+        }
+        None => "nothing came back: it is lost outside this node".to_owned(),
+    }
 }
 
 /// The XDP program in the driver of the device by which the packet left: no tracepoint tells what it drops.
