@@ -2,7 +2,10 @@
 
 use super::{handshake, vanished};
 use crate::{
-    explain::{Case, Draft, Rule, intent, tcp::FIRST_TIMEOUT_NS},
+    explain::{
+        Case, Draft, Rule, intent,
+        tcp::{FIRST_TIMEOUT_NS, often},
+    },
     model::{
         devices::Xdp,
         finding::{Confidence, RouteTaken},
@@ -59,7 +62,7 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         .confidence(Confidence::Likely)
         .detail(format!("{} {}", flow.proto, flow.destination()))
         .proof(first_ns, format!("net_dev_start_xmit on {device}: {what} to {}", flow.destination()))
-        .proof(proven_ns, format!("sent {tries} times, no answer, no ICMP error, no drop on this node"))
+        .proof(proven_ns, format!("sent {}, no answer, no ICMP error, no drop on this node", often(tries)))
         .fix(format!("look outside: security group, firewall, or routing between {device} and {}", ahead(case)))
         .fix(format!("check that the peer answers {source}, and by a way that leads back to {device}"));
     draft.route = route;
@@ -166,7 +169,7 @@ fn into_tunnel(case: &Case<'_>, exit: &Step, what: &str, (first_ns, proven_ns): 
         .confidence(Confidence::Possible)
         .detail(format!("{} {}", case.journey.flow.proto, case.journey.flow.destination()))
         .proof(first_ns, format!("net_dev_start_xmit on {device}: {what} to {}", case.journey.flow.destination()))
-        .proof(proven_ns, format!("sent {tries} times, no answer, no ICMP error, no drop on this node"))
+        .proof(proven_ns, format!("sent {}, no answer, no ICMP error, no drop on this node", often(tries)))
         .fix(format!(
             "see whether the tunnel works: wg show {device} latest-handshakes endpoints; ip -s link show {device}"
         ))
