@@ -1,9 +1,10 @@
 //! The packet left this node as it should, and nothing came back.
 
-use super::{handshake, vanished};
+use super::{handshake, vanished, wrong_egress::came_in_by};
 use crate::{
     explain::{Case, Draft, Rule, intent, tcp::FIRST_TIMEOUT_NS},
     model::{
+        facts::Rule as IpRule,
         finding::{Confidence, RouteTaken},
         flow::Proto,
         journey::{Journey, Step},
@@ -25,24 +26,45 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     unanswered(case).or_else(|| handshake::check(case)).or_else(|| vanished::check(case))
 }
 
-/// Nothing of it was ever answered.
-fn unanswered(case: &Case<'_>) -> Option<Draft> {
+/// Packets that left this node and were never answered.
+pub(super) struct Silence<'a> {
+    /// Where they left: the device that routing named, and the last one (they differ where a tunnel lies in between).
+    inner: &'a Step,
+    pub(super) exit: &'a Step,
+    /// What they are, in words.
+    what: &'static str,
+    /// The first, and when the silence is proven, `CLOCK_MONOTONIC` nanoseconds.
+    pub(super) first_ns: u64,
+    pub(super) proven_ns: u64,
+    /// How many left.
+    pub(super) tries: usize,
+    /// Something came back, but of an older connection.
+    pub(super) stale: bool,
+}
+
+/// Nothing of it was ever answered, though it asks for an answer, and nothing was dropped.
+pub(super) fn silence<'a>(case: &Case<'a>) -> Option<Silence<'a>> {
     let (inner, exit) = case.exits()?;
     let stale = case.answered() && only_stale_acks(case);
     if (case.answered() && !stale) || case.drops().next().is_some() {
         return None;
     }
-    let flow = case.journey.flow;
     let leaves = |s: &&Step, place| s.forward && place == Place::Transmit && s.sighting.device == exit.sighting.device;
     let sent: Vec<u64> =
         case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
     let (first_ns, tries) = (*sent.first()?, sent.len());
-    let (what, proven_ns) = match flow.proto {
+    let (what, proven_ns) = match case.journey.flow.proto {
         Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + FIRST_TIMEOUT_NS)),
         Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + FIRST_TIMEOUT_NS),
         Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * FIRST_TIMEOUT_NS),
         _ => return None,
     };
+    Some(Silence { inner, exit, what, first_ns, proven_ns, tries, stale })
+}
+
+fn unanswered(case: &Case<'_>) -> Option<Draft> {
+    let Silence { inner, exit, what, first_ns, proven_ns, tries, stale } = silence(case)?;
+    let flow = case.journey.flow;
     let device = exit.sighting.device.to_string();
     let source = match &exit.sighting.packet.what {
         What::Hop { head, .. } => head.flow.map_or(flow.src.ip(), |f| f.src.ip()),
@@ -74,6 +96,12 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         .fix(format!("check that the peer answers {source}, and by a way that leads back to {device}"));
     draft.route = route;
     draft.proven_ns = proven_ns;
+    if let Some(rule) = chooser(case) {
+        draft = draft.proof(
+            first_ns,
+            format!("policy rule {} ({}) chose {}", rule.preference, rule.text(), inner.sighting.device),
+        );
+    }
     if !tunnel.is_empty() {
         draft =
             draft.fix("let the tunnel's UDP port through between the nodes: security group, firewall").fix(format!(
@@ -157,8 +185,20 @@ fn is_echo(case: &Case<'_>) -> bool {
 
 fn route(case: &Case<'_>) -> Option<RouteTaken> {
     let decision = case.decision(case.facts.node, true, u64::MAX).filter(|l| l.err == 0)?;
-    let rule = case.facts.node().and_then(|n| intent::rule_for(n, &case.routed_flow(), decision.table, decision.mark));
+    let rule = decision.rule.or_else(|| decided(case).map(|rule| rule.preference));
     Some(RouteTaken { table: decision.table, rule, gateway: decision.gateway })
+}
+
+/// The rule that led to the table which decided.
+fn decided<'a>(case: &Case<'a>) -> Option<&'a IpRule> {
+    let decision = case.decision(case.facts.node, true, u64::MAX).filter(|l| l.err == 0)?;
+    let iif = came_in_by(case, case.facts.node);
+    intent::rule_for(case.facts.node()?, &case.routed_flow(), iif.as_deref(), decision.table, decision.mark)
+}
+
+/// The same, where it is one that picks out this traffic: it may be the fault.
+fn chooser<'a>(case: &Case<'a>) -> Option<&'a IpRule> {
+    decided(case).filter(|rule| rule.is_selective() || rule.dst.is_some())
 }
 
 #[cfg(test)]
