@@ -1,4 +1,4 @@
-//! A DNS server did not answer.
+//! A DNS server did not answer, or too late.
 
 use crate::{
     explain::{
@@ -9,8 +9,11 @@ use crate::{
     model::{finding::Confidence, packet::What},
 };
 
-pub(super) const RULE: Rule =
-    Rule { id: "dns-timeout", means: "a DNS server did not answer: which one, for which name, how often asked", check };
+pub(super) const RULE: Rule = Rule {
+    id: "dns-timeout",
+    means: "a DNS server did not answer, or too late: which one, for which name, how often asked",
+    check,
+};
 
 /// How long the last of several tries waits for its answer, nanoseconds.
 const WAIT_NS: u64 = 1_000_000_000;
