@@ -1,7 +1,7 @@
 //! Packets that ended badly.
 
 use super::{Conntrack, PacketHead};
-use crate::limits::DROP_STACK;
+use crate::{flow::FlowKey, limits::DROP_STACK};
 
 crate::wire! {
     /// The kernel freed a packet it did not deliver.
@@ -24,6 +24,12 @@ crate::wire! {
         pub stack_len: u32,
         /// Kernel return addresses, innermost first.
         pub stack: [u64; DROP_STACK],
+        /// The packet inside, where it is a tunnel's (VXLAN, Geneve, IPIP, GRE); family 0 where it is none.
+        pub carried: FlowKey,
+        /// Number of the tunnel's network (VNI), host order; 0 where the tunnel has none.
+        pub vni: u32,
+        /// Zero.
+        pub _pad: u32,
     }
 
     /// The kernel is about to send an ICMP error (IPv4).

@@ -19,7 +19,7 @@ use netprobe_common::{
 use crate::model::{
     facts::HostFacts,
     flow::{Flow, Proto, address},
-    packet::{Packet, What},
+    packet::{Carried, Packet, What},
     symbols::Symbols,
 };
 
@@ -95,6 +95,7 @@ impl Decoder {
                     site: self.symbols.name(e.location),
                     stack: self.callers(&e.stack, e.stack_len),
                     seen: e.seen,
+                    carried: head::flow(&e.carried).map(|flow| Carried { flow, vni: e.vni }),
                 };
                 (e.head.netns, e.head.ifindex, what)
             }

@@ -104,6 +104,13 @@ impl ConntrackRef {
     }
 }
 
+/// The packet inside a tunnel's.
+#[derive(Serialize)]
+struct CarriedRef {
+    flow: FlowRef,
+    vni: u32,
+}
+
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Event<'a> {
@@ -120,6 +127,7 @@ enum Event<'a> {
         stack: &'a [Arc<str>],
         packet: HeadRef,
         conntrack: Option<ConntrackRef>,
+        carries: Option<CarriedRef>,
         seen: u64,
     },
     Lookup {
@@ -211,9 +219,17 @@ impl<'a> Event<'a> {
                 about: inner.as_ref().map(FlowRef::new),
                 seen: *seen,
             },
-            What::Dropped { head, ct, reason, site, stack, seen } => {
-                Self::Drop { reason, site, stack, packet: HeadRef::new(head), conntrack: ct_of(ct), seen: *seen }
-            }
+            What::Dropped { head, ct, reason, site, stack, seen, carried } => Self::Drop {
+                reason,
+                site,
+                stack,
+                packet: HeadRef::new(head),
+                conntrack: ct_of(ct),
+                carries: carried
+                    .as_ref()
+                    .map(|inside| CarriedRef { flow: FlowRef::new(&inside.flow), vni: inside.vni }),
+                seen: *seen,
+            },
             What::Lookup { flow, table, err, gateway, mark, role, inferred, rule, .. } => Self::Lookup {
                 table: *table,
                 role: *role,
