@@ -13,7 +13,7 @@ use crate::{
     capture::{self, Dropped},
     cgroups::{self, Held},
     emit::{count_drop, emit, now},
-    follow,
+    filters, follow,
     kernel::{
         config,
         device::Device,
@@ -77,7 +77,7 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
         drop.stack_len = stack(&ctx, &mut drop.stack);
         drop.carried = if headers.carries() { headers.inner.copied() } else { FlowKey::EMPTY };
         drop.vni = vni;
-        drop._pad = 0;
+        drop.filter = filters::preference(skb.address());
     });
     Some(())
 }

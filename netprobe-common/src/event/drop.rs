@@ -22,14 +22,15 @@ crate::wire! {
         pub reason: u32,
         /// Return addresses in `stack` that are in use.
         pub stack_len: u32,
+        /// Preference of the tc filter of kind bpf that dropped it, 0 where none did or it is not known
+        /// (`struct tcf_proto`, `prio`, its upper half). Source: the end of `cls_bpf_classify`.
+        pub filter: u32,
+        /// Number of the tunnel's network (VNI), host order, of what is in `carried`; 0 where the tunnel has none.
+        pub vni: u32,
         /// Kernel return addresses, innermost first.
         pub stack: [u64; DROP_STACK],
         /// The packet inside, where it is a tunnel's (VXLAN, Geneve, IPIP, GRE); family 0 where it is none.
         pub carried: FlowKey,
-        /// Number of the tunnel's network (VNI), host order; 0 where the tunnel has none.
-        pub vni: u32,
-        /// Zero.
-        pub _pad: u32,
     }
 
     /// The kernel is about to send an ICMP error (IPv4).

@@ -57,6 +57,8 @@ pub struct Drop<'a> {
     pub site: &'a str,
     /// Callers, innermost first.
     pub stack: &'a [Arc<str>],
+    /// Preference of the tc filter that dropped it, where the kernel told it.
+    pub filter: Option<u16>,
 }
 
 impl Drop<'_> {
@@ -145,8 +147,9 @@ impl<'a> Case<'a> {
     /// Dropped packets, also those that a healthy node drops.
     pub fn all_drops(&self) -> impl DoubleEndedIterator<Item = Drop<'a>> + use<'a> {
         self.journey.steps.iter().filter_map(|step| match &step.sighting.packet.what {
-            What::Dropped { head, ct, reason, site, stack, carried, .. } => {
-                Some(Drop { step, head, ct: ct.as_ref(), carried: *carried, reason, site: base(site), stack })
+            What::Dropped { head, ct, reason, site, stack, filter, carried, .. } => {
+                let (ct, site) = (ct.as_ref(), base(site));
+                Some(Drop { step, head, ct, carried: *carried, reason, site, stack, filter: *filter })
             }
             _ => None,
         })

@@ -128,6 +128,7 @@ fn a_reset_that_is_told_before_the_redirected_packet_belongs_to_its_connection()
         reason: Arc::from("NO_SOCKET"),
         site: Arc::from("tcp_v4_rcv"),
         stack: Vec::new(),
+        filter: None,
         seen: 1,
         carried: None,
     };
@@ -147,6 +148,7 @@ fn dropped_around(flow: Flow) -> What {
         reason: Arc::from("NETFILTER_DROP"),
         site: Arc::from("nft_do_chain"),
         stack: Vec::new(),
+        filter: None,
         seen: 1,
         carried: Some(Carried { flow, vni: 1 }),
     }

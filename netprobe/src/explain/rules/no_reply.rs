@@ -4,6 +4,7 @@ use super::{handshake, vanished, wrong_egress::came_in_by};
 use crate::{
     explain::{Case, Draft, Rule, intent, tcp::FIRST_TIMEOUT_NS},
     model::{
+        devices::Xdp,
         facts::Rule as IpRule,
         finding::{Confidence, RouteTaken},
         flow::Proto,
@@ -26,18 +27,12 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     unanswered(case).or_else(|| handshake::check(case)).or_else(|| vanished::check(case))
 }
 
-/// Packets that left this node and were never answered.
+/// What left this node and was never answered.
 pub(super) struct Silence<'a> {
-    /// Where they left: the device that routing named, and the last one (they differ where a tunnel lies in between).
+    /// Where it left: the device that routing named, and the last one (they differ where a tunnel lies in between).
     inner: &'a Step,
     pub(super) exit: &'a Step,
-    /// What they are, in words.
-    what: &'static str,
-    /// The first, and when the silence is proven, `CLOCK_MONOTONIC` nanoseconds.
-    pub(super) first_ns: u64,
-    pub(super) proven_ns: u64,
-    /// How many left.
-    pub(super) tries: usize,
+    pub(super) question: Question,
     /// Something came back, but of an older connection.
     pub(super) stale: bool,
 }
@@ -49,21 +44,12 @@ pub(super) fn silence<'a>(case: &Case<'a>) -> Option<Silence<'a>> {
     if (case.answered() && !stale) || case.drops().next().is_some() {
         return None;
     }
-    let leaves = |s: &&Step, place| s.forward && place == Place::Transmit && s.sighting.device == exit.sighting.device;
-    let sent: Vec<u64> =
-        case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
-    let (first_ns, tries) = (*sent.first()?, sent.len());
-    let (what, proven_ns) = match case.journey.flow.proto {
-        Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + FIRST_TIMEOUT_NS)),
-        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + FIRST_TIMEOUT_NS),
-        Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * FIRST_TIMEOUT_NS),
-        _ => return None,
-    };
-    Some(Silence { inner, exit, what, first_ns, proven_ns, tries, stale })
+    Some(Silence { inner, exit, question: question(case, exit)?, stale })
 }
 
 fn unanswered(case: &Case<'_>) -> Option<Draft> {
-    let Silence { inner, exit, what, first_ns, proven_ns, tries, stale } = silence(case)?;
+    let Silence { inner, exit, question, stale } = silence(case)?;
+    let Question { what, first_ns, tries, proven_ns } = question;
     let flow = case.journey.flow;
     let device = exit.sighting.device.to_string();
     let source = match &exit.sighting.packet.what {
@@ -73,12 +59,18 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     let route = route(case);
     let by =
         route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
+    let program = before_the_stack(case, exit);
     let end = if stale {
         "no SYN-ACK came back, only an ACK of an older connection: the peer drops it while it remembers that one (TIME_WAIT)"
+            .to_owned()
     } else if hides(case, exit) {
         return Some(into_tunnel(case, exit, what, (first_ns, proven_ns), tries));
+    } else if let Some(program) = &program {
+        format!(
+            "nothing came back to the stack: it is lost outside this node, or XDP {program} of {device} drops the answer"
+        )
     } else {
-        "nothing came back: it is lost outside this node"
+        "nothing came back: it is lost outside this node".to_owned()
     };
     let tunnel = case.around().map(|(_, flow)| format!(", inside {flow} of {},", inner.sighting.device));
     let tunnel = tunnel.unwrap_or_default();
@@ -97,10 +89,11 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     draft.route = route;
     draft.proven_ns = proven_ns;
     if let Some(rule) = chooser(case) {
-        draft = draft.proof(
-            first_ns,
-            format!("policy rule {} ({}) chose {}", rule.preference, rule.text(), inner.sighting.device),
-        );
+        let text = format!("policy rule {} ({}) chose {}", rule.preference, rule.text(), inner.sighting.device);
+        draft = draft.proof(first_ns, text);
+    }
+    if let Some(program) = program {
+        draft = with_program(draft, &program, &device, first_ns);
     }
     if !tunnel.is_empty() {
         draft =
@@ -110,6 +103,56 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
             ));
     }
     Some(draft)
+}
+
+fn with_program(draft: Draft, program: &str, device: &str, first_ns: u64) -> Draft {
+    draft
+        .proof(
+            first_ns,
+            format!("XDP {program} of {device} sees what comes in before the stack: what it drops is not seen here"),
+        )
+        .fix(format!("or that program drops the answer: take it off to see (ip link set dev {device} xdp off)"))
+}
+
+/// The XDP program in the driver of the device by which the packet left: no tracepoint tells what it drops.
+fn before_the_stack(case: &Case<'_>, exit: &Step) -> Option<String> {
+    let packet = &exit.sighting.packet;
+    let mut programs = case.devices(packet.netns, packet.mono_ns)?.xdp.iter();
+    let hides = |xdp: &&Xdp| xdp.ifindex == packet.ifindex && xdp.mode != "generic";
+    programs.find(hides).map(|xdp| format!("{}, {} mode,", xdp.program, xdp.mode))
+}
+
+/// What asks for an answer.
+pub(super) struct Question {
+    /// What it is, in words.
+    what: &'static str,
+    /// When it left first, `CLOCK_MONOTONIC` nanoseconds.
+    pub(super) first_ns: u64,
+    /// How often it left.
+    pub(super) tries: usize,
+    /// When an answer must have come, if one comes, likewise.
+    pub(super) proven_ns: u64,
+}
+
+fn question(case: &Case<'_>, exit: &Step) -> Option<Question> {
+    let leaves = |s: &&Step, place| s.forward && place == Place::Transmit && s.sighting.device == exit.sighting.device;
+    let sent: Vec<u64> =
+        case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
+    let (first_ns, tries) = (*sent.first()?, sent.len());
+    let (what, proven_ns) = match case.journey.flow.proto {
+        Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + FIRST_TIMEOUT_NS)),
+        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + FIRST_TIMEOUT_NS),
+        Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * FIRST_TIMEOUT_NS),
+        _ => return None,
+    };
+    Some(Question { what, first_ns, tries, proven_ns })
+}
+
+/// When it is proven that nothing answers what left this node, `CLOCK_MONOTONIC` nanoseconds; `None` where something did, or
+/// where no answer is asked for.
+pub(super) fn proven_ns(case: &Case<'_>) -> Option<u64> {
+    let (_, exit) = case.exits().filter(|_| !case.answered())?;
+    question(case, exit).map(|question| question.proven_ns)
 }
 
 /// Whither the packet went from here: the tunnel's other end, or its destination after translation.
@@ -205,6 +248,10 @@ fn chooser<'a>(case: &Case<'a>) -> Option<&'a IpRule> {
 mod tests {
     use super::super::testing::{Scene, drop_of, hop, retransmit, syn, syn_ack};
     use super::*;
+    use crate::model::{
+        asked::Reading,
+        devices::{Devices, Program},
+    };
 
     #[test]
     fn says_what_was_proven() {
@@ -217,6 +264,22 @@ mod tests {
             "the SYN of shop/web-0 to 10.20.0.4:3306 left this node by eth1 with source 10.9.0.29, and nothing came back: \
              it is lost outside this node"
         );
+    }
+
+    #[test]
+    fn a_program_in_the_driver_may_have_dropped_the_answer() {
+        let told = |mode: &str| {
+            let mut scene = Scene::pod_to_db();
+            scene.step(1, hop(Place::Transmit, syn()), "eth1");
+            let program = Program { id: 57, name: "filter_in".to_owned() };
+            let xdp = vec![Xdp { ifindex: Scene::ETH1, mode: mode.to_owned(), program }];
+            scene.answer(Reading::Devices(Devices { xdp, ..Devices::default() }));
+            check(&scene.case()).expect("nothing came back").claim
+        };
+        let end =
+            "it is lost outside this node, or XDP program filter_in (id 57), native mode, of eth1 drops the answer";
+        assert!(told("native").ends_with(end), "{}", told("native"));
+        assert!(told("generic").ends_with("nothing came back: it is lost outside this node"), "its drops are seen");
     }
 
     #[test]

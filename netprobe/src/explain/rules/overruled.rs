@@ -43,7 +43,7 @@ struct Objection {
 fn check(case: &Case<'_>) -> Option<Draft> {
     let silence = no_reply::silence(case).filter(|silence| !silence.stale)?;
     let exit = wrong_egress::exit(case).filter(|exit| is_own(case, exit, &silence))?;
-    let chosen = chosen(&exit)?;
+    let (chosen, question) = (chosen(&exit)?, &silence.question);
     let Objection { expected, words, fix } = shadowed(case, &exit, &chosen)
         .or_else(|| rest_of_table(case, &exit, &chosen))
         .or_else(|| unlike_its_peers(case, &exit, &chosen))?;
@@ -51,13 +51,13 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let text = format!("policy rule {} ({}) decided", chosen.rule.preference, chosen.rule.text());
     let mut draft = wrong_egress::draft(case, &exit, &expected, claim)
         .detail(format!("overruled {}", chosen.rule.preference))
-        .proof(silence.first_ns, text)
+        .proof(question.first_ns, text)
         .proof(
-            silence.proven_ns,
-            format!("sent {} times, no answer, no ICMP error, no drop on this node", silence.tries),
+            question.proven_ns,
+            format!("sent {} times, no answer, no ICMP error, no drop on this node", question.tries),
         );
     draft.evidence.sort_by_key(|e| e.mono_ns);
-    draft.proven_ns = silence.proven_ns;
+    draft.proven_ns = question.proven_ns;
     if let Some(route) = &mut draft.route {
         route.rule = Some(chosen.rule.preference);
     }
