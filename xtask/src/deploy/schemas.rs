@@ -128,7 +128,8 @@ fn combinations() -> Vec<(String, Values)> {
             *value = match value.as_str() {
                 "true" => "false".to_owned(),
                 "false" => "true".to_owned(),
-                _ => "https://collector:4318".to_owned(),
+                _ if switch == ".Values.otlpEndpoint" => "https://collector:4318".to_owned(),
+                _ => "netprobe-otlp".to_owned(),
             };
             all.push((format!("{name} {switch}={value}"), values));
         }
@@ -145,14 +146,14 @@ fn the_manifest_is_what_kubernetes_takes() {
 fn the_chart_is_what_kubernetes_takes_with_every_switch() {
     let kinds = kinds();
     let combinations = combinations();
-    assert_eq!(combinations.len(), 8, "otlpEndpoint, podMonitor and privileged, on and off");
+    assert_eq!(combinations.len(), 16, "otlpEndpoint, otlpSecret, podMonitor and privileged, on and off");
     let mut seen = std::collections::BTreeSet::new();
     for (name, values) in combinations {
         let text = chart(&root(), &values).expect("it renders");
         assert_eq!(complaints(&kinds, &text), Vec::<String>::new(), "with{name}");
         seen.insert(text);
     }
-    assert_eq!(seen.len(), 8, "each switch changes something");
+    assert_eq!(seen.len(), 16, "each switch changes something");
     assert!(seen.iter().any(|text| text.contains("kind: PodMonitor")), "a PodMonitor is among them");
     assert!(seen.iter().any(|text| text.contains("--otlp-endpoint=https://collector:4318")), "and a collector");
 }
