@@ -1,9 +1,10 @@
 //! `struct sk_buff` in a TC classifier.
 //!
-//! There the context is the `sk_buff`, but the verifier lets a program see only what `struct __sk_buff` shows. The first of
-//! the rest (device, conntrack entry) is copied in one piece; what lies further behind is read where it is needed.
+//! There the context is the `sk_buff`, but the verifier lets a program see only what `struct __sk_buff` shows. From Linux 6.2
+//! on a kernel function turns the one into the other, and the rest is read as in a tracepoint. Before, the first of it (device,
+//! conntrack entry) is copied in one piece; what lies further behind is read where it is needed.
 
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
@@ -13,6 +14,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use netprobe_common::{
+    config::KERNEL_CTX_CALL,
     event::{Conntrack, PacketHead},
     limits::SKB_BYTES,
 };
@@ -20,7 +22,7 @@ use netprobe_common::{
 use super::{
     config, conntrack, has,
     header::{ETH_P_IP, First, Headers, Slot},
-    offset, probe,
+    offset, probe, typed,
 };
 
 /// A copy of an `sk_buff`'s fields.
@@ -42,33 +44,60 @@ const TCP: u8 = 6;
 #[derive(Clone, Copy)]
 pub(crate) struct Classified<'a> {
     ctx: &'a TcContext,
-    copied: &'static Copied,
+    /// The `sk_buff` itself, as the verifier knows it, or a copy of its beginning.
+    fields: *const u8,
     /// `true` at egress.
     pub(crate) egress: bool,
 }
 
+/// Calls `bpf_cast_to_kern_ctx`: what it returns is the context, as a pointer that the verifier knows to be of a
+/// `struct sk_buff`. On most machines it is one instruction then.
+#[inline(always)]
+fn kernel_ctx(ctx: &TcContext) -> *const u8 {
+    let skb: *const u8;
+    // SAFETY: eight bytes that are one instruction: `call`, of a function of the kernel (`BPF_PSEUDO_KFUNC_CALL`), whose number
+    // user space writes in place of the last four, which are `KERNEL_CTX_CALL` here. It takes and returns a pointer and, as any
+    // call, may change the registers of arguments.
+    unsafe {
+        asm!(
+            ".8byte {call}",
+            call = const KERNEL_CTX_CALL,
+            inlateout("r1") ctx.skb.skb => _,
+            lateout("r0") skb,
+            lateout("r2") _,
+            lateout("r3") _,
+            lateout("r4") _,
+            lateout("r5") _,
+        );
+    }
+    skb
+}
+
 impl<'a> Classified<'a> {
-    /// Copies the packet's `sk_buff`.
+    /// Gets at the packet's `sk_buff`.
     #[inline(always)]
     pub(crate) fn new(ctx: &'a TcContext, egress: bool) -> Option<Self> {
+        if config!(kernel_ctx) != 0 {
+            return Some(Self { ctx, fields: kernel_ctx(ctx), egress });
+        }
         let copied = COPIED.get_ptr_mut(u32::from(egress))?;
         // SAFETY: the entry is a whole `Copied` that only this program uses now; the context is the address of an
         // `sk_buff`, and the helper checks what it reads.
-        let copied = unsafe {
-            bpf_probe_read_kernel(copied.cast(), SKB_BYTES as u32, ctx.skb.skb.cast());
-            &*copied
-        };
-        Some(Self { ctx, copied, egress })
+        unsafe { bpf_probe_read_kernel(copied.cast(), SKB_BYTES as u32, ctx.skb.skb.cast()) };
+        Some(Self { ctx, fields: copied.cast_const().cast(), egress })
     }
 
-    /// A field of the copy.
+    /// A field of the `sk_buff`, of exactly its size.
     #[inline(always)]
     fn field<T: Copy>(&self, offset: usize) -> T {
+        if config!(kernel_ctx) != 0 {
+            return typed(self.fields, offset);
+        }
         if offset > SKB_BYTES - size_of::<T>() {
             return probe(self.address(), offset);
         }
         // SAFETY: the offset lies within the copy (tested above), and every `T` read here is plain bytes.
-        unsafe { core::ptr::from_ref(self.copied).cast::<u8>().add(offset).cast::<T>().read_unaligned() }
+        unsafe { self.fields.add(offset).cast::<T>().read_unaligned() }
     }
 
     /// Address of the `sk_buff`.
