@@ -39,6 +39,8 @@ const CT_UNTRACKED: u64 = 7;
 /// `SKB_GSO_TCPV4 | SKB_GSO_TCPV6`.
 const GSO_TCP: u32 = 1 | 1 << 4;
 const TCP: u8 = 6;
+/// The longest link-layer header that is believed, bytes.
+const LINK_HEADER_MAX: u64 = 63;
 
 /// A packet at a classifier.
 #[derive(Clone, Copy)]
@@ -185,7 +187,7 @@ impl<'a> Classified<'a> {
     pub(crate) fn link_header(&self) -> u32 {
         let data: u64 = self.field(offset!(skb_data));
         let length = self.network().wrapping_sub(data);
-        if length > 64 { 0 } else { length as u32 }
+        if length > LINK_HEADER_MAX { 0 } else { length as u32 }
     }
 
     /// The VLAN tag that the kernel keeps beside the packet, as `Captured::vlan` has it.
@@ -224,6 +226,9 @@ impl<'a> Classified<'a> {
     /// The first bytes from the network header on; none where the packet is shorter.
     #[inline(always)]
     fn first(&self) -> Option<First> {
+        if let Some(first) = self.first_in_place() {
+            return Some(first);
+        }
         let mut first = MaybeUninit::<First>::uninit();
         let (ctx, to) = (self.ctx.skb.skb.cast(), first.as_mut_ptr().cast());
         // SAFETY: the helper writes all of `first` or fails, and every bit pattern of it is valid.
@@ -231,6 +236,40 @@ impl<'a> Classified<'a> {
             let failed = bpf_skb_load_bytes_relative(ctx, 0, to, size_of::<First>() as u32, BPF_HDR_START_NET);
             if failed == 0 { Some(first.assume_init()) } else { None }
         }
+    }
+
+    /// The same without a call; none also where they do not lie in one piece with the packet's beginning.
+    #[inline(always)]
+    fn first_in_place(&self) -> Option<First> {
+        if config!(kernel_ctx) == 0 {
+            return None;
+        }
+        let data: u64 = self.field(offset!(skb_data));
+        let link = self.network().wrapping_sub(data);
+        if link > LINK_HEADER_MAX {
+            return None;
+        }
+        let (mut at, end) = (self.ctx.data(), self.ctx.data_end());
+        // SAFETY: arithmetic alone. The compiler must not see it, or it would compare another sum than it reads from; the
+        // first instruction changes nothing but what the verifier knows of the length.
+        unsafe { asm!("{link} &= 63", "{at} += {link}", at = inout(reg) at, link = inout(reg) link => _) };
+        if at + size_of::<First>() > end {
+            return None;
+        }
+        let mut first = [0; size_of::<First>() / 4];
+        macro_rules! load {
+            ($($word:literal)*) => {
+                $(
+                    let word: u64;
+                    // SAFETY: four bytes before the end, as was just tested; packets are not aligned, and this machine's
+                    // loads need not be where a kernel has classifiers read packets in place.
+                    unsafe { asm!("{word} = *(u32 *)({at} + {off})", word = out(reg) word, at = in(reg) at, off = const $word * 4) };
+                    first[$word] = word as u32;
+                )*
+            };
+        }
+        load!(0 1 2 3 4 5 6 7 8 9);
+        Some(first)
     }
 
     /// Packets and bytes that it is on the wire: an `sk_buff` of segmentation offload is cut into segments that each
