@@ -25,7 +25,7 @@ use super::{
     catalog::{Hook, Need, PROBES, Probe},
     classifiers::{Classifiers, Way, load_classifiers},
     functions::{self, Functions},
-    kfunc::{self, Filled},
+    kfunc::{Filled, Known},
     tables::PodOf,
 };
 
@@ -298,9 +298,9 @@ pub fn give_memory_back() {
 fn load(config: &Config, btf: &KernelBtf, loader: EbpfLoader<'static>) -> Result<Ebpf> {
     let mut config = PodOf(*config);
     let has_classifiers = config.0.tc != 0 || config.0.mode & MODE_DNS != 0;
-    let function = if has_classifiers { kfunc::kernel_ctx(btf) } else { None };
-    let filled = has_classifiers.then(|| Filled::new(OBJECT, function));
-    config.0.kernel_ctx = u32::from(function.is_some());
+    let known = if has_classifiers { Known::new(btf) } else { Known::default() };
+    let filled = has_classifiers.then(|| Filled::new(OBJECT, known));
+    known.tell(&mut config.0);
     let mut loader: EbpfLoader<'_> = loader;
     // No CO-RE in the object: its offsets are data.
     loader.btf(None).override_global("CONFIG", &config, true);
