@@ -69,6 +69,7 @@ offsets! {
     ct_reply = "nf_conn.tuplehash[1].tuple",
     ct_status = "nf_conn.status",
     ct_zone = "nf_conn.zone.id",
+    ct_net = "nf_conn.ct_net.net",
     ct_tcp_state = "nf_conn.proto.tcp.state",
     ct_tcp_sent = "nf_conn.proto.tcp.seen[0]",
     ct_tcp_answered = "nf_conn.proto.tcp.seen[1]",
@@ -123,6 +124,12 @@ offsets! {
     nft_table_name = "nft_table.name",
     nft_table_family = "nft_table.family",
     xt_table_name = "xt_table.name",
+    nat_flags = "nf_nat_range2.flags",
+    nat_low = "nf_nat_range2.min_addr",
+    nat_high = "nf_nat_range2.max_addr",
+    nat_low_port = "nf_nat_range2.min_proto",
+    nat_high_port = "nf_nat_range2.max_proto",
+    tcf_preference = "tcf_proto.prio",
     neigh_dev = "neighbour.dev",
     neigh_state = "neighbour.nud_state",
     neigh_lladdr = "neighbour.ha",
@@ -312,6 +319,14 @@ crate::wire! {
         pub by: u32,
         /// Zero.
         pub _pad: u32,
+    }
+
+    /// The packet that a tc filter dropped last on this CPU.
+    pub struct Filtered {
+        /// Address of the `sk_buff`, 0 where there is none.
+        pub skb: u64,
+        /// Address of the filter (`struct tcf_proto`).
+        pub filter: u64,
     }
 
     /// The segment that conntrack called INVALID last on this CPU.

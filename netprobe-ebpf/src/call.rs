@@ -60,3 +60,32 @@ fn ended_at(regs: Registers) -> u64 {
     let above = if cfg!(bpf_target_arch = "x86_64") { 8 } else { 0 };
     begun_at(regs).wrapping_sub(above)
 }
+
+/// A program at the end of a kernel function by fexit, and the two kprobes that do the same; `$work` gets the function's
+/// arguments by `$argument` and what it returned.
+macro_rules! at_end {
+    ($(#[$doc:meta])* $function:ident = $name:tt, $begins:ident, $ends:ident, $result:literal, |$arguments:ident, $returned:ident| $work:expr) => {
+        $(#[$doc])*
+        #[aya_ebpf::macros::fexit(function = $name)]
+        pub(crate) fn $function(ctx: aya_ebpf::programs::FExitContext) -> Option<()> {
+            let $returned = ctx.arg::<u64>($result) as i32;
+            let $arguments = |n: usize| ctx.arg::<u64>(n);
+            $work
+        }
+
+        /// Keeps the arguments for the end.
+        #[aya_ebpf::macros::kprobe]
+        pub(crate) fn $begins(ctx: aya_ebpf::programs::ProbeContext) {
+            $crate::call::begins(&ctx);
+        }
+
+        /// The same by a kretprobe.
+        #[aya_ebpf::macros::kretprobe]
+        pub(crate) fn $ends(ctx: aya_ebpf::programs::RetProbeContext) -> Option<()> {
+            let (kept, $returned) = $crate::call::ends(&ctx)?;
+            let $arguments = |n: usize| kept[n & 3];
+            $work
+        }
+    };
+}
+pub(crate) use at_end;

@@ -12,7 +12,7 @@ use crate::{
     capture::{self, Dropped},
     cgroups::{self, Held},
     emit::{count_drop, emit, now},
-    follow,
+    filters, follow,
     kernel::{
         config,
         device::Device,
@@ -72,6 +72,8 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
         drop.seen = seen;
         drop.reason = reason;
         drop.stack_len = stack(&ctx, &mut drop.stack);
+        drop.filter = filters::preference(skb.address());
+        drop._pad = 0;
     });
     Some(())
 }

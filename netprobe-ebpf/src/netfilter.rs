@@ -3,11 +3,7 @@
 //! The function that judges notes itself, and its table or chain; the hook's end sends the record, if the packet was a
 //! followed one. In between the packet is freed: before 6.7 by the hook, since then by nftables itself.
 
-use aya_ebpf::{
-    macros::{fexit, kprobe, kretprobe, map},
-    maps::PerCpuArray,
-    programs::{FExitContext, ProbeContext, RetProbeContext},
-};
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use netprobe_common::{
     config::{Dropped, Judged, Refused},
     event::{Invalid, VERDICT_CONFIRM, VERDICT_NFT, VERDICT_UNKNOWN, VERDICT_XTABLES, Verdict},
@@ -16,7 +12,7 @@ use netprobe_common::{
 };
 
 use crate::{
-    call,
+    call::at_end,
     emit::{emit, now},
     kernel::{
         conntrack, has,
@@ -58,34 +54,6 @@ fn keep(skb: u64, flow: &FlowKey) {
             (*last).flow = *flow;
         }
     }
-}
-
-/// A program at the end of a kernel function by fexit, and the two kprobes that do the same; `$work` gets the function's
-/// arguments by `$argument` and what it returned.
-macro_rules! at_end {
-    ($(#[$doc:meta])* $function:ident = $name:tt, $begins:ident, $ends:ident, $result:literal, |$arguments:ident, $returned:ident| $work:expr) => {
-        $(#[$doc])*
-        #[fexit(function = $name)]
-        pub(crate) fn $function(ctx: FExitContext) -> Option<()> {
-            let $returned = ctx.arg::<u64>($result) as i32;
-            let $arguments = |n: usize| ctx.arg::<u64>(n);
-            $work
-        }
-
-        /// Keeps the arguments for the end.
-        #[kprobe]
-        pub(crate) fn $begins(ctx: ProbeContext) {
-            call::begins(&ctx);
-        }
-
-        /// The same by a kretprobe.
-        #[kretprobe]
-        pub(crate) fn $ends(ctx: RetProbeContext) -> Option<()> {
-            let (kept, $returned) = call::ends(&ctx)?;
-            let $arguments = |n: usize| kept[n & 3];
-            $work
-        }
-    };
 }
 
 at_end! {

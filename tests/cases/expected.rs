@@ -58,7 +58,11 @@ fn translated(lab: &Lab, translation: &str) -> netprobe_tests::Finding {
 fn why_masquerading_took_that_address_is_told() {
     let Some(lab) = Lab::start("why_masquerading_took_that_address_is_told") else { return };
     lab.on("node").run("ip addr add 203.0.113.99/32 dev eth1");
-    translated(&lab, "masquerade").says("masquerading takes eth1's first address in the network of the next hop");
+    let finding = translated(&lab, "masquerade");
+    finding.says("masquerading takes eth1's first address in the network of the next hop");
+    if lab.shows("nf_nat_masquerade_ipv4") {
+        finding.says("nf_nat_masquerade_ipv4: masquerade to 172.20.20.2:");
+    }
 }
 
 #[test]
@@ -66,8 +70,27 @@ fn an_address_of_the_other_nic_is_told() {
     let Some(lab) = Lab::start("an_address_of_the_other_nic_is_told") else { return };
     let listing = lab.on("node").run("ip -4 -o addr show dev eth0");
     let address = listing.split_whitespace().nth(3).and_then(|net| net.split('/').next()).expect("it has one");
-    translated(&lab, &format!("snat to {address}"))
-        .says(&format!("to {address}, which the rule names and which is an address of eth0 and not of eth1"));
+    let finding = translated(&lab, &format!("snat to {address}"));
+    finding.says(&format!("to {address}, which the rule names and which is an address of eth0 and not of eth1"));
+    if lab.shows("nf_nat_setup_info") {
+        finding.says(&format!(", from {address}"));
+    }
+}
+
+#[test]
+fn a_nic_without_an_address_of_its_own_is_told_without_being_asked() {
+    let Some(lab) = Lab::start("a_nic_without_an_address_of_its_own_is_told_without_being_asked") else { return };
+    let node = lab.on("node");
+    node.nft("table ip site {\n chain post {\n type nat hook postrouting priority 100;\n oifname eth1 counter masquerade\n }\n}\n");
+    node.run("ip addr flush dev eth1");
+    node.run("ip route replace default via 172.20.20.1 dev eth1 onlink table 2");
+    // A cloud's network lets nobody in by one NIC with the address of another.
+    lab.on("router").run("ip rule add pref 90 iif n1 from 172.20.10.0/24 blackhole");
+    let probe = lab.netprobe(&["trace", "--pod", "shop/web-0"]);
+    lab.on("web-0").cannot_connect(SERVER);
+    let finding = probe.one("unexpected-snat");
+    finding.is_at("web-0", "node", "eth1");
+    finding.says("an address of eth0, and nothing came back: eth1 has no address");
 }
 
 #[test]

@@ -167,3 +167,21 @@ fn a_gateway_whose_link_layer_address_alternates_is_told() {
     finding.is_at("web-0", "node", "eth1");
     finding.says("02:00:00:00:00:66");
 }
+
+#[test]
+fn of_two_tc_filters_the_kernel_tells_which_dropped_it() {
+    let Some(lab) = Lab::start("of_two_tc_filters_the_kernel_tells_which_dropped_it") else { return };
+    let (node, device) = (lab.on("node"), WEB_0.device);
+    node.run(&format!("tc qdisc add dev {device} clsact"));
+    // One lets all pass; the other drops IPv4 and nothing else, so that neighbours are found.
+    for (preference, program) in [(5, "1,6 0 0 4294967295"), (9, "4,40 0 0 12,21 0 1 2048,6 0 0 2,6 0 0 4294967295")] {
+        node.run(&format!("tc filter add dev {device} ingress pref {preference} bpf da bytecode '{program}'"));
+    }
+    let finding = lab.finding("web-0", "tc-drop", |lab| drop(lab.on("web-0").cannot_connect(SERVER)));
+    finding.is_at("web-0", "node", device);
+    if lab.shows("cls_bpf_classify") {
+        finding.says("on vweb0: filter bpf pref 9 at the tc ingress of vweb0 refuses it");
+    } else {
+        finding.says("one of filter bpf pref 5, filter bpf pref 9 at the tc ingress of vweb0");
+    }
+}

@@ -22,6 +22,11 @@ crate::wire! {
         pub reason: u32,
         /// Return addresses in `stack` that are in use.
         pub stack_len: u32,
+        /// Preference of the tc filter of kind bpf that dropped it, 0 where none did or it is not known
+        /// (`struct tcf_proto`, `prio`, its upper half). Source: the end of `cls_bpf_classify`.
+        pub filter: u32,
+        /// Zero.
+        pub _pad: u32,
         /// Kernel return addresses, innermost first.
         pub stack: [u64; DROP_STACK],
     }

@@ -3,6 +3,7 @@
 mod capture;
 mod dns;
 mod drop;
+mod nat;
 mod neighbour;
 mod netlink;
 mod owner;
@@ -16,6 +17,7 @@ pub use capture::{
 };
 pub use dns::DnsHead;
 pub use drop::{IcmpSend, SkbDrop};
+pub use nat::{NAT_DESTINATION, NAT_MASQUERADE, NAT_SOURCE, NatChoice};
 pub use neighbour::{NEIGH_FAILED_TIMER, NEIGH_SEND, NEIGH_SEND_DEAD, NEIGH_UPDATE, Neighbour};
 pub use netlink::NetlinkRequest;
 pub use owner::{FlowOwner, OWNER_LISTENER, OWNER_SOCKET, OWNER_TASK};
@@ -124,6 +126,8 @@ events! {
     11 => NetlinkRequest,
     /// A flow of the node belongs to a process of a followed cgroup.
     12 => FlowOwner,
+    /// NAT chose an address for a connection.
+    13 => NatChoice,
     /// A pod sent or received a DNS message.
     20 => DnsHead,
 }

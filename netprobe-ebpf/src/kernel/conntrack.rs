@@ -102,6 +102,12 @@ pub(crate) fn reply(entry: u64, room: &mut TupleCopy, to: &mut FlowKey) {
     copy_tuple(entry + offset!(ct_reply) as u64, room, to);
 }
 
+/// The entry of the packet at `skb`, 0 where it has none.
+#[inline(always)]
+pub(crate) fn of(skb: u64) -> u64 {
+    if has!(skb_nfct) { probe::<u64>(skb, offset!(skb_nfct)) & !INFO_MASK } else { 0 }
+}
+
 /// The entry's `IPS_*` bits.
 #[inline(always)]
 pub(crate) fn status(entry: u64) -> u32 {

@@ -5,6 +5,7 @@ pub(crate) mod conntrack;
 pub(crate) mod device;
 pub(crate) mod header;
 pub(crate) mod hook;
+pub(crate) mod nat;
 pub(crate) mod neighbour;
 pub(crate) mod port;
 pub(crate) mod route;

@@ -32,6 +32,9 @@ pub const IDLE_NS: u64 = 120_000_000_000;
 /// How long a closed connection stays open for stragglers, nanoseconds: a FIN that is sent again
 /// comes within one retransmission time-out, which starts at 1 s (RFC 6298) or 200 ms (Linux).
 pub const CLOSED_NS: u64 = 3_000_000_000;
+/// How long a closed one is kept at most while rules that it is to be judged by are still being read, nanoseconds: a node
+/// with many services has tens of thousands of them.
+const HELD_NS: u64 = 30_000_000_000;
 /// How long a SYN is on its way through this node at most, nanoseconds: queues hold a packet for a few milliseconds.
 const SAME_SYN_NS: u64 = 100_000_000;
 /// Other dresses kept of one journey, the oldest goes: a socket that sends for months gets a new
@@ -109,13 +112,14 @@ impl Journeys {
             }
             // The packet itself was seen just before.
             What::Dns { flow, .. } | What::Verdict { flow, .. } => self.beside(&sighting, flow),
+            What::Nat(choice) => self.beside(&sighting, &choice.original),
             What::Neighbour { .. } | What::Request { .. } | What::Owned { .. } => None,
         }
     }
 
     /// Closes what is over. Gives the journeys that ended; and those that only now are known to
-    /// have had no packet at all are opened.
-    pub fn expire(&mut self, now_ns: u64) -> (Vec<Journey>, Vec<u64>) {
+    /// have had no packet at all are opened. `is_awaited`: an answer about that journey is still to come.
+    pub fn expire(&mut self, now_ns: u64, is_awaited: impl Fn(u64) -> bool) -> (Vec<Journey>, Vec<u64>) {
         let mut opened = Vec::new();
         for ghost in self.ghosts.ripe(now_ns) {
             let Some(flow) = ghost.first().and_then(|s| lookup_flow(s)) else { continue };
@@ -132,7 +136,8 @@ impl Journeys {
         }
         let over = |j: &Journey| {
             let silent = now_ns.saturating_sub(j.last_ns);
-            silent > IDLE_NS || (j.closed && silent > CLOSED_NS)
+            let is_held = || silent <= HELD_NS && is_awaited(j.id);
+            silent > IDLE_NS || (j.closed && silent > CLOSED_NS && !is_held())
         };
         let ended: Vec<u64> = self.open.values().filter(|j| over(j)).map(|j| j.id).collect();
         let mut journeys: Vec<Journey> = ended.into_iter().filter_map(|id| self.close(id)).collect();
@@ -434,7 +439,7 @@ const fn is_telling(what: &What) -> bool {
     match what {
         What::Hop { head, .. } => head.flags.0 & 7 != 0,
         What::Dropped { .. } | What::Retransmit { .. } | What::Reset { .. } => true,
-        What::SendError { .. } | What::IcmpSent { .. } | What::Verdict { .. } => true,
+        What::SendError { .. } | What::IcmpSent { .. } | What::Verdict { .. } | What::Nat(_) => true,
         What::Lookup { err, .. } => *err != 0,
         What::State { .. } | What::Dns { .. } => true,
         What::Neighbour { .. } | What::Request { .. } | What::Owned { .. } => false,

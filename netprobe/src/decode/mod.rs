@@ -19,6 +19,7 @@ use netprobe_common::{
 use crate::model::{
     facts::HostFacts,
     flow::{Flow, Proto, address},
+    nat::{NatBy, NatChoice},
     packet::{Packet, What},
     symbols::Symbols,
 };
@@ -94,6 +95,7 @@ impl Decoder {
                     reason: self.reason(e.reason),
                     site: self.symbols.name(e.location),
                     stack: self.callers(&e.stack, e.stack_len),
+                    filter: u16::try_from(e.filter).ok().filter(|preference| *preference != 0),
                     seen: e.seen,
                 };
                 (e.head.netns, e.head.ifindex, what)
@@ -114,6 +116,7 @@ impl Decoder {
             }
             Event::FlowOwner(e) => (e.netns, 0, owned(e)),
             Event::Verdict(e) => self.verdict(e),
+            Event::NatChoice(e) => (e.netns, e.out_ifindex, nat(e)),
             Event::TcpRetransmit(e) => {
                 let (flow, state) = (head::any_flow(&e.socket.flow), head::tcp_state(e.socket.state));
                 (e.socket.netns, 0, What::Retransmit { flow, state, timeouts: e.timeouts })
@@ -208,6 +211,21 @@ impl Decoder {
         let own = names.iter().rposition(|name| role::is_tracing(name)).map_or(0, |at| at + 1);
         names.into_iter().skip(own).collect()
     }
+}
+
+fn nat(e: &event::NatChoice) -> What {
+    What::Nat(NatChoice {
+        original: head::any_flow(&e.original),
+        translated: head::any_flow(&e.reply).reversed(),
+        by: match e.by {
+            event::NAT_MASQUERADE => NatBy::Masquerade,
+            event::NAT_DESTINATION => NatBy::Destination,
+            _ => NatBy::Source,
+        },
+        addresses: (e.low != [0; 16]).then(|| (address(e.low), address(e.high))),
+        ports: (e.low_port != 0).then_some((e.low_port, e.high_port)),
+        out_ifindex: e.out_ifindex,
+    })
 }
 
 fn owned(e: &event::FlowOwner) -> What {

@@ -55,6 +55,8 @@ pub struct Drop<'a> {
     pub site: &'a str,
     /// Callers, innermost first.
     pub stack: &'a [Arc<str>],
+    /// Preference of the tc filter that dropped it, where the kernel told it.
+    pub filter: Option<u16>,
 }
 
 impl Drop<'_> {
@@ -143,8 +145,8 @@ impl<'a> Case<'a> {
     /// Dropped packets, also those that a healthy node drops.
     pub fn all_drops(&self) -> impl DoubleEndedIterator<Item = Drop<'a>> + use<'a> {
         self.journey.steps.iter().filter_map(|step| match &step.sighting.packet.what {
-            What::Dropped { head, ct, reason, site, stack, .. } => {
-                Some(Drop { step, head, ct: ct.as_ref(), reason, site: base(site), stack })
+            What::Dropped { head, ct, reason, site, stack, filter, .. } => {
+                Some(Drop { step, head, ct: ct.as_ref(), reason, site: base(site), stack, filter: *filter })
             }
             _ => None,
         })

@@ -21,6 +21,7 @@ pub mod invalid;
 pub mod inventory;
 pub mod journey;
 pub mod known;
+pub mod nat;
 pub mod packet;
 pub mod ruleset;
 pub mod shared;

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{dns::Message, flow::Flow, invalid::Invalid};
+use super::{dns::Message, flow::Flow, invalid::Invalid, nat::NatChoice};
 
 /// `Record`, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,6 +216,8 @@ pub enum What {
         site: Arc<str>,
         /// Callers, innermost first, functions only.
         stack: Vec<Arc<str>>,
+        /// Preference of the tc filter that dropped it, where the kernel told it.
+        filter: Option<u16>,
         /// Drops of this row (namespace, device, reason, place, owner) so far on this CPU.
         seen: u64,
     },
@@ -275,6 +277,8 @@ pub enum What {
         /// The process was only running when a route was looked up for it.
         by_task: bool,
     },
+    /// NAT chose an address for a connection.
+    Nat(NatChoice),
     /// TCP sent a segment again.
     Retransmit {
         /// The sender's flow.
@@ -369,6 +373,7 @@ impl What {
             | Self::State { flow, .. }
             | Self::SendError { flow, .. }
             | Self::Dns { flow, .. } => Some(*flow),
+            Self::Nat(choice) => Some(choice.original),
             Self::Neighbour { .. } | Self::Request { .. } | Self::Owned { .. } => None,
         }
     }

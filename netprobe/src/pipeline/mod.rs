@@ -270,7 +270,7 @@ impl Pipeline {
     pub fn tick(&mut self, now_ns: u64, out: &mut dyn Render) -> io::Result<Progress> {
         self.correlate(now_ns);
         self.forget_ended(now_ns);
-        let (ended, opened) = self.journeys.expire(now_ns);
+        let (ended, opened) = self.journeys.expire(now_ns, |id| self.unanswered.contains_key(&id));
         self.unsettled.extend(opened.into_iter().map(|id| (id, now_ns)));
         let mut progress = Progress::default();
         progress.shown += self.show_exchanges(now_ns, false, out)?;
@@ -299,7 +299,7 @@ impl Pipeline {
     /// Whatever the renderer returns.
     pub fn finish(&mut self, now_ns: u64, out: &mut dyn Render) -> io::Result<()> {
         self.correlate(now_ns);
-        let (_, opened) = self.journeys.expire(now_ns);
+        let (_, opened) = self.journeys.expire(now_ns, |_| true);
         let left = self.unjudged(opened);
         let mut progress = Progress::default();
         self.show_exchanges(now_ns, true, out)?;

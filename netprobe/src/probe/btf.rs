@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail};
 use btf_rs::{Backend, Btf, BtfType, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::catalog;
+
 /// Where the kernel shows its BTF.
 pub const SYS_BTF: &str = "/sys/kernel/btf";
-/// Modules whose types and functions we read, where they are not built in.
-const MODULES: &[&str] = &["nf_conntrack", "nf_tables", "ip_tables", "ip6_tables"];
 
 /// BTF of the kernel and of the modules we need.
 pub struct KernelBtf {
@@ -63,7 +63,7 @@ impl KernelBtf {
         }
         let (base, copy) = map(&path).with_context(|| format!("read the kernel's BTF from {}", path.display()))?;
         let mut btf = Self { parts: vec![base], modules: Vec::new(), roots: RefCell::default(), _copies: vec![copy] };
-        for module in MODULES {
+        for module in catalog::modules() {
             let path = path.with_file_name(module);
             if path.exists() {
                 let split = Btf::from_split_file(&path, &btf.parts[0])

@@ -1,5 +1,7 @@
 //! One row per program: its hook, the arguments it reads, what it shows.
 
+use std::collections::BTreeSet;
+
 /// Which commands need a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -101,7 +103,15 @@ const SKB: &str = "sk_buff*";
 const SOCK: &str = "const sock*";
 const NEIGH: &str = "neighbour*";
 const RULE_ACTION: &[&str] = &["fib_rule*", "flowi*", "int", "fib_lookup_arg*"];
+const CLASSIFY: &[&str] = &["sk_buff*", "const tcf_proto*", "tcf_result*"];
 const XTABLES: &[&str] = &["void*", "sk_buff*", "const nf_hook_state*"];
+
+/// Modules whose types and functions are read, where they are not built in: those of [`PROBES`].
+#[must_use]
+pub fn modules() -> BTreeSet<&'static str> {
+    let of = |probe: &Probe| if let Hook::Exit(module) = probe.hook { module } else { None };
+    PROBES.iter().filter_map(of).collect()
+}
 
 /// Every program of the object.
 pub const PROBES: &[Probe] = &[
@@ -311,6 +321,38 @@ pub const PROBES: &[Probe] = &[
         reads: &["nf_conn*", "sk_buff*", "unsigned int", "ip_conntrack_info", "const nf_hook_state*"],
         since: "5.5",
         shows: "why conntrack called a dropped segment INVALID",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "nf_nat_setup_info",
+        hook: Hook::Exit(Some("nf_nat")),
+        reads: &["nf_conn*", "const nf_nat_range2*", "nf_nat_manip_type"],
+        since: "4.18",
+        shows: "the range from which NAT chose an address",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "nf_nat_masquerade_ipv4",
+        hook: Hook::Exit(Some("nf_nat")),
+        reads: &["sk_buff*", "unsigned int", "const nf_nat_range2*", "const net_device*"],
+        since: "5.2",
+        shows: "that masquerading chose an address",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "nf_nat_masquerade_ipv6",
+        hook: Hook::Exit(Some("nf_nat")),
+        reads: &["sk_buff*", "const nf_nat_range2*", "const net_device*"],
+        since: "5.2",
+        shows: "that masquerading chose an IPv6 address",
+        need: Need::EveryPacket,
+    },
+    Probe {
+        program: "cls_bpf_classify",
+        hook: Hook::Exit(Some("cls_bpf")),
+        reads: CLASSIFY,
+        since: "4.1",
+        shows: "which of several tc filters with BPF programs dropped a packet",
         need: Need::EveryPacket,
     },
 ];

@@ -31,7 +31,8 @@ const OPTIONAL: &[&str] = &[
 ];
 
 /// Fields that only programs on kernel functions read: not looked for where there can be none.
-const OF_FUNCTIONS: &[&str] = &["fib_rule_", "hook_", "nft_", "xt_", "tcp_seen_", "skb_cb", "nlmsg_", "netlink_"];
+const OF_FUNCTIONS: &[&str] =
+    &["fib_rule_", "hook_", "nft_", "xt_", "tcf_", "nat_", "tcp_seen_", "skb_cb", "nlmsg_", "netlink_"];
 
 /// Enum names start with this; users never type it.
 const REASON_PREFIX: &str = "SKB_DROP_REASON_";

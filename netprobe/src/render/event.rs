@@ -33,6 +33,7 @@ pub(super) fn words(sighting: &Sighting) -> Words {
         What::Request { comm, .. } => ("config", format!("{comm} asks for a change of the network")),
         What::Owned { flow, cgroup, .. } => ("node", format!("{flow} is of cgroup {cgroup}")),
         What::Verdict { hook, judge, .. } => ("drop", verdict(hook, judge)),
+        What::Nat(choice) => ("nat", choice.to_string()),
         What::Lookup { table, err, gateway, role, rule, .. } => {
             let back = if *role == LookupRole::ReversePath { ", back to the sender" } else { "" };
             let route = match (err, gateway) {
@@ -187,6 +188,7 @@ fn label(what: &What) -> String {
         | What::SendError { .. }
         | What::Verdict { .. }
         | What::Dns { .. }
+        | What::Nat(_)
         | What::Request { .. }
         | What::Owned { .. }
         | What::Neighbour { .. } => String::new(),

@@ -18,6 +18,7 @@ use crate::{
         invalid::{self, Invalid},
         journey::{Journey, Step},
         known::{Known, Why},
+        nat::{NatBy, NatChoice},
         packet::{Conntrack, Head, Judge, LookupRole, Packet, Place, TcpFlags, What},
         sighting::{Side, Sighting},
     },
@@ -229,6 +230,7 @@ pub(super) fn every_event() -> Vec<Step> {
             reason: "NETFILTER_DROP".into(),
             site: "nft_do_chain".into(),
             stack: stack.clone(),
+            filter: Some(49_152),
             seen: 1,
         },
         What::Retransmit { flow: syn(), state: "ESTABLISHED", timeouts: 1 },
@@ -257,6 +259,14 @@ pub(super) fn every_event() -> Vec<Step> {
         verdict(Judge::Conntrack),
         verdict(Judge::Unknown),
         What::Request { port_id: 4711, comm: "ipamd".into() },
+        What::Nat(NatChoice {
+            original: syn(),
+            translated: syn(),
+            by: NatBy::Source,
+            addresses: Some((ip, ip)),
+            ports: Some((1_024, 65_535)),
+            out_ifindex: 0,
+        }),
         What::Owned { flow: syn(), cgroup: 4711, by_task: false },
     ];
     whats.into_iter().zip(1..).map(|(what, index)| step(index * 10, node, "eth1", true, what)).collect()

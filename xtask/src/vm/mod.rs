@@ -70,7 +70,7 @@ const BRIEF: &[&str] = &[
     "forwarding_off::a_node_that_does_not_forward_is_told_with_the_setting",
     "healthy::a_healthy_pod",
     "host_network::the_wrong_nic_of_a_pod_on_the_node_is_told",
-    "kill_nine::",
+    "kill_nine::nothing_is_left_of_a_start_that_was_killed",
     "modules::",
     "netfilter_told::",
     "no_route::a_pod_without_a_default_route_is_told_though_no_packet_exists",

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Modules whose types netprobe reads, where they are not built in.
-const MODULES: [&str; 4] = ["nf_conntrack", "nf_tables", "ip_tables", "ip6_tables"];
+const MODULES: [&str; 6] = ["cls_bpf", "ip6_tables", "ip_tables", "nf_conntrack", "nf_nat", "nf_tables"];
 /// How a compressed kernel begins, and what unpacks it.
 const FORMATS: [(&[u8], &str); 4] =
     [(b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\x02\x21\x4c\x18", "lz4"), (b"\x1f\x8b\x08", "gzip")];

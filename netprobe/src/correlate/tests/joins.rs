@@ -127,6 +127,7 @@ fn a_reset_that_is_told_before_the_redirected_packet_belongs_to_its_connection()
         reason: Arc::from("NO_SOCKET"),
         site: Arc::from("tcp_v4_rcv"),
         stack: Vec::new(),
+        filter: None,
         seen: 1,
     };
     assert_eq!(bench.see(POD, refused), id);

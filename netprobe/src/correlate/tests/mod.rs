@@ -98,6 +98,8 @@ struct Bench {
     journeys: Journeys,
     now_ns: u64,
     cpu: u32,
+    /// An answer about this journey is still to come.
+    awaited: Option<u64>,
 }
 
 impl Bench {
@@ -122,7 +124,7 @@ impl Bench {
 
     fn wait(&mut self, ns: u64) -> (Vec<Journey>, Vec<u64>) {
         self.now_ns += ns;
-        self.journeys.expire(self.now_ns)
+        self.journeys.expire(self.now_ns, |id| self.awaited == Some(id))
     }
 
     fn journey(&self, id: Option<u64>) -> &Journey {
@@ -306,6 +308,18 @@ fn a_silent_journey_ends_after_two_minutes_and_a_closed_one_after_seconds() {
     assert_eq!(Some(ended[0]), left);
     assert_eq!(bench.open(), 0);
     assert_ne!(bench.see(POD, sent(out(), ACK, 2)), left, "its number is never used again");
+}
+
+#[test]
+fn a_closed_journey_is_kept_while_an_answer_about_it_is_awaited_and_no_longer() {
+    let mut bench = Bench::default();
+    bench.awaited = bench.see(POD, sent(out(), RST, 1));
+    assert_eq!(bench.wait(CLOSED_NS + S).0.len(), 0);
+    assert_eq!(bench.wait(HELD_NS).0.len(), 1, "it will not come any more");
+    bench.awaited = bench.see(POD, sent(out(), RST, 9));
+    assert_eq!(bench.wait(CLOSED_NS + S).0.len(), 0);
+    bench.awaited = None;
+    assert_eq!(bench.wait(S).0.len(), 1);
 }
 
 #[test]

@@ -86,23 +86,30 @@ pub(super) fn unexpected(case: &Case<'_>) -> Option<Draft> {
         single && !matches!(rule.table, 253..=255)
     });
     let others = as_itself_elsewhere(case, &lost);
-    let why = match own_rule {
-        Some(rule) => format!("policy rule {} ({}) routes it by its own address", rule.preference, rule.text()),
-        None if others => "others reach the same address with their own".to_owned(),
-        None => return None,
-    };
+    let borrowed = translation::borrowed(case, lost.exit, lost.source);
     let device = lost.exit.sighting.device.to_string();
-    let claim = format!(
-        "{} left this node by {device} as {} (SNAT) and not with its own address {}, and {end}: {why}",
-        case.who(),
-        lost.source,
-        lost.own
+    let why = match (&borrowed, own_rule) {
+        (Some(other), _) => format!("{device} has no address, and answers to {} come by {other}", lost.source),
+        (None, Some(rule)) => format!("policy rule {} ({}) routes it by its own address", rule.preference, rule.text()),
+        (None, None) if others => "others reach the same address with their own".to_owned(),
+        (None, None) => return None,
+    };
+    let instead = borrowed.as_ref().map_or_else(
+        || format!(" and not with its own address {}", lost.own),
+        |other| format!(", an address of {other}"),
     );
+    let claim =
+        format!("{} left this node by {device} as {} (SNAT){instead}, and {end}: {why}", case.who(), lost.source);
     let chosen = translation::chosen(case, lost.exit, lost.source);
     let draft = Draft::new(case, Side::Node, Some(device.clone()), chosen.behind(&claim))
         .confidence(if others { Confidence::Likely } else { Confidence::Possible })
         .detail(format!("as {} by {device}", lost.source))
         .proof(packet.mono_ns, format!("net_dev_start_xmit on {device} with source {}", lost.source));
+    let draft = if borrowed.is_some() {
+        draft.fix(format!("give {device} its address (ip addr add ADDRESS/LENGTH dev {device}), or ask its DHCP or CNI why it has none"))
+    } else {
+        draft
+    };
     Some(
         chosen
             .prove(draft, packet.mono_ns)
@@ -253,6 +260,25 @@ mod tests {
         );
         assert_eq!(draft.confidence, Confidence::Possible);
         assert_eq!(unexpected(&translated(20).case()), None, "it was asked something");
+    }
+
+    #[test]
+    fn a_device_that_borrows_another_ones_address_is_told() {
+        let borrowing = |lacks: bool| {
+            let mut scene = Scene::pod_to_db();
+            scene.node().rules.retain(|rule| rule.src.is_none());
+            scene.node().addresses.retain(|address| !lacks || address.ifindex != Scene::ETH1);
+            let out = Flow { src: "10.32.0.10:41000".parse().expect("an address"), ..flow() };
+            scene.journey.translated.push(out);
+            scene.step(1, hop(Place::Transmit, Head { flow: Some(out), ..syn() }), "eth1");
+            scene.step(1_000, retransmit("SYN_SENT"), "");
+            unexpected(&scene.case())
+        };
+        let draft = borrowing(true).expect("eth1 has no address");
+        let why = "by eth1 as 10.32.0.10 (SNAT), an address of eth0, and nothing came back: eth1 has no address, and answers \
+                   to 10.32.0.10 come by eth0";
+        assert!(draft.claim.contains(why), "{}", draft.claim);
+        assert_eq!(borrowing(false), None, "a rule may name that address on purpose");
     }
 
     #[test]

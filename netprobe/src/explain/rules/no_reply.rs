@@ -4,6 +4,7 @@ use super::{handshake, vanished};
 use crate::{
     explain::{Case, Draft, Rule, intent, tcp::FIRST_TIMEOUT_NS},
     model::{
+        devices::Xdp,
         finding::{Confidence, RouteTaken},
         flow::Proto,
         journey::{Journey, Step},
@@ -33,16 +34,7 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         return None;
     }
     let flow = case.journey.flow;
-    let leaves = |s: &&Step, place| s.forward && place == Place::Transmit && s.sighting.device == exit.sighting.device;
-    let sent: Vec<u64> =
-        case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
-    let (first_ns, tries) = (*sent.first()?, sent.len());
-    let (what, proven_ns) = match flow.proto {
-        Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + FIRST_TIMEOUT_NS)),
-        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + FIRST_TIMEOUT_NS),
-        Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * FIRST_TIMEOUT_NS),
-        _ => return None,
-    };
+    let Question { what, first_ns, tries, proven_ns } = question(case, exit)?;
     let device = exit.sighting.device.to_string();
     let source = match &exit.sighting.packet.what {
         What::Hop { head, .. } => head.flow.map_or(flow.src.ip(), |f| f.src.ip()),
@@ -51,12 +43,18 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     let route = route(case);
     let by =
         route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
+    let program = before_the_stack(case, exit);
     let end = if stale {
         "no SYN-ACK came back, only an ACK of an older connection: the peer drops it while it remembers that one (TIME_WAIT)"
+            .to_owned()
     } else if hides(case, exit) {
         return Some(into_tunnel(case, exit, what, (first_ns, proven_ns), tries));
+    } else if let Some(program) = &program {
+        format!(
+            "nothing came back to the stack: it is lost outside this node, or XDP {program} of {device} drops the answer"
+        )
     } else {
-        "nothing came back: it is lost outside this node"
+        "nothing came back: it is lost outside this node".to_owned()
     };
     let tunnel = case.around().map(|(_, flow)| format!(", inside {flow} of {},", inner.sighting.device));
     let tunnel = tunnel.unwrap_or_default();
@@ -74,6 +72,16 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         .fix(format!("check that the peer answers {source}, and by a way that leads back to {device}"));
     draft.route = route;
     draft.proven_ns = proven_ns;
+    if let Some(program) = program {
+        draft = draft
+            .proof(
+                first_ns,
+                format!(
+                    "XDP {program} of {device} sees what comes in before the stack: what it drops is not seen here"
+                ),
+            )
+            .fix(format!("or that program drops the answer: take it off to see (ip link set dev {device} xdp off)"));
+    }
     if !tunnel.is_empty() {
         draft =
             draft.fix("let the tunnel's UDP port through between the nodes: security group, firewall").fix(format!(
@@ -82,6 +90,47 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
             ));
     }
     Some(draft)
+}
+
+/// The XDP program in the driver of the device by which the packet left: no tracepoint tells what it drops.
+fn before_the_stack(case: &Case<'_>, exit: &Step) -> Option<String> {
+    let packet = &exit.sighting.packet;
+    let mut programs = case.devices(packet.netns, packet.mono_ns)?.xdp.iter();
+    let hides = |xdp: &&Xdp| xdp.ifindex == packet.ifindex && xdp.mode != "generic";
+    programs.find(hides).map(|xdp| format!("{}, {} mode,", xdp.program, xdp.mode))
+}
+
+/// What asks for an answer.
+struct Question {
+    /// What it is, in words.
+    what: &'static str,
+    /// When it left first, `CLOCK_MONOTONIC` nanoseconds.
+    first_ns: u64,
+    /// How often it left.
+    tries: usize,
+    /// When an answer must have come, if one comes, likewise.
+    proven_ns: u64,
+}
+
+fn question(case: &Case<'_>, exit: &Step) -> Option<Question> {
+    let leaves = |s: &&Step, place| s.forward && place == Place::Transmit && s.sighting.device == exit.sighting.device;
+    let sent: Vec<u64> =
+        case.hops().filter(|(s, place, _)| leaves(s, *place)).map(|(s, ..)| s.sighting.packet.mono_ns).collect();
+    let (first_ns, tries) = (*sent.first()?, sent.len());
+    let (what, proven_ns) = match case.journey.flow.proto {
+        Proto::Tcp if opens(case) => ("SYN", unanswered_syn(case).unwrap_or(first_ns + FIRST_TIMEOUT_NS)),
+        Proto::Icmp | Proto::Icmpv6 if is_echo(case) => ("echo request", first_ns + FIRST_TIMEOUT_NS),
+        Proto::Udp if tries > 1 && asks(case) => ("datagram", sent[1] + 2 * FIRST_TIMEOUT_NS),
+        _ => return None,
+    };
+    Some(Question { what, first_ns, tries, proven_ns })
+}
+
+/// When it is proven that nothing answers what left this node, `CLOCK_MONOTONIC` nanoseconds; `None` where something did, or
+/// where no answer is asked for.
+pub(super) fn proven_ns(case: &Case<'_>) -> Option<u64> {
+    let (_, exit) = case.exits().filter(|_| !case.answered())?;
+    question(case, exit).map(|question| question.proven_ns)
 }
 
 /// Whither the packet went from here: the tunnel's other end, or its destination after translation.
@@ -165,6 +214,10 @@ fn route(case: &Case<'_>) -> Option<RouteTaken> {
 mod tests {
     use super::super::testing::{Scene, drop_of, hop, retransmit, syn, syn_ack};
     use super::*;
+    use crate::model::{
+        asked::Reading,
+        devices::{Devices, Program},
+    };
 
     #[test]
     fn says_what_was_proven() {
@@ -177,6 +230,22 @@ mod tests {
             "the SYN of shop/web-0 to 10.20.0.4:3306 left this node by eth1 with source 10.9.0.29, and nothing came back: \
              it is lost outside this node"
         );
+    }
+
+    #[test]
+    fn a_program_in_the_driver_may_have_dropped_the_answer() {
+        let told = |mode: &str| {
+            let mut scene = Scene::pod_to_db();
+            scene.step(1, hop(Place::Transmit, syn()), "eth1");
+            let program = Program { id: 57, name: "filter_in".to_owned() };
+            let xdp = vec![Xdp { ifindex: Scene::ETH1, mode: mode.to_owned(), program }];
+            scene.answer(Reading::Devices(Devices { xdp, ..Devices::default() }));
+            check(&scene.case()).expect("nothing came back").claim
+        };
+        let end =
+            "it is lost outside this node, or XDP program filter_in (id 57), native mode, of eth1 drops the answer";
+        assert!(told("native").ends_with(end), "{}", told("native"));
+        assert!(told("generic").ends_with("nothing came back: it is lost outside this node"), "its drops are seen");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A tc filter (most often a BPF program) dropped the packet at a device.
 
-use crate::explain::{Case, Draft, Drop, Rule};
+use crate::{
+    explain::{Case, Draft, Drop, Rule},
+    model::devices::Filter,
+};
 
 pub(super) const RULE: Rule =
     Rule { id: "tc-drop", means: "a tc filter, most often a BPF program, dropped the packet at a device", check };
@@ -16,6 +19,10 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     };
     let because = format!("{who} at the tc {direction} of {device} refuses it");
     let mut draft = case.dropped_because(&drop, &because).detail(direction);
+    if let Some(preference) = drop.filter {
+        draft =
+            draft.proof(drop.mono_ns(), format!("cls_bpf_classify: the filter with preference {preference} said so"));
+    }
     for suspect in &suspects {
         draft = draft.proof(drop.mono_ns(), format!("attached to {device} {direction}: {suspect}"));
     }
@@ -26,11 +33,12 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     )
 }
 
-/// What is attached there: those that have counted drops, else all.
+/// What is attached there: the filter that the kernel told, else those that have counted drops, else all.
 fn suspects(case: &Case<'_>, drop: &Drop<'_>, egress: bool) -> Vec<String> {
     let packet = &drop.sighting().packet;
     let Some(devices) = case.devices(packet.netns, packet.mono_ns) else { return Vec::new() };
-    let all: Vec<_> = devices.filters_of(packet.ifindex, egress).collect();
+    let is_told = |filter: &&Filter| drop.filter.is_none_or(|preference| filter.preference == preference);
+    let all: Vec<_> = devices.filters_of(packet.ifindex, egress).filter(is_told).collect();
     let guilty: Vec<_> = all.iter().filter(|f| f.actions.iter().any(|a| a.drops > 0)).copied().collect();
     let named = if guilty.is_empty() { all } else { guilty };
     named.into_iter().map(ToString::to_string).collect()
@@ -54,7 +62,8 @@ mod tests {
     use super::*;
     use crate::model::{
         asked::Reading,
-        devices::{Devices, Filter, Program},
+        devices::{Devices, Program},
+        packet::What,
     };
 
     #[test]
@@ -85,6 +94,30 @@ mod tests {
             "the node dropped the packet of shop/web-0 to 10.20.0.4:3306 on vpod1: program drop_all (id 57) at the tc \
              ingress of vpod1 refuses it"
         );
+    }
+
+    #[test]
+    fn of_several_programs_the_kernel_tells_which() {
+        let named = |told: Option<u16>| {
+            let mut scene = Scene::pod_to_db();
+            let mut what = drop_of(syn(), "TC_INGRESS", "__netif_receive_skb_core", &[]);
+            if let What::Dropped { filter, .. } = &mut what {
+                *filter = told;
+            }
+            scene.step(1, what, "vpod1");
+            let filter = |preference: u16, name: &str| Filter {
+                ifindex: Scene::VPOD1,
+                kind: "bpf".to_owned(),
+                preference,
+                program: Some(Program { id: u32::from(preference), name: name.to_owned() }),
+                ..Filter::default()
+            };
+            let filters = vec![filter(1, "cil_from_container"), filter(2, "limiter")];
+            scene.answer(Reading::Devices(Devices { filters, ..Devices::default() }));
+            check(&scene.case()).expect("a filter dropped it").claim
+        };
+        assert!(named(Some(2)).contains("on vpod1: program limiter (id 2) at the tc ingress"), "{}", named(Some(2)));
+        assert!(named(None).contains("one of program cil_from_container (id 1), program limiter (id 2)"));
     }
 
     #[test]

@@ -4,7 +4,12 @@ use std::net::IpAddr;
 
 use crate::{
     explain::{Case, Draft, nf},
-    model::{facts::NamespaceFacts, journey::Step},
+    model::{
+        facts::{Address, NamespaceFacts},
+        journey::Step,
+        nat::{NatBy, NatChoice},
+        packet::What,
+    },
 };
 
 /// What is known of a source that SNAT gave a packet.
@@ -19,7 +24,13 @@ pub(super) struct Chosen {
 /// Why the packet left at `exit` as `source`. Rules that are not read yet are asked for.
 pub(super) fn chosen(case: &Case<'_>, exit: &Step, source: IpAddr) -> Chosen {
     let packet = &exit.sighting.packet;
-    let rules = case.netfilter(packet.netns, packet.mono_ns).map(|window| nf::translating(&window));
+    let told = told(case, source);
+    let masquerades = |rule: &str| rule.to_ascii_lowercase().contains("masquerade");
+    let fits = |guilty: &nf::Guilty<'_>| {
+        let text = guilty.suspect.rule.map(|rule| rule.text.as_str()).unwrap_or_default();
+        told.is_none_or(|choice| (choice.by == NatBy::Masquerade) == masquerades(text))
+    };
+    let rules = case.netfilter(packet.netns, packet.mono_ns).map(|window| nf::translating(&window).retain(fits));
     let rule = rules.as_ref().and_then(|found| found.guilty());
     // Only a counter that rose says that it was this rule.
     let is_sure = rule.is_some_and(|rule| rule.rose.is_some_and(|rose| rose > 0));
@@ -29,7 +40,8 @@ pub(super) fn chosen(case: &Case<'_>, exit: &Step, source: IpAddr) -> Chosen {
     let to = if names(text, source) {
         Some(format!("to {source}, which the rule names{}", elsewhere(case, exit, source)))
     } else {
-        address(case, exit, source, text.to_ascii_lowercase().contains("masquerade"))
+        let is_masquerading = told.map_or_else(|| masquerades(text), |choice| choice.by == NatBy::Masquerade);
+        address(case, exit, source, is_masquerading)
     };
     let words: Vec<String> = [by, to.clone()].into_iter().flatten().collect();
     let counted = rule.map(|rule| {
@@ -38,9 +50,28 @@ pub(super) fn chosen(case: &Case<'_>, exit: &Step, source: IpAddr) -> Chosen {
     });
     Chosen {
         words: words.join(", "),
-        proofs: counted.into_iter().chain(to).collect(),
+        proofs: told.map(said).into_iter().chain(counted).chain(to).collect(),
         command: rule.map(nf::Guilty::command),
     }
+}
+
+/// What the kernel told of how the connection came to that source.
+fn told<'a>(case: &Case<'a>, source: IpAddr) -> Option<&'a NatChoice> {
+    // Masquerading is told after the range that it asks for.
+    case.steps().rev().find_map(|step| match &step.sighting.packet.what {
+        What::Nat(choice) if choice.by != NatBy::Destination && choice.translated.src.ip() == source => Some(choice),
+        _ => None,
+    })
+}
+
+/// The same as a proof.
+fn said(choice: &NatChoice) -> String {
+    let function = match (choice.by, choice.original.is_v6()) {
+        (NatBy::Masquerade, false) => "nf_nat_masquerade_ipv4",
+        (NatBy::Masquerade, true) => "nf_nat_masquerade_ipv6",
+        _ => "nf_nat_setup_info",
+    };
+    format!("{function}: {choice}")
 }
 
 /// The rule's text has this address as a word of its own: `--to-source 10.0.0.1`, `snat to 10.0.0.1:1024-65535`.
@@ -77,9 +108,19 @@ fn elsewhere(case: &Case<'_>, exit: &Step, source: IpAddr) -> String {
     })
 }
 
+/// The device whose address that is, where the packet left by another one that has no address of the family.
+pub(super) fn borrowed(case: &Case<'_>, exit: &Step, source: IpAddr) -> Option<String> {
+    let node = case.facts.node()?;
+    let ifindex = exit.sighting.packet.ifindex;
+    let has_one = |a: &Address| a.ifindex == ifindex && a.net.addr().is_ipv4() == source.is_ipv4();
+    let own = node.addresses.iter().find(|address| address.net.addr() == source)?;
+    let lacks = !node.addresses.iter().any(has_one);
+    lacks.then(|| node.device(own.ifindex).to_string())
+}
+
 /// How the kernel comes to that address (`inet_select_addr`): masquerading takes the first address of the device in the
-/// next hop's network, else the first. An address of another device no masquerading takes. `masquerades`: it is known
-/// that this is what the rule does.
+/// next hop's network, else the first, and where the device has none, another device's. `masquerades`: it is known that
+/// this is what the rule does.
 fn address(case: &Case<'_>, exit: &Step, source: IpAddr, masquerades: bool) -> Option<String> {
     let node = case.facts.node()?;
     let packet = &exit.sighting.packet;
@@ -87,9 +128,11 @@ fn address(case: &Case<'_>, exit: &Step, source: IpAddr, masquerades: bool) -> O
     let own = node.addresses.iter().find(|address| address.net.addr() == source)?;
     if own.ifindex != packet.ifindex {
         let other = node.device(own.ifindex);
-        return Some(format!(
-            "to {source}, which is an address of {other} and not of {device}: masquerading never takes that"
-        ));
+        let why = match borrowed(case, exit, source) {
+            Some(_) => format!("{device} has none, and masquerading then takes another device's"),
+            None => format!("masquerading does not take it while {device} has one"),
+        };
+        return Some(format!("to {source}, which is an address of {other} and not of {device}: {why}"));
     }
     let decided = case.decision(packet.netns, exit.forward, packet.mono_ns);
     let decided = decided.filter(|lookup| lookup.out_ifindex == packet.ifindex);
@@ -120,7 +163,7 @@ mod tests {
         super::testing::{Scene, hop, syn},
         *,
     };
-    use crate::model::packet::Place;
+    use crate::model::{flow::Flow, packet::Place};
 
     const RULES: &str = "\
 # Generated by iptables-save v1.8.9 (nf_tables)
@@ -159,8 +202,17 @@ COMMIT
     fn an_address_of_another_device_is_no_masquerading() {
         assert!(
             words(&scene(), "10.32.0.10")
-                .ends_with("an address of eth0 and not of eth1: masquerading never takes that")
+                .ends_with("an address of eth0 and not of eth1: masquerading does not take it while eth1 has one")
         );
+    }
+
+    #[test]
+    fn a_device_without_an_address_borrows_another_ones() {
+        let mut scene = scene();
+        scene.node().addresses.retain(|address| address.ifindex != Scene::ETH1);
+        assert!(words(&scene, "10.32.0.10").ends_with(
+            "an address of eth0 and not of eth1: eth1 has none, and masquerading then takes another device's"
+        ));
     }
 
     #[test]
@@ -180,6 +232,29 @@ COMMIT
              next hop 10.20.0.4"
         );
         assert!(chosen.proofs[0].ends_with("its counter stands at 9 packets"));
+    }
+
+    #[test]
+    fn of_two_kinds_of_rules_the_kernel_tells_which() {
+        let rules = "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 10.9.0.0/24 -j MASQUERADE\n\
+                     -A POSTROUTING -o eth1 -j SNAT --to-source 10.8.0.10\nCOMMIT\n";
+        let by = |by: Option<NatBy>| {
+            let mut scene = Scene::pod_to_db();
+            let original = syn().flow.expect("it has one");
+            let translated = Flow { src: "10.8.0.10:41000".parse().expect("an address"), ..original };
+            if let Some(by) = by {
+                let addresses = Some((translated.src.ip(), translated.src.ip()));
+                let choice = NatChoice { original, translated, by, addresses, ports: None, out_ifindex: 0 };
+                scene.step(1, What::Nat(choice), "eth1");
+            }
+            scene.step(1, hop(Place::Transmit, syn()), "eth1");
+            scene.iptables(2, rules);
+            scene.journey.first_ns = 1_000_000;
+            words(&scene, "10.8.0.10")
+        };
+        assert!(by(Some(NatBy::Masquerade)).contains("probably by rule 1 of chain POSTROUTING"));
+        assert!(by(Some(NatBy::Source)).contains("probably by rule 2 of chain POSTROUTING"));
+        assert!(!by(None).contains("of chain POSTROUTING"), "{}", by(None));
     }
 
     #[test]

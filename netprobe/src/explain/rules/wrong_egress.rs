@@ -3,7 +3,7 @@
 //! There is no drop to see: the proof is the kernel's own look-ups, the device that transmitted
 //! the packet, and what the node's rules, tables, neighbours or journal say it should have been.
 
-use super::astray;
+use super::{astray, no_reply};
 use crate::{
     explain::{
         Case, Draft, Rule,
@@ -270,9 +270,10 @@ fn missing_rule(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
     let route = policy::lookup(exit.node, model.table, exit.flow.dst.ip())?;
     let hop = route.next_hops.first()?;
     let device = exit.node.device(hop.ifindex);
-    if device == exit.device || (gone.is_none() && !suffers(case, &device)) {
+    if device == exit.device {
         return None;
     }
+    let proven_ns = if gone.is_some() { 0 } else { suffers(case, &device)? };
     // The node's NAT rules say that such a pod leaves as the node: then it lacks that, and no rule of its own.
     if gone.is_none() && super::masquerade::missing(case).is_some() {
         return None;
@@ -290,6 +291,7 @@ fn missing_rule(case: &Case<'_>, exit: &Exit<'_>) -> Option<Draft> {
         exit.device
     );
     let mut draft = draft(case, exit, &expected, claim).detail("rule");
+    draft.proven_ns = proven_ns;
     draft.since = gone.map(|(change, rule)| was_deleted(case, change, rule));
     let ip = if exit.flow.is_v6() { "ip -6" } else { "ip" };
     Some(
@@ -337,13 +339,13 @@ fn is_global(ip: std::net::IpAddr) -> bool {
     }
 }
 
-/// Its packets were sent again without an answer, or answers come in by the other device.
-fn suffers(case: &Case<'_>, device: &str) -> bool {
+/// Its packets get no answer, or answers come in by the other device: when that is proven, `CLOCK_MONOTONIC` nanoseconds.
+fn suffers(case: &Case<'_>, device: &str) -> Option<u64> {
     let again = case.steps().any(|s| matches!(s.sighting.packet.what, What::Retransmit { .. }));
     let elsewhere = case.hops().any(|(s, place, _)| {
         !s.forward && place == Place::Receive && s.sighting.side == Side::Node && &*s.sighting.device == device
     });
-    (again && !case.answered()) || elsewhere
+    if (again && !case.answered()) || elsewhere { Some(0) } else { no_reply::proven_ns(case) }
 }
 
 /// What every form of this fault shares.
@@ -370,7 +372,7 @@ pub(super) fn draft(case: &Case<'_>, exit: &Exit<'_>, expected: &Expected, claim
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, asked_for, by_rule, hop, in_pod, lookup, lookup_via, retransmit, syn};
+    use super::super::testing::{Scene, asked_for, by_rule, hop, in_pod, lookup, lookup_via, retransmit, syn, syn_ack};
     use super::*;
     use crate::model::{facts::Link, flow::Proto, packet::Head};
 
@@ -480,11 +482,15 @@ mod tests {
         let mut scene = scene();
         scene.forget_step(1);
         scene.node().rules.retain(|r| r.src.is_none_or(|n| n.addr().to_string() != "10.9.0.29"));
-        assert_eq!(check(&scene.case()), None, "nothing says that it suffers");
+        let draft = check(&scene.case()).expect("the rule is missing");
+        assert_eq!(draft.proven_ns, 1_004_000_000, "it may still be answered");
         scene.step(1_000, retransmit("SYN_SENT"), "");
         let draft = check(&scene.case()).expect("the rule is missing");
+        assert_eq!(draft.proven_ns, 0, "it was not");
         assert!(draft.claim.contains("its policy rule is missing (from 10.9.0.29 lookup 2)"), "{}", draft.claim);
         assert_eq!(draft.fix[0], "ip rule add from 10.9.0.29 lookup 2 pref 1536");
+        scene.back(1_001, hop(Place::Receive, syn_ack()), "eth0");
+        assert_eq!(check(&scene.case()), None, "it works as it is");
     }
 
     #[test]

@@ -81,32 +81,26 @@ impl Tracer {
 
     fn make_table(&self) -> io::Result<()> {
         self.owner.send(&table::batch(&self.table, self.marked.as_ref()), 0)?;
-        let mut buffer = Vec::with_capacity(DATAGRAM_BYTES);
-        loop {
-            buffer.clear();
-            match self.owner.recv(&mut buffer, 0) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            for message in messages(&buffer).filter_map(Notification::new) {
-                // One word for the batch, and one for each message that is refused.
-                if let Some(word) = refusal(&message) {
-                    return word.map_or(Ok(()), Err);
-                }
+        // The kernel has answered before `send` returns: a word for the table, and one for each message that it refuses.
+        let mut answer = None;
+        let mut buffer = vec![0; DATAGRAM_BYTES];
+        while let Some(length) = queued(&self.owner, &mut buffer)? {
+            let words = messages(&buffer[..length]).filter_map(Notification::new);
+            for word in words.filter_map(|message| refusal(&message)) {
+                answer = match (answer, word) {
+                    (Some(Err(first)), _) => Some(Err(first)),
+                    (_, word) => Some(word.map_or(Ok(()), Err)),
+                };
             }
         }
+        answer.unwrap_or_else(|| Err(io::Error::other("the kernel did not answer to a batch of nftables")))
     }
 
     /// What was dropped since. Never blocks; what the kernel could not queue is not told.
     pub(super) fn take(&mut self, mono_ns: u64, mut each: impl FnMut(Traced)) -> io::Result<()> {
         let mut buffer = vec![0; DATAGRAM_BYTES];
         loop {
-            let length = match recv(self.listener.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => length,
-                Err(Errno::EINTR | Errno::ENOBUFS) => continue,
-                Err(Errno::EAGAIN) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
+            let Some(length) = queued(&self.listener, &mut buffer)? else { return Ok(()) };
             for message in messages(&buffer[..length]).filter_map(Notification::new) {
                 let Some(told) = self.packets.take(message.kind, message.payload) else { continue };
                 let position = told.handle.and_then(|handle| self.position(&told, handle));
@@ -133,6 +127,19 @@ impl Tracer {
         let at = place(&handles);
         self.chains.insert(chain, handles);
         u32::try_from(at? + 1).ok()
+    }
+}
+
+/// The next datagram of a socket's queue, `None` where it is empty. Never blocks; what the kernel could not queue is left
+/// out.
+fn queued(socket: &Socket, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => return Ok(Some(length)),
+            Err(Errno::EINTR | Errno::ENOBUFS) => {}
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ const HOOKS: [(&str, u32); 2] = [("prerouting", 0), ("output", 3)];
 const PER_SECOND: u64 = 100;
 
 /// The messages that make the table named `table`, or make it anew, so that it marks the packets of these addresses; of
-/// everybody where it is `None`. The last asks for the kernel's word.
+/// everybody where it is `None`. The table's asks for the kernel's word: before 6.10 the end of a batch has none.
 pub(super) fn batch(table: &str, addresses: Option<&BTreeSet<IpAddr>>) -> Vec<u8> {
     let mut to = Messages::default();
     to.message(BEGIN, 0, (0, NFTABLES), |_| {});
@@ -45,7 +45,7 @@ pub(super) fn batch(table: &str, addresses: Option<&BTreeSet<IpAddr>>) -> Vec<u8
         at.number(attribute::TABLE_FLAGS, OWNER);
     });
     to.message(DELETE_TABLE, 0, (INET, 0), |at| at.text(attribute::TABLE_NAME, table));
-    to.message(NEW_TABLE, NLM_F_CREATE, (INET, 0), |at| {
+    to.message(NEW_TABLE, NLM_F_CREATE | NLM_F_ACK, (INET, 0), |at| {
         at.text(attribute::TABLE_NAME, table);
         at.number(attribute::TABLE_FLAGS, OWNER);
     });
@@ -76,7 +76,7 @@ pub(super) fn batch(table: &str, addresses: Option<&BTreeSet<IpAddr>>) -> Vec<u8
             }
         }
     }
-    to.message(END, NLM_F_ACK, (0, NFTABLES), |_| {});
+    to.message(END, 0, (0, NFTABLES), |_| {});
     to.0
 }
 

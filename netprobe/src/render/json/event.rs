@@ -118,6 +118,7 @@ enum Event<'a> {
         reason: &'a str,
         site: &'a str,
         stack: &'a [Arc<str>],
+        filter: Option<u16>,
         packet: HeadRef,
         conntrack: Option<ConntrackRef>,
         seen: u64,
@@ -135,6 +136,13 @@ enum Event<'a> {
     Request {
         port_id: u32,
         comm: &'a str,
+    },
+    Nat {
+        flow: FlowRef,
+        translated: FlowRef,
+        by: &'static str,
+        addresses: Option<[IpAddr; 2]>,
+        ports: Option<[u16; 2]>,
     },
     Owned {
         flow: FlowRef,
@@ -211,9 +219,15 @@ impl<'a> Event<'a> {
                 about: inner.as_ref().map(FlowRef::new),
                 seen: *seen,
             },
-            What::Dropped { head, ct, reason, site, stack, seen } => {
-                Self::Drop { reason, site, stack, packet: HeadRef::new(head), conntrack: ct_of(ct), seen: *seen }
-            }
+            What::Dropped { head, ct, reason, site, stack, filter, seen } => Self::Drop {
+                reason,
+                site,
+                stack,
+                filter: *filter,
+                packet: HeadRef::new(head),
+                conntrack: ct_of(ct),
+                seen: *seen,
+            },
             What::Lookup { flow, table, err, gateway, mark, role, inferred, rule, .. } => Self::Lookup {
                 table: *table,
                 role: *role,
@@ -225,6 +239,13 @@ impl<'a> Event<'a> {
                 flow: flow_of(flow),
             },
             What::Request { port_id, comm } => Self::Request { port_id: *port_id, comm },
+            What::Nat(choice) => Self::Nat {
+                flow: flow_of(&choice.original),
+                translated: flow_of(&choice.translated),
+                by: choice.by.name(),
+                addresses: choice.addresses.map(|(low, high)| [low, high]),
+                ports: choice.ports.map(|(low, high)| [low, high]),
+            },
             What::Owned { flow, cgroup, .. } => Self::Owned { flow: flow_of(flow), cgroup: *cgroup },
             What::Verdict { flow, skb, hook, out_ifindex: _, judge, invalid } => {
                 let (by, family, table, chain) = judged(judge);

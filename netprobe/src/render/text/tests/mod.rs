@@ -163,7 +163,9 @@ shop/web-0 10.176.98.29:41234 -> 10.176.46.4:3306 tcp SYN
                      no place
     0.200 ms  drop   dropped in hook forward
     0.210 ms  config ipamd asks for a change of the network
-    0.220 ms  node   10.176.98.29:41234 -> 10.176.46.4:3306 tcp is of cgroup
+    0.220 ms  nat    snat to 10.176.98.29:41234, from 10.176.32.1 ports
+                     1024-65535
+    0.230 ms  node   10.176.98.29:41234 -> 10.176.46.4:3306 tcp is of cgroup
                      4711
 "
     );
