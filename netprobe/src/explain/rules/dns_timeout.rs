@@ -4,7 +4,7 @@ use crate::{
     explain::{
         Case, Draft, Rule,
         dns::{self, Query},
-        tcp::duration,
+        tcp::{duration, often},
     },
     model::finding::Confidence,
 };
@@ -30,7 +30,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     let translated = case.routed_flow().dst;
     let through = if translated == first.server { String::new() } else { format!(" (translated to {translated})") };
     let waited = duration(case.now_ns.min(last.last_ns() + WAIT_NS).saturating_sub(first.first_ns()));
-    let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+    let times = often(tries);
     let claim = format!(
         "{} asked the DNS server {server}{through} for {} {times} and got no answer within {waited}: {place}",
         case.who(),
