@@ -155,12 +155,12 @@ pub const TC_CAPTURE: u32 = 2;
 /// not run for every packet. Look-ups and sockets are held to port 53 too, for which there is no filter.
 pub const MODE_DNS: u32 = 8;
 
-/// Instructions of the classifiers, as the object has them: `call` (0x85) of a function of the kernel
-/// (`BPF_PSEUDO_KFUNC_CALL`, 2). User space puts the function's BTF number in place of the upper half, or 0 where the kernel has
-/// none: the verifier then lets it pass as long as it is not reached. This one is of `bpf_cast_to_kern_ctx`.
-pub const KERNEL_CTX_CALL: u64 = 0x6e70_6378_0000_2085;
-/// Likewise of `bpf_rdonly_cast`.
-pub const READ_AS_CALL: u64 = 0x6e70_7261_0000_2085;
+/// Functions of the kernel that classifiers call (kfuncs) stand in the object as calls of helpers with numbers that no helper
+/// has; user space makes calls of the functions of them where the kernel has these, and elsewhere they are not reached. This is
+/// `bpf_cast_to_kern_ctx`.
+pub const KERNEL_CTX: u32 = 0x6e70_6378;
+/// Likewise `bpf_rdonly_cast`.
+pub const READ_AS: u32 = 0x6e70_7261;
 
 crate::wire! {
     /// Everything that is known before the programs are loaded. Frozen, so that the verifier
@@ -186,9 +186,9 @@ crate::wire! {
         pub snap: u32,
         /// 1: sockets have cgroups (version 2), and classifiers may ask for them.
         pub has_cgroups: u32,
-        /// 1: calls of [`KERNEL_CTX_CALL`] were filled in.
+        /// 1: calls of [`KERNEL_CTX`] were filled in.
         pub kernel_ctx: u32,
-        /// Where calls of [`READ_AS_CALL`] were filled in, the BTF number of `struct nf_conn`; else 0.
+        /// Where calls of [`READ_AS`] were filled in, the BTF number of `struct nf_conn`; else 0.
         pub nf_conn: u32,
         /// Byte offsets of this kernel.
         pub offsets: Offsets,

@@ -7,14 +7,14 @@
 use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
     helpers::generated::{bpf_probe_read_kernel, bpf_skb_cgroup_id, bpf_skb_load_bytes_relative},
     macros::map,
     maps::PerCpuArray,
     programs::TcContext,
 };
 use netprobe_common::{
-    config::KERNEL_CTX_CALL,
+    config::KERNEL_CTX,
     event::{Conntrack, PacketHead},
     limits::SKB_BYTES,
 };
@@ -56,23 +56,12 @@ pub(crate) struct Classified<'a> {
 /// `struct sk_buff`. On most machines it is one instruction then.
 #[inline(always)]
 fn kernel_ctx(ctx: &TcContext) -> *const u8 {
-    let skb: *const u8;
-    // SAFETY: eight bytes that are one instruction: `call`, of a function of the kernel (`BPF_PSEUDO_KFUNC_CALL`), whose number
-    // user space writes in place of the last four, which are `KERNEL_CTX_CALL` here. It takes and returns a pointer and, as any
-    // call, may change the registers of arguments.
+    // SAFETY: user space makes a call of that function of it (see `KERNEL_CTX`); it takes and returns a pointer. An integer is
+    // how the compiler is told a helper's number.
     unsafe {
-        asm!(
-            ".8byte {call}",
-            call = const KERNEL_CTX_CALL,
-            inlateout("r1") ctx.skb.skb => _,
-            lateout("r0") skb,
-            lateout("r2") _,
-            lateout("r3") _,
-            lateout("r4") _,
-            lateout("r5") _,
-        );
+        let call: unsafe extern "C" fn(*mut __sk_buff) -> *const u8 = core::mem::transmute(KERNEL_CTX as usize);
+        call(ctx.skb.skb)
     }
-    skb
 }
 
 impl<'a> Classified<'a> {

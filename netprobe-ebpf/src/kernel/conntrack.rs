@@ -1,9 +1,7 @@
 //! `struct nf_conn`, from `skb->_nfct`.
 
-use core::arch::asm;
-
 use netprobe_common::{
-    config::READ_AS_CALL,
+    config::READ_AS,
     event::{Conntrack, Invalid, TcpSeen, Tuple},
     flow::{FlowKey, mapped_word},
     wire,
@@ -62,21 +60,11 @@ pub(crate) fn original(entry: u64, room: &mut TupleCopy, to: &mut FlowKey) {
 /// number. A fault reads as zero.
 #[inline(always)]
 fn read_as(address: u64, id: u32) -> *const u8 {
-    let pointer: *const u8;
-    // SAFETY: eight bytes that are one instruction, as in `classified::kernel_ctx`.
+    // SAFETY: as in `classified::kernel_ctx`; the address is not looked at before the pointer is used.
     unsafe {
-        asm!(
-            ".8byte {call}",
-            call = const READ_AS_CALL,
-            inlateout("r1") address => _,
-            inlateout("r2") u64::from(id) => _,
-            lateout("r0") pointer,
-            lateout("r3") _,
-            lateout("r4") _,
-            lateout("r5") _,
-        );
+        let call: unsafe extern "C" fn(u64, u32) -> *const u8 = core::mem::transmute(READ_AS as usize);
+        call(address, id)
     }
-    pointer
 }
 
 /// Writes the tuple at `at` in the entry.

@@ -1,7 +1,7 @@
 //! Functions of the kernel that BPF programs may call by name (kfuncs): aya does not know them, so the calls in the object
 //! are filled in here.
 
-use netprobe_common::config::{Config, KERNEL_CTX_CALL, READ_AS_CALL};
+use netprobe_common::config::{Config, KERNEL_CTX, READ_AS};
 
 use super::btf::KernelBtf;
 
@@ -32,15 +32,25 @@ impl Known {
         config.nf_conn = self.nf_conn.map_or(0, |(_, id)| id);
     }
 
-    /// The numbers of the functions that are called, each with the call as the object has it.
-    fn calls(self) -> [(u64, u32); 2] {
-        let read_as = self.nf_conn.map_or(0, |(function, _)| function);
-        [(KERNEL_CTX_CALL, self.kernel_ctx.unwrap_or(0)), (READ_AS_CALL, read_as)]
+    /// The functions that there are: the number that the object calls, and the function's own.
+    fn calls(self) -> impl Iterator<Item = (u32, u32)> {
+        let kernel_ctx = self.kernel_ctx.map(|function| (KERNEL_CTX, function));
+        let read_as = self.nf_conn.map(|(function, _)| (READ_AS, function));
+        kernel_ctx.into_iter().chain(read_as)
     }
 }
 
-/// A copy of an object whose marked calls call the kernel's functions; where it lacks one they call none, and must not be
-/// reached.
+/// `BPF_JMP | BPF_CALL`, of a helper, and of a function of the kernel (`BPF_PSEUDO_KFUNC_CALL` in the upper half of the second
+/// byte); the number follows in the last four bytes.
+const HELPER_CALL: [u8; 4] = [0x85, 0, 0, 0];
+const FUNCTION_CALL: [u8; 4] = [0x85, 0x20, 0, 0];
+
+fn call(how: [u8; 4], number: u32) -> [u8; INSTRUCTION] {
+    let ([a, b, c, d], [e, f, g, h]) = (how, number.to_le_bytes());
+    [a, b, c, d, e, f, g, h]
+}
+
+/// A copy of an object whose marked calls call the kernel's functions.
 pub(super) struct Filled {
     bytes: Vec<u8>,
     /// Where the copy begins: objects are read in place, by aligned words.
@@ -54,10 +64,11 @@ impl Filled {
         let at = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         bytes.resize(at, 0);
         bytes.extend_from_slice(object);
-        let calls = known.calls().map(|(marked, id)| (marked.to_le_bytes(), id.to_le_bytes()));
+        let calls = known.calls().map(|(marked, id)| (call(HELPER_CALL, marked), call(FUNCTION_CALL, id)));
+        let calls: Vec<_> = calls.collect();
         for instruction in bytes[at..].chunks_exact_mut(INSTRUCTION) {
-            if let Some((_, id)) = calls.iter().find(|(marked, _)| instruction == marked) {
-                instruction[4..].copy_from_slice(id);
+            if let Some((_, filled)) = calls.iter().find(|(marked, _)| instruction == marked) {
+                instruction.copy_from_slice(filled);
             }
         }
         Self { bytes, at }
@@ -75,25 +86,24 @@ mod tests {
     use super::*;
     use crate::probe::attach::OBJECT;
 
-    fn count(object: &[u8], instruction: u64) -> usize {
-        object.chunks_exact(INSTRUCTION).filter(|bytes| **bytes == instruction.to_le_bytes()).count()
+    fn count(object: &[u8], instruction: [u8; INSTRUCTION]) -> usize {
+        object.chunks_exact(INSTRUCTION).filter(|bytes| **bytes == instruction).count()
     }
 
     #[test]
     fn every_call_is_filled_in_and_nothing_else_changes() {
-        let calls = [count(OBJECT, KERNEL_CTX_CALL), count(OBJECT, READ_AS_CALL)];
+        let marked = [KERNEL_CTX, READ_AS].map(|number| call(HELPER_CALL, number));
+        let calls = marked.map(|marked| count(OBJECT, marked));
         assert!(calls[0] >= 2 && calls[1] >= 1, "the classifiers call them: {calls:?}");
-        for known in [Known { kernel_ctx: Some(77), nf_conn: Some((78, 5)) }, Known::default()] {
-            let filled = Filled::new(OBJECT, known);
-            let object = filled.object();
-            assert_eq!((object.len(), object.as_ptr().align_offset(ALIGNMENT)), (OBJECT.len(), 0));
-            for ((marked, id), calls) in known.calls().into_iter().zip(calls) {
-                let call = marked & 0xffff_ffff | u64::from(id) << 32;
-                assert!(count(object, call) >= calls && count(object, marked) == 0, "{id}");
-            }
-            let differ = object.iter().zip(OBJECT).filter(|(now, was)| now != was).count();
-            assert!(differ <= 4 * (calls[0] + calls[1]), "{differ} bytes");
+        let filled = Filled::new(OBJECT, Known { kernel_ctx: Some(77), nf_conn: Some((78, 5)) });
+        let object = filled.object();
+        assert_eq!((object.len(), object.as_ptr().align_offset(ALIGNMENT)), (OBJECT.len(), 0));
+        for ((id, marked), calls) in [77, 78].into_iter().zip(marked).zip(calls) {
+            assert!(count(object, call(FUNCTION_CALL, id)) >= calls && count(object, marked) == 0, "{id}");
         }
+        let differ = object.iter().zip(OBJECT).filter(|(now, was)| now != was).count();
+        assert!(differ <= 5 * (calls[0] + calls[1]), "{differ} bytes");
+        assert_eq!(Filled::new(OBJECT, Known::default()).object(), OBJECT, "a kernel without them");
     }
 
     #[test]
