@@ -155,6 +155,13 @@ pub const TC_CAPTURE: u32 = 2;
 /// not run for every packet. Look-ups and sockets are held to port 53 too, for which there is no filter.
 pub const MODE_DNS: u32 = 8;
 
+/// Functions of the kernel that classifiers call (kfuncs) stand in the object as calls of helpers with numbers that no helper
+/// has; user space makes calls of the functions of them where the kernel has these, and elsewhere they are not reached. This is
+/// `bpf_cast_to_kern_ctx`.
+pub const KERNEL_CTX: u32 = 0x6e70_6378;
+/// Likewise `bpf_rdonly_cast`.
+pub const READ_AS: u32 = 0x6e70_7261;
+
 crate::wire! {
     /// Everything that is known before the programs are loaded. Frozen, so that the verifier
     /// removes what a kernel lacks and what a command does not ask for.
@@ -179,6 +186,10 @@ crate::wire! {
         pub snap: u32,
         /// 1: sockets have cgroups (version 2), and classifiers may ask for them.
         pub has_cgroups: u32,
+        /// 1: calls of [`KERNEL_CTX`] were filled in.
+        pub kernel_ctx: u32,
+        /// Where calls of [`READ_AS`] were filled in, the BTF number of `struct nf_conn`; else 0.
+        pub nf_conn: u32,
         /// Byte offsets of this kernel.
         pub offsets: Offsets,
         /// The user's filter.

@@ -30,8 +30,10 @@ crate::wire! {
         pub bytes: u64,
         /// First packet, `CLOCK_MONOTONIC` nanoseconds.
         pub first_ns: u64,
-        /// Last packet, `CLOCK_MONOTONIC_COARSE` nanoseconds: some milliseconds early, so it may lie before `first_ns`.
+        /// Last packet, `CLOCK_MONOTONIC_COARSE` nanoseconds: a tick or two early, so it may lie before `first_ns`.
         pub last_ns: u64,
+        /// The kernel's tick at which `last_ns` was read.
+        pub tick: u64,
         /// First packet with SYN, likewise; 0 for none.
         pub syn_ns: u64,
         /// Reply tuple of the conntrack entry when the row was made; family 0 where there was none.

@@ -137,6 +137,13 @@ pub(crate) fn about_now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
+/// Ticks of the kernel's timer since some beginning (jiffies). The verifier makes two instructions of it.
+#[inline(always)]
+pub(crate) fn tick() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_jiffies64() }
+}
+
 /// Counts a packet (or look-up) at its place. Gives the number so far on this CPU, and whether
 /// it should be sent as a record too.
 #[inline(always)]

@@ -78,7 +78,7 @@ fn counters_of_a_pod_and_its_heir_never_go_down_and_a_dead_pods_series_go() {
         assert!(child.try_wait().expect("ask").is_none(), "the agent has ended");
         agent.get("/metrics").is_some().then(|| agent.sent(LATE_POD.name, "eth1").0)
     };
-    assert!(wait(Duration::from_secs(15), || count(&lab, &mut child).is_some()));
+    assert!(wait(Duration::from_secs(15), || Answers(&lab).get("/readyz").is_some_and(|answer| answer.0 == 200)));
     thread::sleep(Duration::from_secs(1));
     datagrams(&lab, 100);
     assert!(wait(READ, || count(&lab, &mut child).is_some_and(|n| n >= 100)));

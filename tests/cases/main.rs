@@ -3,6 +3,7 @@
 
 mod agent;
 mod agent_otlp;
+mod agent_otlp_tls;
 mod astray;
 mod bad_input;
 mod broken_pipe;

@@ -19,7 +19,13 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 
-use crate::{Lab, api::http::Request};
+use crate::{
+    Lab,
+    api::{
+        http::Request,
+        tls::{Authority, Identity, front},
+    },
+};
 
 /// How it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +105,18 @@ impl Collector {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.at)
+    }
+
+    /// Where it also listens from now on, by TLS with that certificate. Where an authority of `clients` is given, clients
+    /// need its certificate.
+    ///
+    /// # Panics
+    ///
+    /// It cannot listen.
+    #[must_use]
+    pub fn endpoint_by_tls(&self, lab: &Lab, server: &Identity, clients: Option<&Authority>) -> String {
+        let listen = || TcpListener::bind(("127.0.0.1", 0)).expect("listen on the node");
+        format!("https://{}", lab.on("node").enter(|| front(listen(), self.at, server, clients)))
     }
 
     /// From now on.

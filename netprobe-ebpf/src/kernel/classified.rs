@@ -1,18 +1,20 @@
 //! `struct sk_buff` in a TC classifier.
 //!
-//! There the context is the `sk_buff`, but the verifier lets a program see only what `struct __sk_buff` shows. The first of
-//! the rest (device, conntrack entry) is copied in one piece; what lies further behind is read where it is needed.
+//! There the context is the `sk_buff`, but the verifier lets a program see only what `struct __sk_buff` shows. From Linux 6.2
+//! on a kernel function turns the one into the other, and the rest is read as in a tracepoint. Before, the first of it (device,
+//! conntrack entry) is copied in one piece; what lies further behind is read where it is needed.
 
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
     helpers::generated::{bpf_probe_read_kernel, bpf_skb_cgroup_id, bpf_skb_load_bytes_relative},
     macros::map,
     maps::PerCpuArray,
     programs::TcContext,
 };
 use netprobe_common::{
+    config::KERNEL_CTX,
     event::{Conntrack, PacketHead},
     limits::SKB_BYTES,
 };
@@ -20,7 +22,7 @@ use netprobe_common::{
 use super::{
     config, conntrack, has,
     header::{ETH_P_IP, First, Headers, Slot},
-    offset, probe,
+    offset, probe, typed,
 };
 
 /// A copy of an `sk_buff`'s fields.
@@ -37,38 +39,56 @@ const CT_UNTRACKED: u64 = 7;
 /// `SKB_GSO_TCPV4 | SKB_GSO_TCPV6`.
 const GSO_TCP: u32 = 1 | 1 << 4;
 const TCP: u8 = 6;
+/// The longest link-layer header that is believed, bytes.
+const LINK_HEADER_MAX: u64 = 63;
 
 /// A packet at a classifier.
 #[derive(Clone, Copy)]
 pub(crate) struct Classified<'a> {
     ctx: &'a TcContext,
-    copied: &'static Copied,
+    /// The `sk_buff` itself, as the verifier knows it, or a copy of its beginning.
+    fields: *const u8,
     /// `true` at egress.
     pub(crate) egress: bool,
 }
 
+/// Calls `bpf_cast_to_kern_ctx`: what it returns is the context, as a pointer that the verifier knows to be of a
+/// `struct sk_buff`. On most machines it is one instruction then.
+#[inline(always)]
+fn kernel_ctx(ctx: &TcContext) -> *const u8 {
+    // SAFETY: user space makes a call of that function of it (see `KERNEL_CTX`); it takes and returns a pointer. An integer is
+    // how the compiler is told a helper's number.
+    unsafe {
+        let call: unsafe extern "C" fn(*mut __sk_buff) -> *const u8 = core::mem::transmute(KERNEL_CTX as usize);
+        call(ctx.skb.skb)
+    }
+}
+
 impl<'a> Classified<'a> {
-    /// Copies the packet's `sk_buff`.
+    /// Gets at the packet's `sk_buff`.
     #[inline(always)]
     pub(crate) fn new(ctx: &'a TcContext, egress: bool) -> Option<Self> {
+        if config!(kernel_ctx) != 0 {
+            return Some(Self { ctx, fields: kernel_ctx(ctx), egress });
+        }
         let copied = COPIED.get_ptr_mut(u32::from(egress))?;
         // SAFETY: the entry is a whole `Copied` that only this program uses now; the context is the address of an
         // `sk_buff`, and the helper checks what it reads.
-        let copied = unsafe {
-            bpf_probe_read_kernel(copied.cast(), SKB_BYTES as u32, ctx.skb.skb.cast());
-            &*copied
-        };
-        Some(Self { ctx, copied, egress })
+        unsafe { bpf_probe_read_kernel(copied.cast(), SKB_BYTES as u32, ctx.skb.skb.cast()) };
+        Some(Self { ctx, fields: copied.cast_const().cast(), egress })
     }
 
-    /// A field of the copy.
+    /// A field of the `sk_buff`, of exactly its size.
     #[inline(always)]
     fn field<T: Copy>(&self, offset: usize) -> T {
+        if config!(kernel_ctx) != 0 {
+            return typed(self.fields, offset);
+        }
         if offset > SKB_BYTES - size_of::<T>() {
             return probe(self.address(), offset);
         }
         // SAFETY: the offset lies within the copy (tested above), and every `T` read here is plain bytes.
-        unsafe { core::ptr::from_ref(self.copied).cast::<u8>().add(offset).cast::<T>().read_unaligned() }
+        unsafe { self.fields.add(offset).cast::<T>().read_unaligned() }
     }
 
     /// Address of the `sk_buff`.
@@ -156,7 +176,7 @@ impl<'a> Classified<'a> {
     pub(crate) fn link_header(&self) -> u32 {
         let data: u64 = self.field(offset!(skb_data));
         let length = self.network().wrapping_sub(data);
-        if length > 64 { 0 } else { length as u32 }
+        if length > LINK_HEADER_MAX { 0 } else { length as u32 }
     }
 
     /// The VLAN tag that the kernel keeps beside the packet, as `Captured::vlan` has it.
@@ -195,6 +215,9 @@ impl<'a> Classified<'a> {
     /// The first bytes from the network header on; none where the packet is shorter.
     #[inline(always)]
     fn first(&self) -> Option<First> {
+        if let Some(first) = self.first_in_place() {
+            return Some(first);
+        }
         let mut first = MaybeUninit::<First>::uninit();
         let (ctx, to) = (self.ctx.skb.skb.cast(), first.as_mut_ptr().cast());
         // SAFETY: the helper writes all of `first` or fails, and every bit pattern of it is valid.
@@ -202,6 +225,40 @@ impl<'a> Classified<'a> {
             let failed = bpf_skb_load_bytes_relative(ctx, 0, to, size_of::<First>() as u32, BPF_HDR_START_NET);
             if failed == 0 { Some(first.assume_init()) } else { None }
         }
+    }
+
+    /// The same without a call; none also where they do not lie in one piece with the packet's beginning.
+    #[inline(always)]
+    fn first_in_place(&self) -> Option<First> {
+        if config!(kernel_ctx) == 0 {
+            return None;
+        }
+        let data: u64 = self.field(offset!(skb_data));
+        let link = self.network().wrapping_sub(data);
+        if link > LINK_HEADER_MAX {
+            return None;
+        }
+        let (mut at, end) = (self.ctx.data(), self.ctx.data_end());
+        // SAFETY: arithmetic alone. The compiler must not see it, or it would compare another sum than it reads from; the
+        // first instruction changes nothing but what the verifier knows of the length.
+        unsafe { asm!("{link} &= 63", "{at} += {link}", at = inout(reg) at, link = inout(reg) link => _) };
+        if at + size_of::<First>() > end {
+            return None;
+        }
+        let mut first = [0; size_of::<First>() / 4];
+        macro_rules! load {
+            ($($word:literal)*) => {
+                $(
+                    let word: u64;
+                    // SAFETY: four bytes before the end, as was just tested; packets are not aligned, and this machine's
+                    // loads need not be where a kernel has classifiers read packets in place.
+                    unsafe { asm!("{word} = *(u32 *)({at} + {off})", word = out(reg) word, at = in(reg) at, off = const $word * 4) };
+                    first[$word] = word as u32;
+                )*
+            };
+        }
+        load!(0 1 2 3 4 5 6 7 8 9);
+        Some(first)
     }
 
     /// Packets and bytes that it is on the wire: an `sk_buff` of segmentation offload is cut into segments that each

@@ -1,12 +1,13 @@
 //! `struct nf_conn`, from `skb->_nfct`.
 
 use netprobe_common::{
+    config::READ_AS,
     event::{Conntrack, Invalid, TcpSeen, Tuple},
     flow::{FlowKey, mapped_word},
     wire,
 };
 
-use super::{has, offset, probe, probe_into};
+use super::{config, has, offset, probe, probe_into, typed};
 
 /// Low bits of `_nfct` are `enum ip_conntrack_info` (`NFCT_INFOMASK`).
 const INFO_MASK: u64 = 7;
@@ -45,10 +46,42 @@ const TUPLE_BYTES: usize = 40;
 /// Room for a copy of a tuple.
 pub(crate) type TupleCopy = [u64; TUPLE_BYTES / 8];
 
-/// Writes the entry's original tuple, read in one copy.
+/// Writes the entry's original tuple: read in one copy, or without any where a classifier may.
 #[inline(always)]
 pub(crate) fn original(entry: u64, room: &mut TupleCopy, to: &mut FlowKey) {
-    copy_tuple(entry + offset!(ct_orig) as u64, room, to);
+    if config!(nf_conn) != 0 {
+        typed_tuple(read_as(entry, config!(nf_conn)), offset!(ct_orig), to);
+    } else {
+        copy_tuple(entry + offset!(ct_orig) as u64, room, to);
+    }
+}
+
+/// Calls `bpf_rdonly_cast`: what it returns is `address`, as a pointer that the verifier knows to be of the struct of that BTF
+/// number. A fault reads as zero.
+#[inline(always)]
+fn read_as(address: u64, id: u32) -> *const u8 {
+    // SAFETY: as in `classified::kernel_ctx`; the address is not looked at before the pointer is used.
+    unsafe {
+        let call: unsafe extern "C" fn(u64, u32) -> *const u8 = core::mem::transmute(READ_AS as usize);
+        call(address, id)
+    }
+}
+
+/// Writes the tuple at `at` in the entry.
+#[inline(always)]
+fn typed_tuple(entry: *const u8, at: usize, to: &mut FlowKey) {
+    let proto: u8 = typed(entry, at + offset!(tuple_proto));
+    let sport = u16::from_be(typed(entry, at + offset!(tuple_sport)));
+    let dport =
+        if proto == ICMP || proto == ICMPV6 { sport } else { u16::from_be(typed(entry, at + offset!(tuple_dport))) };
+    let (src, dst) = (at + offset!(tuple_src), at + offset!(tuple_dst));
+    let last = |family| FlowKey::last_word((sport, dport), proto, family, 0);
+    if typed::<u16>(entry, at + offset!(tuple_l3num)) == 2 {
+        to.put([0, mapped_word(typed(entry, src)), 0, mapped_word(typed(entry, dst)), last(4)]);
+    } else {
+        let long = |at: usize| u64::from(typed::<u32>(entry, at)) | u64::from(typed::<u32>(entry, at + 4)) << 32;
+        to.put([long(src), long(src + 8), long(dst), long(dst + 8), last(6)]);
+    }
 }
 
 /// Writes the entry's reply tuple, read in one copy.

@@ -221,6 +221,19 @@ mod tests {
         assert_eq!(args.common.output.format, crate::render::Format::Json);
     }
 
+    /// No schema of Kubernetes knows what a container's arguments mean.
+    #[test]
+    fn the_arguments_of_the_manifest_are_an_agents() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/netprobe.yaml");
+        let page = std::fs::read_to_string(page).expect("it is there");
+        let (_, args) = page.split_once("          args:\n").expect("the container has arguments");
+        let args = args.lines().map_while(|line| line.strip_prefix("            - "));
+        let args: Vec<String> = args.map(|arg| arg.replace("$(NODE_IP)", "10.0.0.7")).collect();
+        let cli = Cli::try_parse_from(std::iter::once("netprobe").chain(args.iter().map(String::as_str)));
+        let Some(Command::Agent(args)) = cli.expect("it is right").command else { panic!("it is agent") };
+        assert_eq!(args.listen.to_string(), "10.0.0.7:9799");
+    }
+
     #[test]
     fn every_command_has_help_with_examples() {
         for command in Cli::command().get_subcommands() {

@@ -25,11 +25,12 @@ use super::{
     catalog::{Hook, Need, PROBES, Probe},
     classifiers::{Classifiers, Way, load_classifiers},
     functions::{self, Functions},
+    kfunc::{Filled, Known},
     tables::PodOf,
 };
 
 /// The object that `build.rs` made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netprobe.bpf.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netprobe.bpf.o"));
 
 /// A program and, where it does not run, why.
 #[derive(Clone, Debug)]
@@ -98,7 +99,7 @@ impl Attached {
         functions: Result<functions::Way, String>,
     ) -> Result<Self> {
         let Prepared { loader, kernel } = prepared;
-        let mut ebpf = load(config, loader)?;
+        let mut ebpf = load(config, btf, loader)?;
         let mut functions = Functions::new(OBJECT, functions);
         let mut status = Vec::new();
         for probe in PROBES.iter().filter(|probe| is_needed(config, probe)) {
@@ -294,8 +295,12 @@ pub fn give_memory_back() {
     unsafe { libc::malloc_trim(0) };
 }
 
-fn load(config: &Config, loader: EbpfLoader<'static>) -> Result<Ebpf> {
-    let config = PodOf(*config);
+fn load(config: &Config, btf: &KernelBtf, loader: EbpfLoader<'static>) -> Result<Ebpf> {
+    let mut config = PodOf(*config);
+    let has_classifiers = config.0.tc != 0 || config.0.mode & MODE_DNS != 0;
+    let known = if has_classifiers { Known::new(btf) } else { Known::default() };
+    let filled = has_classifiers.then(|| Filled::new(OBJECT, known));
+    known.tell(&mut config.0);
     let mut loader: EbpfLoader<'_> = loader;
     // No CO-RE in the object: its offsets are data.
     loader.btf(None).override_global("CONFIG", &config, true);
@@ -314,7 +319,7 @@ fn load(config: &Config, loader: EbpfLoader<'static>) -> Result<Ebpf> {
             loader.map_max_entries(map, 1);
         }
     }
-    loader.load(OBJECT).context("load the BPF object")
+    loader.load(filled.as_ref().map_or(OBJECT, Filled::object)).context("load the BPF object")
 }
 
 /// Those that lack their module.

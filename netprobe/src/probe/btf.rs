@@ -84,6 +84,12 @@ impl KernelBtf {
         member_path(btf, btf.resolve_type_by_id(id).ok()?, rest)
     }
 
+    /// The number of a struct that the kernel itself has, not a module.
+    #[must_use]
+    pub fn own_struct(&self, name: &str) -> Option<u32> {
+        self.root(name).filter(|(part, _)| *part == 0).map(|(_, id)| id)
+    }
+
     /// The struct or union of that name.
     fn root(&self, name: &str) -> Option<(usize, u32)> {
         if let Some(known) = self.roots.borrow().get(name) {

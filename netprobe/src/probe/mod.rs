@@ -9,6 +9,7 @@ pub mod classifiers;
 pub mod counted;
 pub mod functions;
 pub mod host;
+mod kfunc;
 pub(crate) mod netlink;
 pub mod offsets;
 pub mod query;

@@ -111,7 +111,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
     if !matches!(args.select.target()?, None | Some(Target::All)) {
         bail!("agent watches every pod of the node: leave --pod and its like out, or use `netprobe trace`");
     }
-    args.otlp.check()?;
+    let collector = args.otlp.ready()?;
     // Before all that takes time: who cannot have them learns it at once.
     let listeners = Listeners::open(args.listen, &args.socket)?;
     privileges::give_up_others()?;
@@ -130,7 +130,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
             ..Request::new("agent", Watch::Agent(args.flows), &args.select, options)
         };
         let (live, _) = Live::start(&request)?;
-        let mut agent = Agent::new(live, Arc::clone(&shared), asked, args)?;
+        let mut agent = Agent::new(live, Arc::clone(&shared), asked, args, collector)?;
         log::info!("metrics at http://{}/metrics, API at {}", args.listen, escape(&args.socket.to_string_lossy()));
         tokio::select! {
             over = agent.turns() => over,
@@ -154,12 +154,18 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(mut live: Live, shared: Arc<Shared>, asked: mpsc::Receiver<Ask>, args: &AgentArgs) -> Result<Self> {
+    fn new(
+        mut live: Live,
+        shared: Arc<Shared>,
+        asked: mpsc::Receiver<Ask>,
+        args: &AgentArgs,
+        collector: Option<otlp::Ready>,
+    ) -> Result<Self> {
         let host = live.pipeline_mut().decoder().host();
         let setup = Setup { clock: Clock::new(host), columns: 80, lines: None, colour: false };
         shared.begin(host.kernel.clone(), setup.clock.node().to_owned());
         let events = args.events.start(&args.select, args.node_name.as_deref(), setup.clock.node(), &shared.events);
-        let otlp = args.otlp.start(&shared, &setup.clock)?;
+        let otlp = args.otlp.start(collector, &shared, &setup.clock)?;
         let sinks = Sinks::new(&shared, &setup, events, otlp);
         let now = now();
         let keep_ns = u64::try_from(args.keep.as_nanos()).unwrap_or(u64::MAX);

@@ -6,9 +6,11 @@ use anyhow::{Context as _, Result, bail};
 use http::{HeaderName, HeaderValue, Uri, uri::Scheme};
 use percent_encoding::percent_decode_str;
 
-/// The collector's address: plain HTTP, its host and port, and what stands before `/v1/logs`.
+/// The collector's address: whether by TLS, its host and port, and what stands before `/v1/logs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli::agent) struct Endpoint {
+    /// HTTPS.
+    pub(super) is_secure: bool,
     /// As a `Host` header has it.
     pub(super) authority: String,
     /// Without brackets.
@@ -16,6 +18,9 @@ pub(in crate::cli::agent) struct Endpoint {
     pub(super) port: u16,
     path: String,
 }
+
+/// What an endpoint looks like.
+const HINT: &str = "write http://HOST:4318 or https://HOST:4318";
 
 impl Endpoint {
     /// The path of a signal.
@@ -28,28 +33,26 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let uri: Uri = text.parse().map_err(|error| format!("{error}: write http://HOST:4318"))?;
-        match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => {}
-            Some(scheme) if *scheme == Scheme::HTTPS => {
-                return Err(
-                    "netprobe speaks plain HTTP to a collector of the node or the cluster: write http://".to_owned()
-                );
-            }
-            _ => return Err("write http://HOST:4318".to_owned()),
-        }
+        let uri: Uri = text.parse().map_err(|error| format!("{error}: {HINT}"))?;
+        let is_secure = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            _ => return Err(HINT.to_owned()),
+        };
         let Some(authority) = uri.authority().filter(|a| !a.host().is_empty() && !a.as_str().contains('@')) else {
-            return Err("write http://HOST:4318".to_owned());
+            return Err(HINT.to_owned());
         };
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let path = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { authority: authority.to_string(), host, port: authority.port_u16().unwrap_or(80), path })
+        let port = authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        Ok(Self { is_secure, authority: authority.to_string(), host, port, path })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.path)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority, self.path)
     }
 }
 
@@ -74,13 +77,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_plain_http() {
+    fn an_endpoint_is_http_or_https() {
         let endpoint: Endpoint = "http://collector.observability:4318/".parse().expect("an endpoint");
         assert_eq!((endpoint.host.as_str(), endpoint.port), ("collector.observability", 4318));
         assert_eq!(endpoint.path("/v1/logs"), "/v1/logs");
         let endpoint: Endpoint = "http://[fd00::1]:4318/otlp".parse().expect("an endpoint");
         assert_eq!((endpoint.host.as_str(), endpoint.path("/v1/logs").as_str()), ("fd00::1", "/otlp/v1/logs"));
-        for text in ["https://collector:4318", "collector:4318", "http://", "ftp://x", "http://user@x:1", ""] {
+        for (text, port) in [("http://x", 80), ("https://x", 443), ("https://x:4318", 4318)] {
+            let endpoint: Endpoint = text.parse().expect("an endpoint");
+            assert_eq!((endpoint.is_secure, endpoint.port), (text.starts_with("https"), port));
+            assert_eq!(endpoint.to_string(), text);
+        }
+        for text in ["collector:4318", "http://", "ftp://x", "http://user@x:1", ""] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
     }

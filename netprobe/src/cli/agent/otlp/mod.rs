@@ -22,9 +22,11 @@ use tokio::{
 
 mod endpoint;
 mod post;
+mod tls;
 
 pub(super) use endpoint::Endpoint;
 use post::{Poster, Trouble};
+use tls::Tls;
 
 use super::shared::Shared;
 use crate::{
@@ -48,7 +50,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug, clap::Args)]
 pub struct OtlpArgs {
     /// Send findings (as logs) and counts of flows (as metrics) to this OpenTelemetry collector, by OTLP over HTTP:
-    /// http://HOST:4318
+    /// http://HOST:4318 or https://HOST:4318
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub(super) otlp_endpoint: Option<Endpoint>,
 
@@ -87,8 +89,14 @@ pub(super) struct Otlp {
     _stop: oneshot::Sender<()>,
 }
 
+/// Where to send, and as whom: all that is read from the environment and from files.
+pub(super) struct Ready {
+    poster: Poster,
+    service: String,
+}
+
 /// What the environment says, in OpenTelemetry's own variables.
-fn of_environment(endpoint: &Endpoint) -> Result<(Poster, String)> {
+fn of_environment(endpoint: &Endpoint) -> Result<Ready> {
     let said = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     if let Some(protocol) = said("OTEL_EXPORTER_OTLP_PROTOCOL").filter(|protocol| protocol != "http/protobuf") {
         bail!("OTEL_EXPORTER_OTLP_PROTOCOL is {protocol:?}: netprobe speaks http/protobuf");
@@ -96,29 +104,30 @@ fn of_environment(endpoint: &Endpoint) -> Result<(Poster, String)> {
     let millis = said("OTEL_EXPORTER_OTLP_TIMEOUT").map(|text| text.parse::<u64>());
     let millis = millis.transpose().context("OTEL_EXPORTER_OTLP_TIMEOUT is no number of milliseconds")?;
     let headers = endpoint::headers(&said("OTEL_EXPORTER_OTLP_HEADERS").unwrap_or_default())?;
-    let poster =
-        Poster { endpoint: endpoint.clone(), headers, timeout: Duration::from_millis(millis.unwrap_or(10_000)) };
-    Ok((poster, said("OTEL_SERVICE_NAME").unwrap_or_else(|| "netprobe".to_owned())))
+    let tls = endpoint.is_secure.then(|| Tls::new(&endpoint.host, said)).transpose()?;
+    let timeout = Duration::from_millis(millis.unwrap_or(10_000));
+    let service = said("OTEL_SERVICE_NAME").unwrap_or_else(|| "netprobe".to_owned());
+    Ok(Ready { poster: Poster { endpoint: endpoint.clone(), tls, headers, timeout }, service })
 }
 
 impl OtlpArgs {
-    /// Refuses what makes no sense, before anything is attached.
+    /// What is to be sent with, where that is wanted. To be asked before anything is attached, and before capabilities
+    /// that files may need are given up.
     ///
     /// # Errors
     ///
-    /// A variable of the environment that cannot be.
-    pub fn check(&self) -> Result<()> {
-        self.otlp_endpoint.as_ref().map_or(Ok(()), |endpoint| of_environment(endpoint).map(drop))
+    /// A variable of the environment that cannot be, or a file that it names.
+    pub(super) fn ready(&self) -> Result<Option<Ready>> {
+        self.otlp_endpoint.as_ref().map(of_environment).transpose()
     }
 
     /// Begins to send, where that is wanted.
     ///
     /// # Errors
     ///
-    /// As above, and where there is no thread left.
-    pub(super) fn start(&self, shared: &Arc<Shared>, clock: &Clock) -> Result<Option<Otlp>> {
-        let Some(endpoint) = &self.otlp_endpoint else { return Ok(None) };
-        let (poster, service) = of_environment(endpoint)?;
+    /// There is no thread left.
+    pub(super) fn start(&self, ready: Option<Ready>, shared: &Arc<Shared>, clock: &Clock) -> Result<Option<Otlp>> {
+        let Some(Ready { poster, service }) = ready else { return Ok(None) };
         let origin = Origin { service, node: clock.node().to_owned(), start_ns: shared.start_ns() };
         let (records, queue) = mpsc::channel(QUEUE);
         let (stop, stopped) = oneshot::channel();

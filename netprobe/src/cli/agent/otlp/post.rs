@@ -2,17 +2,22 @@
 
 use std::{fmt, time::Duration};
 
+use anyhow::anyhow;
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, Request, StatusCode,
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER},
 };
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 
-use super::Endpoint;
+use super::{Endpoint, tls::Tls};
 
 /// Bytes of an answer that are read: it holds two numbers and a sentence.
 const ANSWER_BYTES: usize = 64 << 10;
@@ -34,13 +39,16 @@ impl fmt::Display for Trouble {
     }
 }
 
-fn later(reason: impl ToString) -> Trouble {
-    Trouble::Later { reason: reason.to_string(), after: None }
+/// With the causes of an error: hyper's own words are those of its layers.
+fn later(error: impl Into<anyhow::Error>) -> Trouble {
+    Trouble::Later { reason: format!("{:#}", error.into()), after: None }
 }
 
 /// Sends to one collector.
 pub(super) struct Poster {
     pub(super) endpoint: Endpoint,
+    /// For HTTPS.
+    pub(super) tls: Option<Tls>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) timeout: Duration,
 }
@@ -50,7 +58,7 @@ impl Poster {
     pub(super) async fn post(&self, signal: &str, body: Vec<u8>) -> Result<Bytes, Trouble> {
         match timeout(self.timeout, self.exchange(signal, body)).await {
             Ok(done) => done,
-            Err(_) => Err(later(format!("no answer within {} ms", self.timeout.as_millis()))),
+            Err(_) => Err(later(anyhow!("no answer within {} ms", self.timeout.as_millis()))),
         }
     }
 
@@ -59,9 +67,10 @@ impl Poster {
         let request = self.request(signal, body)?;
         let Endpoint { host, port, .. } = &self.endpoint;
         let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(later)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(later)?;
-        tokio::spawn(connection);
-        let answer = sender.send_request(request).await.map_err(later)?;
+        let answer = match &self.tls {
+            None => send(stream, request).await?,
+            Some(tls) => send(tls.begin(stream).await.map_err(later)?, request).await?,
+        };
         let (status, after) = (answer.status(), retry_after(answer.headers()));
         let read = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
         // Those that OTLP says to try again (opentelemetry.io/docs/specs/otlp, "Failures").
@@ -70,7 +79,7 @@ impl Poster {
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => Err(Trouble::Later { reason: format!("HTTP {status}"), after }),
-            status if status.is_success() => read.map(|body| body.to_bytes()).map_err(later),
+            status if status.is_success() => read.map(|body| body.to_bytes()).map_err(|error| later(anyhow!(error))),
             status => Err(Trouble::Refused(format!("HTTP {status}"))),
         }
     }
@@ -87,6 +96,16 @@ impl Poster {
         }
         request.body(Full::from(body)).map_err(|error| Trouble::Refused(error.to_string()))
     }
+}
+
+/// Sends a request by a connection of its own.
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Trouble>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(later)?;
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(later)
 }
 
 fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {

@@ -2,7 +2,7 @@
 //!
 //! The templates use little of helm's language, and this reads that little: `{{ .Values.a.b }}`, `{{ .Release.Namespace }}`,
 //! and `{{- if .Values.a }}` or `{{- if not .Values.a }}` to `{{- end }}`, each on a line of its own. All else is an error,
-//! so that what is rendered here is what helm renders.
+//! so that what is rendered here is what helm renders. Kubernetes' schemas are held against it by the tests in `schemas`.
 
 use std::{fs, path::Path};
 
@@ -10,9 +10,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::shell::say;
 
+#[cfg(test)]
+mod schemas;
+
 const CHART: &str = "deploy/helm/netprobe";
 const PAGE: &str = "deploy/netprobe.yaml";
 const NAMESPACE: &str = "netprobe";
+/// Those that make objects, in the order in which they are applied.
+const TEMPLATES: &[&str] = &["rbac.yaml", "daemonset.yaml", "podmonitor.yaml"];
 
 /// In front of the rest: a namespace that admits what the agent needs.
 const HEAD: &str = "\
@@ -43,26 +48,29 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<()> {
 }
 
 fn page(root: &Path) -> Result<String> {
-    let chart = root.join(CHART);
-    let values = fs::read_to_string(chart.join("values.yaml")).context("read the chart's values")?;
-    let values = values_of(&values)?;
-    let mut page = HEAD.to_owned();
-    for name in ["rbac.yaml", "daemonset.yaml", "podmonitor.yaml"] {
-        let path = chart.join("templates").join(name);
+    let values = fs::read_to_string(root.join(CHART).join("values.yaml")).context("read the chart's values")?;
+    Ok(HEAD.to_owned() + &chart(root, &values_of(&values)?)?)
+}
+
+/// The objects of the chart, each after a line that separates it.
+fn chart(root: &Path, values: &Values) -> Result<String> {
+    let mut objects = String::new();
+    for name in TEMPLATES {
+        let path = root.join(CHART).join("templates").join(name);
         let template = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let text = render(&template, &values).with_context(|| format!("render {name}"))?;
+        let text = render(&template, values).with_context(|| format!("render {name}"))?;
         if !text.trim().is_empty() {
-            page += "---\n";
-            page += &text;
+            objects += "---\n";
+            objects += &text;
         }
     }
-    Ok(page)
+    Ok(objects)
 }
 
 /// A value and its path: `.Values.image.tag`.
 type Values = Vec<(String, String)>;
 
-/// The values, which are plain: maps of words.
+/// The values, which are plain: maps of words, with quotes or without.
 fn values_of(text: &str) -> Result<Values> {
     let mut values = vec![(".Release.Namespace".to_owned(), NAMESPACE.to_owned())];
     let mut above: Vec<(usize, &str)> = vec![];
@@ -73,10 +81,15 @@ fn values_of(text: &str) -> Result<Values> {
         above.push((depth, key));
         if !value.trim().is_empty() {
             let path: Vec<&str> = above.iter().map(|(_, key)| *key).collect();
-            values.push((format!(".Values.{}", path.join(".")), value.trim().to_owned()));
+            values.push((format!(".Values.{}", path.join(".")), value.trim().trim_matches('"').to_owned()));
         }
     }
     Ok(values)
+}
+
+/// What helm takes for false in an `if`, of the values that are words.
+fn is_on(value: &str) -> bool {
+    !matches!(value, "" | "false" | "0" | "null" | "~")
 }
 
 fn render(template: &str, values: &Values) -> Result<String> {
@@ -88,8 +101,8 @@ fn render(template: &str, values: &Values) -> Result<String> {
     for line in template.lines() {
         if let Some(action) = line.trim().strip_prefix("{{-").and_then(|rest| rest.strip_suffix("}}")) {
             match action.split_whitespace().collect::<Vec<_>>()[..] {
-                ["if", "not", path] => shown.push(value(path)? != "true"),
-                ["if", path] => shown.push(value(path)? == "true"),
+                ["if", "not", path] => shown.push(!is_on(value(path)?)),
+                ["if", path] => shown.push(is_on(value(path)?)),
                 ["end"] if shown.pop().is_some() => {}
                 _ => bail!("`{line}` is not of the little that is understood"),
             }
@@ -123,7 +136,8 @@ mod tests {
     use crate::root;
 
     fn values() -> Values {
-        values_of("# a remark\na:\n  b: 1\n  c:\n    d: x:y\non: true\noff: false\n").expect("they are plain")
+        values_of("# a remark\na:\n  b: 1\n  c:\n    d: x:y\non: true\noff: false\nurl: \"http://x\"\nnone: \"\"\n")
+            .expect("they are plain")
     }
 
     #[test]
@@ -133,11 +147,18 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_shown_where_its_value_is_true() {
+    fn a_part_is_shown_where_its_value_is_true_or_says_something() {
         let of = |condition| format!("a\n  {{{{- if {condition} }}}}\n  b\n  {{{{- end }}}}\nc\n");
-        for (condition, shown) in
-            [(".Values.on", true), (".Values.off", false), ("not .Values.on", false), ("not .Values.off", true)]
-        {
+        for (condition, shown) in [
+            (".Values.on", true),
+            (".Values.off", false),
+            (".Values.url", true),
+            (".Values.none", false),
+            ("not .Values.on", false),
+            ("not .Values.off", true),
+            ("not .Values.url", false),
+            ("not .Values.none", true),
+        ] {
             let text = render(&of(condition), &values()).expect("it is little");
             assert_eq!(text, if shown { "a\n  b\nc\n" } else { "a\nc\n" }, "{condition}");
         }
