@@ -137,7 +137,7 @@ fn a_port_scan_does_not_fill_memory() {
         let packet = decoder.packet(&record).expect("a record");
         journeys.take(Arc::new(enrich::sighting(packet, &names, &REAL.node, &Owned::default())));
         if number % between_ticks == 0 {
-            journeys.expire(START_NS + u64::from(number));
+            journeys.expire(START_NS + u64::from(number), |id| id % 3 == 0);
             assert!(journeys.iter().count() <= JOURNEYS_MAX);
         }
         most = most.max(journeys.iter().count());

@@ -316,6 +316,12 @@ fn place_of(step: &Step) -> Option<Place> {
     }
 }
 
+/// How often, in words: `once`, `3 times`.
+#[must_use]
+pub fn often(times: usize) -> String {
+    if times == 1 { "once".to_owned() } else { format!("{times} times") }
+}
+
 /// A time in words: `0.4 ms`, `430 ms`, `4.0 s`
 #[must_use]
 pub fn duration(ns: u64) -> String {

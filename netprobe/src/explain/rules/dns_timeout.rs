@@ -4,7 +4,7 @@ use crate::{
     explain::{
         Case, Draft, Rule,
         dns::{self, Query},
-        tcp::duration,
+        tcp::{duration, often},
     },
     model::{finding::Confidence, packet::What},
 };
@@ -129,7 +129,7 @@ fn asked(case: &Case<'_>, query: &Query<'_>, tries: usize) -> String {
     let server = dns::server_name(case, query.server);
     let translated = case.routed_flow().dst;
     let through = if translated == query.server { String::new() } else { format!(" (translated to {translated})") };
-    let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+    let times = often(tries);
     format!("{} asked the DNS server {server}{through} for {} {times}", case.who(), query.question.name)
 }
 

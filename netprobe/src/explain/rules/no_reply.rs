@@ -2,7 +2,10 @@
 
 use super::{handshake, vanished, wrong_egress::came_in_by};
 use crate::{
-    explain::{Case, Draft, Rule, intent, tcp::FIRST_TIMEOUT_NS},
+    explain::{
+        Case, Draft, Rule, intent,
+        tcp::{FIRST_TIMEOUT_NS, often},
+    },
     model::{
         devices::Xdp,
         facts::Rule as IpRule,
@@ -60,18 +63,10 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     let by =
         route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
     let program = before_the_stack(case, exit);
-    let end = if stale {
-        "no SYN-ACK came back, only an ACK of an older connection: the peer drops it while it remembers that one (TIME_WAIT)"
-            .to_owned()
-    } else if hides(case, exit) {
+    if !stale && hides(case, exit) {
         return Some(into_tunnel(case, exit, what, (first_ns, proven_ns), tries));
-    } else if let Some(program) = &program {
-        format!(
-            "nothing came back to the stack: it is lost outside this node, or XDP {program} of {device} drops the answer"
-        )
-    } else {
-        "nothing came back: it is lost outside this node".to_owned()
-    };
+    }
+    let end = end(stale, &device, program.as_deref());
     let tunnel = case.around().map(|(_, flow)| format!(", inside {flow} of {},", inner.sighting.device));
     let tunnel = tunnel.unwrap_or_default();
     let claim = format!(
@@ -83,7 +78,7 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         .confidence(Confidence::Likely)
         .detail(format!("{} {}", flow.proto, flow.destination()))
         .proof(first_ns, format!("net_dev_start_xmit on {device}: {what} to {}", flow.destination()))
-        .proof(proven_ns, format!("sent {tries} times, no answer, no ICMP error, no drop on this node"))
+        .proof(proven_ns, format!("sent {}, no answer, no ICMP error, no drop on this node", often(tries)))
         .fix(format!("look outside: security group, firewall, or routing between {device} and {}", ahead(case)))
         .fix(format!("check that the peer answers {source}, and by a way that leads back to {device}"));
     draft.route = route;
@@ -112,6 +107,23 @@ fn with_program(draft: Draft, program: &str, device: &str, first_ns: u64) -> Dra
             format!("XDP {program} of {device} sees what comes in before the stack: what it drops is not seen here"),
         )
         .fix(format!("or that program drops the answer: take it off to see (ip link set dev {device} xdp off)"))
+}
+
+/// What became of it, as far as can be known.
+fn end(stale: bool, device: &str, program: Option<&str>) -> String {
+    match program {
+        _ if stale => {
+            "no SYN-ACK came back, only an ACK of an older connection: the peer drops it while it remembers that \
+                       one (TIME_WAIT)"
+                .to_owned()
+        }
+        Some(program) => {
+            format!(
+                "nothing came back to the stack: it is lost outside this node, or XDP {program} of {device} drops the answer"
+            )
+        }
+        None => "nothing came back: it is lost outside this node".to_owned(),
+    }
 }
 
 /// The XDP program in the driver of the device by which the packet left: no tracepoint tells what it drops.
@@ -179,7 +191,7 @@ fn into_tunnel(case: &Case<'_>, exit: &Step, what: &str, (first_ns, proven_ns): 
         .confidence(Confidence::Possible)
         .detail(format!("{} {}", case.journey.flow.proto, case.journey.flow.destination()))
         .proof(first_ns, format!("net_dev_start_xmit on {device}: {what} to {}", case.journey.flow.destination()))
-        .proof(proven_ns, format!("sent {tries} times, no answer, no ICMP error, no drop on this node"))
+        .proof(proven_ns, format!("sent {}, no answer, no ICMP error, no drop on this node", often(tries)))
         .fix(format!(
             "see whether the tunnel works: wg show {device} latest-handshakes endpoints; ip -s link show {device}"
         ))
