@@ -129,8 +129,7 @@ fn asked(case: &Case<'_>, query: &Query<'_>, tries: usize) -> String {
     let server = dns::server_name(case, query.server);
     let translated = case.routed_flow().dst;
     let through = if translated == query.server { String::new() } else { format!(" (translated to {translated})") };
-    let times = often(tries);
-    format!("{} asked the DNS server {server}{through} for {} {times}", case.who(), query.question.name)
+    format!("{} asked the DNS server {server}{through} for {} {}", case.who(), query.question.name, often(tries))
 }
 
 fn with_tries(mut draft: Draft, query: &Query<'_>) -> Draft {

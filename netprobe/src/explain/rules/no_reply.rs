@@ -100,15 +100,6 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     Some(draft)
 }
 
-fn with_program(draft: Draft, program: &str, device: &str, first_ns: u64) -> Draft {
-    draft
-        .proof(
-            first_ns,
-            format!("XDP {program} of {device} sees what comes in before the stack: what it drops is not seen here"),
-        )
-        .fix(format!("or that program drops the answer: take it off to see (ip link set dev {device} xdp off)"))
-}
-
 /// What became of it, as far as can be known.
 fn end(stale: bool, device: &str, program: Option<&str>) -> String {
     match program {
@@ -124,6 +115,15 @@ fn end(stale: bool, device: &str, program: Option<&str>) -> String {
         }
         None => "nothing came back: it is lost outside this node".to_owned(),
     }
+}
+
+fn with_program(draft: Draft, program: &str, device: &str, first_ns: u64) -> Draft {
+    draft
+        .proof(
+            first_ns,
+            format!("XDP {program} of {device} sees what comes in before the stack: what it drops is not seen here"),
+        )
+        .fix(format!("or that program drops the answer: take it off to see (ip link set dev {device} xdp off)"))
 }
 
 /// The XDP program in the driver of the device by which the packet left: no tracepoint tells what it drops.
