@@ -12,6 +12,7 @@ use crate::{
         Case, Draft, Rule,
         expected::{self, Expected},
         intent,
+        tcp::often,
     },
     facts::policy::Outcome,
     model::{
@@ -54,7 +55,7 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         .proof(question.first_ns, text)
         .proof(
             question.proven_ns,
-            format!("sent {} times, no answer, no ICMP error, no drop on this node", question.tries),
+            format!("sent {}, no answer, no ICMP error, no drop on this node", often(question.tries)),
         );
     draft.evidence.sort_by_key(|e| e.mono_ns);
     draft.proven_ns = question.proven_ns;
