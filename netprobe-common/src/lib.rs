@@ -19,4 +19,4 @@ pub mod wire;
 
 /// Number of this layout. Written into every recording and compared when one is opened.
 /// Raise it with every change of a struct below.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;

@@ -4,8 +4,9 @@ use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_get_stack, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use netprobe_common::{
-    config::{DropKey, TC_CAPTURE},
+    config::{DropKey, Owner, TC_CAPTURE},
     event::{IcmpSend, SkbDrop},
+    flow::FlowKey,
 };
 
 use crate::{
@@ -36,6 +37,7 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let headers = skb.headers(Slot::Drop, skb.network())?;
+    let vni = Headers::look_inside(Slot::Drop, skb.network());
     let ifindex = skb.device().map_or(0, Device::ifindex);
     if config!(tc) & TC_CAPTURE != 0 {
         let at = Dropped { skb: skb.address(), location: ctx.arg(1), netns, ifindex, reason };
@@ -44,13 +46,14 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
     }
     let held = if cgroups::shared(role) { cgroups::of(skb, &headers.flow) } else { None };
     let ours = follow::packet_or(role, headers, || follow::is_receiving(skb) || adopted(held, headers))
-        || (headers.flow.family == 0 && follow::port(netns, ifindex, headers));
+        || follow::port(netns, ifindex, headers)
+        || follow::carried(headers);
     follow::received(skb);
     if !ours {
         return None;
     }
     let location = ctx.arg(1);
-    let owner = follow::owner(&headers.flow.src).or_else(|| follow::owner(&headers.flow.dst));
+    let owner = owner(&headers.flow).or_else(|| owner(&headers.inner));
     let owner = match (owner, held) {
         (Some(owner), _) => owner.owner,
         (None, Some(held)) => cgroups::number(held),
@@ -72,10 +75,17 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
         drop.seen = seen;
         drop.reason = reason;
         drop.stack_len = stack(&ctx, &mut drop.stack);
+        drop.carried = if headers.carries() { headers.inner.copied() } else { FlowKey::EMPTY };
+        drop.vni = vni;
         drop.filter = filters::preference(skb.address());
-        drop._pad = 0;
     });
     Some(())
+}
+
+/// Whose packet it is, where we know: its sender's, else its addressee's.
+#[inline(always)]
+fn owner(flow: &FlowKey) -> Option<Owner> {
+    follow::owner(&flow.src).or_else(|| follow::owner(&flow.dst))
 }
 
 /// Whether it is a packet of a pod that shares the node's namespace, and passes the user's filter.

@@ -256,7 +256,14 @@ pub(crate) fn packet_or(role: u32, headers: &Headers, in_another_dress: impl FnO
     followed
 }
 
-/// Whether a frame without IP addresses is a followed pod's: by the device it is on; and passes the user's filter.
+/// Whether it is a tunnel's packet that carries one of a followed address; and passes the user's filter.
+#[inline(always)]
+pub(crate) fn carried(headers: &Headers) -> bool {
+    headers.carries() && has_followed_address(&headers.inner) && passes(headers)
+}
+
+/// Whether a packet is a followed pod's by the device it is on, whatever its addresses: a frame without any, or a source that
+/// is not the pod's; and passes the user's filter.
 #[inline(always)]
 pub(crate) fn port(netns: u32, ifindex: u32, headers: &Headers) -> bool {
     passes(headers) && leads_to_pod(netns, ifindex)

@@ -244,7 +244,8 @@ fn geneve(lab: &Lab) -> bool {
     overlay(lab, "Geneve tunnels", "geneve id 7")
 }
 
-fn vxlan(lab: &Lab) -> bool {
+/// A VXLAN, number 7, between the node and the router.
+pub(crate) fn vxlan(lab: &Lab) -> bool {
     overlay(lab, "VXLAN tunnels", "vxlan id 7 dstport 4789 nolearning")
 }
 

@@ -33,6 +33,8 @@ chain c { type nat hook prerouting priority -100;
 }
 ";
 
+/// How long the answer for a name that begins with `late` takes.
+const LATE: Duration = Duration::from_millis(700);
 /// How long a client waits for an answer.
 pub(crate) const SOON: Duration = Duration::from_secs(2);
 pub(crate) const A: u8 = 1;
@@ -55,6 +57,9 @@ impl Server {
             let mut bytes = [0; 512];
             while !ends.load(Ordering::Relaxed) {
                 let Ok((len, from)) = udp.recv_from(&mut bytes) else { continue };
+                if bytes[12..].starts_with(b"\x04late") {
+                    thread::sleep(LATE);
+                }
                 if let Some(answer) = answer(&bytes[..len]) {
                     udp.send_to(&answer, from).expect("send the answer");
                 }
@@ -256,6 +261,20 @@ fn an_icmp_error_in_place_of_an_answer_is_told() {
     let run = probe.settled();
     let refused = query(&run, "api.shop.test", "A");
     assert_eq!((&refused["result"], &refused["tries"]), (&json!("icmp"), &json!(1)), "{refused:#}");
+}
+
+#[test]
+fn an_answer_that_comes_when_nobody_waits_any_more_is_told_with_its_time() {
+    let Some(lab) = Lab::start("an_answer_that_comes_when_nobody_waits_any_more_is_told_with_its_time") else { return };
+    lab.on("node").nft(NAT);
+    let _server = Server::start(&lab);
+    let probe = lab.trace("web-0");
+    assert!(!ask(&lab, SERVICE, &question(1, "late.shop.test", A), 1, LATE / 2));
+    thread::sleep(LATE);
+    let finding = probe.one("dns-timeout");
+    finding.says("for late.shop.test once, and the answer came after 70");
+    finding.says("when nobody waited for it any more: it reached shop/web-1");
+    assert_eq!(finding.text("/confidence"), "stated");
 }
 
 #[test]

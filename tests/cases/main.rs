@@ -31,6 +31,7 @@ mod netfilter_told;
 mod network;
 mod no_reply;
 mod no_route;
+mod overlays;
 mod pod_created_later;
 mod port_closed;
 mod recorded;

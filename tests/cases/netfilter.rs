@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use netprobe_tests::{Finding, Lab, PORT, SERVER, open};
+use netprobe_tests::{Finding, Lab, PORT, SERVER, WEB_0, WEB_1, open};
 
 /// `verdict` for packets to the port, in that hook of the node.
 fn rule(lab: &Lab, hook: &str, verdict: &str) {
@@ -72,4 +72,23 @@ fn a_reject_is_told_from_a_drop_and_from_a_closed_port() {
     assert_eq!((finding.text("/pod/name"), finding.text("/at/namespace")), ("web-0", "node"));
     assert_eq!(finding.text("/netfilter/hook"), "forward");
     finding.is_whole();
+}
+
+#[test]
+fn a_rule_of_a_bridge_is_told_by_the_bridges_hook() {
+    let Some(lab) = Lab::start("a_rule_of_a_bridge_is_told_by_the_bridges_hook") else { return };
+    let node = lab.on("node");
+    node.run(
+        "ip link add br0 type bridge; ip link set vweb0 master br0; ip link set vweb1 master br0; ip link set br0 up",
+    );
+    for (pod, other) in [("web-0", WEB_1.v4), ("web-1", WEB_0.v4)] {
+        lab.on(pod).run(&format!("ip route add {other}/32 dev eth0 scope link"));
+    }
+    node.nft(&format!(
+        "table bridge site {{\n chain guard {{\n type filter hook forward priority 0;\n tcp dport {PORT} counter drop\n }}\n}}\n"
+    ));
+    let finding = lab.finding("web-0", "netfilter-drop", |lab| drop(lab.on("web-0").cannot_connect(open(WEB_1.v4))));
+    let netfilter = |field: &str| finding.text(&format!("/netfilter/{field}"));
+    assert_eq!((netfilter("family"), netfilter("hook"), netfilter("chain")), ("bridge", "forward", "guard"));
+    finding.says("chain guard in table bridge site");
 }

@@ -71,6 +71,36 @@ fn a_device_that_is_down_is_named() {
 }
 
 #[test]
+fn a_rule_that_comes_before_the_pods_own_is_told_once_nothing_comes_back() {
+    let Some(lab) = Lab::start("a_rule_that_comes_before_the_pods_own_is_told_once_nothing_comes_back") else { return };
+    lab.on("node").run("ip rule add pref 1000 from 10.61.7.0/24 lookup main");
+    let finding = story(&lab, SERVER);
+    finding.says("policy rule 1000 (from 10.61.7.0/24 lookup main) comes before rule 1536 (from 10.61.7.10 lookup 2)");
+    assert_eq!(finding.text("/confidence"), "likely");
+    assert_eq!(finding.value("/route/rule"), 1000);
+}
+
+#[test]
+fn a_mark_that_sends_the_pod_to_another_table_is_told() {
+    let Some(lab) = Lab::start("a_mark_that_sends_the_pod_to_another_table_is_told") else { return };
+    let node = lab.on("node");
+    node.run("ip rule add pref 100 fwmark 0x99 lookup main");
+    node.nft("table ip site {\n chain marks {\n type filter hook prerouting priority -150;\n iifname vweb0 meta mark set 0x99\n }\n}\n");
+    let finding = story(&lab, SERVER);
+    finding.says("policy rule 100 (from all fwmark 0x99 lookup main) comes before rule 1536");
+    assert_eq!(finding.text("/confidence"), "possible");
+}
+
+#[test]
+fn a_rule_by_destination_is_meant_and_named_where_the_loss_is_outside() {
+    let Some(lab) = Lab::start("a_rule_by_destination_is_meant_and_named_where_the_loss_is_outside") else { return };
+    lab.on("node").run("ip rule add pref 1000 to 172.20.40.0/24 lookup main");
+    let finding = lab.finding("web-0", "no-reply", |lab| drop(lab.on("web-0").cannot_connect(SERVER)));
+    finding.is_at("web-0", "node", "eth0");
+    finding.says("policy rule 1000 (from all to 172.20.40.0/24 lookup main) chose eth0");
+}
+
+#[test]
 fn ipv6_has_tables_of_its_own() {
     let Some(lab) = Lab::start("ipv6_has_tables_of_its_own") else { return };
     lab.on("node").run("ip -6 route flush table 2");

@@ -1,7 +1,7 @@
 //! Packets that ended badly.
 
 use super::{Conntrack, PacketHead};
-use crate::limits::DROP_STACK;
+use crate::{flow::FlowKey, limits::DROP_STACK};
 
 crate::wire! {
     /// The kernel freed a packet it did not deliver.
@@ -25,10 +25,12 @@ crate::wire! {
         /// Preference of the tc filter of kind bpf that dropped it, 0 where none did or it is not known
         /// (`struct tcf_proto`, `prio`, its upper half). Source: the end of `cls_bpf_classify`.
         pub filter: u32,
-        /// Zero.
-        pub _pad: u32,
+        /// Number of the tunnel's network (VNI), host order, of what is in `carried`; 0 where the tunnel has none.
+        pub vni: u32,
         /// Kernel return addresses, innermost first.
         pub stack: [u64; DROP_STACK],
+        /// The packet inside, where it is a tunnel's (VXLAN, Geneve, IPIP, GRE); family 0 where it is none.
+        pub carried: FlowKey,
     }
 
     /// The kernel is about to send an ICMP error (IPv4).

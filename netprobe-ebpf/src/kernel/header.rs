@@ -16,6 +16,19 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+/// Protocols that carry packets.
+const IPIP: u8 = 4;
+const IPV6_IN: u8 = 41;
+const GRE: u8 = 47;
+/// UDP ports of overlays: VXLAN as registered and as Linux had it first (flannel, Cilium), Geneve.
+const VXLAN: u16 = 4789;
+const VXLAN_LINUX: u16 = 8472;
+const GENEVE: u16 = 6081;
+/// Bytes of a UDP header.
+const UDP_HEADER: usize = 8;
+/// EtherTypes of IPv6 and of an Ethernet frame in a tunnel.
+const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_P_TEB: u16 = 0x6558;
 /// EtherType of IPv4.
 pub(crate) const ETH_P_IP: u16 = 0x0800;
 /// Bytes of an Ethernet header.
@@ -105,7 +118,8 @@ pub(crate) enum Slot {
 #[repr(C)]
 pub(crate) struct Headers {
     pub(crate) flow: FlowKey,
-    /// The flow of the packet that an ICMP error quotes; family 0 where it quotes none.
+    /// The flow of the packet that an ICMP error quotes, or that a dropped tunnel packet carries; family 0 where there is
+    /// none.
     pub(crate) inner: FlowKey,
     pub(crate) seq: u32,
     pub(crate) ack: u32,
@@ -259,6 +273,35 @@ impl Headers {
         (self.flow.sport, self.flow.dport) = self.transport(&l4, next, at, payload.wrapping_sub(skipped));
     }
 
+    /// What is in `inner` is carried, not quoted.
+    #[inline(always)]
+    pub(crate) fn carries(&self) -> bool {
+        self.inner.family != 0 && self.flow.proto != ICMP && self.flow.proto != ICMPV6
+    }
+
+    /// Reads what a tunnel's packet carries, of which `read` was told before, to `inner`. Gives the number of its network
+    /// (VNI), 0 where the tunnel has none.
+    #[inline(never)]
+    pub(crate) fn look_inside(slot: Slot, ip: u64) -> u32 {
+        let Some(place) = HEADERS.get_ptr_mut(slot as u32) else { return 0 };
+        // SAFETY: as in `read`.
+        let headers = unsafe { &mut *place };
+        if headers.frag & 0x1fff != 0 {
+            return 0;
+        }
+        let at = ip + if headers.flow.family == 6 { Ipv6Hdr::LEN as u64 } else { Ipv4Hdr::LEN as u64 };
+        let (inside, vni) = match headers.flow.proto {
+            UDP => overlay(at, headers.flow.dport),
+            IPIP | IPV6_IN => (at, 0),
+            GRE => generic(at),
+            _ => (0, 0),
+        };
+        if inside != 0 {
+            quoted(inside, &mut headers.inner);
+        }
+        vni
+    }
+
     /// Reads what lies behind the IP header, and gives the ports.
     #[inline(always)]
     fn transport(&mut self, l4: &L4, proto: u8, address: u64, length: u32) -> (u16, u16) {
@@ -328,6 +371,33 @@ impl Headers {
 #[inline(always)]
 const fn may_be_ip(ether_type: u16) -> bool {
     matches!(ether_type, 0 | 0x0800 | 0x86dd | 0x8100 | 0x88a8)
+}
+
+/// Where the IP packet inside a UDP datagram is, if it is a tunnel's: by its port, and by what follows. And the VNI.
+#[inline(always)]
+fn overlay(udp: u64, port: u16) -> (u64, u32) {
+    let words: [u32; 2] = probe(udp, UDP_HEADER);
+    let (first, behind) = (words[0], udp + UDP_HEADER as u64 + 8);
+    let frame = match port {
+        // RFC 7348: the flag I says that there is a VNI.
+        VXLAN | VXLAN_LINUX if byte(first, 0) & 8 != 0 => behind,
+        // RFC 8926: the length of the options, in words, is in the first byte.
+        GENEVE if halves(first).1 == ETH_P_TEB => behind + u64::from(byte(first, 0) & 0x3f) * 4,
+        _ => return (0, 0),
+    };
+    let ether_type: [u8; 2] = probe(frame, 12);
+    let is_ip = matches!(u16::from_be_bytes(ether_type), ETH_P_IP | ETH_P_IPV6);
+    (if is_ip { frame + u64::from(ETHERNET) } else { 0 }, u32::from_be(words[1]) >> 8)
+}
+
+/// Where the IP packet behind a GRE header (RFC 2784, RFC 2890) is.
+#[inline(always)]
+fn generic(gre: u64) -> (u64, u32) {
+    let (flags, protocol) = halves(probe::<u32>(gre, 0));
+    // A checksum and a key take four bytes each.
+    let options = u64::from(flags >> 15) * 4 + u64::from(flags >> 13 & 1) * 4;
+    let is_ip = matches!(protocol, ETH_P_IP | ETH_P_IPV6);
+    (if is_ip { gre + 4 + options } else { 0 }, 0)
 }
 
 /// The quoted packet's five-tuple, to `flow`.

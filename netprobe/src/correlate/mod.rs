@@ -55,6 +55,8 @@ pub struct Journeys {
     pub neighbours: Neighbours,
     /// The packet each CPU is receiving.
     receiving: Receiving,
+    /// The tunnel's packet that was dropped last, and the journey of what it carries: what netfilter says of it follows.
+    carrier: Option<(u64, u64)>,
     last_id: u64,
 }
 
@@ -98,6 +100,7 @@ impl Journeys {
                 // The others die with a packet that has a flow: an ARP request, a neighbour's.
                 (&**reason == "UNHANDLED_PROTO").then(|| self.of_frame(&sighting, head.ether_type))
             }
+            What::Dropped { head, carried: Some(carried), .. } => Some(self.of_carried(&sighting, carried.flow, head)),
             What::Dropped { head, ct, .. } | What::IcmpSent { head, ct, .. } => {
                 let flow = head.flow?;
                 Some(self.of_packet(&sighting, flow, head, ct.as_ref()))
@@ -111,6 +114,11 @@ impl Journeys {
                 self.of_socket(&sighting, *flow)
             }
             // The packet itself was seen just before.
+            What::Verdict { skb, .. } if self.carrier.is_some_and(|(carrier, _)| carrier == *skb) => {
+                let (_, id) = self.carrier.take()?;
+                self.add(id, Arc::clone(&sighting), self.last_forward(id));
+                Some(id)
+            }
             What::Dns { flow, .. } | What::Verdict { flow, .. } => self.beside(&sighting, flow),
             What::Nat(choice) => self.beside(&sighting, &choice.original),
             What::Neighbour { .. } | What::Request { .. } | What::Owned { .. } => None,
@@ -203,6 +211,21 @@ impl Journeys {
         // A look-up whose namespace is only concluded may be somebody else's.
         let sure = |step: &Step| !matches!(step.sighting.packet.what, What::Lookup { inferred: true, .. });
         self.close(stray).map_or_else(Vec::new, |journey| journey.steps.into_iter().filter(sure).collect())
+    }
+
+    /// A tunnel's packet that was dropped is of the packet's journey that it carries.
+    fn of_carried(&mut self, sighting: &Arc<Sighting>, flow: Flow, head: &Head) -> u64 {
+        let known = self.index.find(&flow);
+        let id = known.unwrap_or_else(|| self.open(self.orientation(flow, head, None, sighting), sighting));
+        let forward = self.is_forward(id, &flow);
+        self.add(id, Arc::clone(sighting), forward);
+        self.carrier = Some((head.skb, id));
+        id
+    }
+
+    /// Whether the last that was seen of a journey goes with its flow.
+    fn last_forward(&self, id: u64) -> bool {
+        self.open.get(&id).and_then(|journey| journey.steps.back()).is_none_or(|step| step.forward)
     }
 
     /// A frame without addresses belongs to those like it at the same device.

@@ -20,7 +20,7 @@ use crate::model::{
     facts::HostFacts,
     flow::{Flow, Proto, address},
     nat::{NatBy, NatChoice},
-    packet::{Packet, What},
+    packet::{Carried, Packet, What},
     symbols::Symbols,
 };
 
@@ -97,6 +97,7 @@ impl Decoder {
                     stack: self.callers(&e.stack, e.stack_len),
                     filter: u16::try_from(e.filter).ok().filter(|preference| *preference != 0),
                     seen: e.seen,
+                    carried: head::flow(&e.carried).map(|flow| Carried { flow, vni: e.vni }),
                 };
                 (e.head.netns, e.head.ifindex, what)
             }

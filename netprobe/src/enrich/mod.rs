@@ -39,7 +39,7 @@ pub fn sighting(packet: Packet, names: &Names, facts: &NodeFacts, owned: &Owned)
         let link = facts.namespaces.get(&packet.netns)?.links.get(&packet.ifindex)?;
         link.peer_netns.filter(|inum| *inum != facts.node).map(|inum| names.namespace(inum))
     };
-    let flow = packet.what.flow();
+    let flow = packet.what.ends();
     // Whose the source is: the address tells, or in the node's own namespace the socket.
     let end = |flow: &Flow| match names.address(flow.src.ip()) {
         Known::Yes(pod) => Known::Yes(pod),

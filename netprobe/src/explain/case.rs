@@ -11,7 +11,7 @@ use crate::{
         invalid::Invalid,
         inventory::Inventory,
         journey::{Journey, Step},
-        packet::{Conntrack, Head, Judge, LookupRole, Place, What},
+        packet::{Carried, Conntrack, Head, Judge, LookupRole, Place, What},
         sighting::{Side, Sighting},
         stack::base,
         traced::Traced,
@@ -49,6 +49,8 @@ pub struct Drop<'a> {
     pub head: &'a Head,
     /// Its conntrack entry.
     pub ct: Option<&'a Conntrack>,
+    /// The packet inside, where it is a tunnel's.
+    pub carried: Option<Carried>,
     /// The kernel's reason.
     pub reason: &'a Arc<str>,
     /// Function that freed it.
@@ -145,8 +147,9 @@ impl<'a> Case<'a> {
     /// Dropped packets, also those that a healthy node drops.
     pub fn all_drops(&self) -> impl DoubleEndedIterator<Item = Drop<'a>> + use<'a> {
         self.journey.steps.iter().filter_map(|step| match &step.sighting.packet.what {
-            What::Dropped { head, ct, reason, site, stack, filter, .. } => {
-                Some(Drop { step, head, ct: ct.as_ref(), reason, site: base(site), stack, filter: *filter })
+            What::Dropped { head, ct, reason, site, stack, filter, carried, .. } => {
+                let (ct, site) = (ct.as_ref(), base(site));
+                Some(Drop { step, head, ct, carried: *carried, reason, site, stack, filter: *filter })
             }
             _ => None,
         })
@@ -296,7 +299,7 @@ impl<'a> Case<'a> {
     pub fn client(&self) -> String {
         let source = self.journey.flow.src.ip();
         // A masqueraded packet has another source: only one with the flow's own tells whose it is.
-        let sends = |s: &&Step| s.sighting.packet.what.flow().is_some_and(|f| f.src.ip() == source);
+        let sends = |s: &&Step| s.sighting.packet.what.ends().is_some_and(|f| f.src.ip() == source);
         let pod = self.journey.steps.iter().filter(sends).find_map(|s| s.sighting.source.yes());
         match pod.or(self.journey.pod.as_ref().filter(|_| source.is_loopback())) {
             Some(pod) => pod.to_string(),
@@ -312,7 +315,7 @@ impl<'a> Case<'a> {
         // An ICMP error that belongs to the flow has another destination.
         let goes_there = |s: &&Step| {
             s.forward
-                && s.sighting.packet.what.flow().is_some_and(|f| self.is_form(&f) && f.proto == self.journey.flow.proto)
+                && s.sighting.packet.what.ends().is_some_and(|f| self.is_form(&f) && f.proto == self.journey.flow.proto)
         };
         let pod = self.journey.steps.iter().filter(goes_there).find_map(|s| s.sighting.destination.yes());
         pod.map_or_else(|| target.clone(), |pod| format!("{target} ({pod})"))

@@ -31,6 +31,8 @@ pub struct Query<'a> {
     pub asked_ns: Vec<u64>,
     /// The answer, and when it came.
     pub answer: Option<(u64, &'a Answer)>,
+    /// When it came again: a server answers each try.
+    pub again_ns: Vec<u64>,
     /// So many messages passed that some were left out: that an answer was not seen means nothing.
     pub sampled: bool,
 }
@@ -99,9 +101,11 @@ pub fn queries(journey: &Journey) -> Vec<Query<'_>> {
                 question: message,
                 asked_ns: vec![ns],
                 answer: None,
+                again_ns: Vec::new(),
                 sampled,
             }),
             (false, Some(query), Some(answer)) if query.answer.is_none() => query.answer = Some((ns, answer)),
+            (false, Some(query), Some(_)) => query.again_ns.push(ns),
             _ => {}
         }
     }
@@ -134,15 +138,18 @@ pub fn server_name(case: &Case<'_>, server: SocketAddr) -> String {
     name.or_else(pod).map_or_else(|| ip.to_string(), |name| format!("{ip} ({name})"))
 }
 
-/// Where the journey's queries went at last: the side, the device, and in words.
+/// Where the journey's queries went at last: the side, the device, and in words, which say of those that were not answered
+/// what became of them.
 #[must_use]
-pub fn whereto(case: &Case<'_>) -> (Side, Option<String>, String) {
+pub fn whereto(case: &Case<'_>, answered: bool) -> (Side, Option<String>, String) {
     let reached = case.hops().find(|(step, place, _)| {
         step.forward && *place == Place::Receive && step.sighting.side == Side::Pod && &*step.sighting.device != "lo"
     });
     if let Some((step, ..)) = reached {
         let pod = case.place(&step.sighting);
-        return (Side::Pod, Some(step.sighting.device.to_string()), format!("it reached {pod}, which did not answer"));
+        let text =
+            if answered { format!("it reached {pod}") } else { format!("it reached {pod}, which did not answer") };
+        return (Side::Pod, Some(step.sighting.device.to_string()), text);
     }
     // Where nobody looks inside the pods, the node's end of the link tells.
     let given = case.hops().find(|(step, place, _)| {
@@ -155,12 +162,14 @@ pub fn whereto(case: &Case<'_>) -> (Side, Option<String>, String) {
     if let Some((step, ..)) = given {
         let device = step.sighting.device.to_string();
         let pod = step.sighting.destination.yes().map_or_else(|| "a pod".to_owned(), ToString::to_string);
-        return (Side::Node, Some(device.clone()), format!("it went to {pod} by {device}, and no answer was seen"));
+        let end = if answered { "" } else { ", and no answer was seen" };
+        return (Side::Node, Some(device.clone()), format!("it went to {pod} by {device}{end}"));
     }
     match case.exits() {
         Some((_, exit)) => {
             let device = exit.sighting.device.to_string();
-            let text = format!("it left this node by {device}, and nothing came back");
+            let end = if answered { "" } else { ", and nothing came back" };
+            let text = format!("it left this node by {device}{end}");
             (Side::Node, Some(device), text)
         }
         None => (Side::Node, None, "it was not seen to leave this node".to_owned()),

@@ -12,12 +12,15 @@ impl Case<'_> {
     #[must_use]
     pub fn sender(&self) -> String {
         let ip = self.journey.flow.src.ip();
-        let sends = |s: &Sighting| s.packet.what.flow().is_some_and(|f| f.src.ip() == ip);
+        let sends = |s: &Sighting| s.packet.what.ends().is_some_and(|f| f.src.ip() == ip);
         let pod = self.steps().filter(|s| sends(&s.sighting)).find_map(|s| s.sighting.source.yes());
         // Before the kernel has chosen a source it asks for none.
         let own = ip.is_loopback() || ip.is_unspecified();
         let is_local = own || self.facts.node().is_some_and(|n| n.owns(ip));
-        match pod.or(self.journey.pod.as_ref().filter(|_| own)) {
+        // Of a flow that came from elsewhere only answers may have been seen.
+        let gets = |s: &Sighting| s.packet.what.ends().is_some_and(|f| f.dst.ip() == ip);
+        let addressed = || self.steps().filter(|s| gets(&s.sighting)).find_map(|s| s.sighting.destination.yes());
+        match pod.or_else(addressed).or(self.journey.pod.as_ref().filter(|_| own)) {
             Some(pod) => pod.to_string(),
             None if is_local => "this node".to_owned(),
             None => ip.to_string(),
@@ -34,6 +37,9 @@ impl Case<'_> {
             Some(flow) if self.is_form(&flow.reversed()) => format!("the answer of {target} to {sender}"),
             Some(flow) if flow.proto.is_icmp() && !journey.proto.is_icmp() => {
                 format!("an ICMP error about the packets of {sender} to {target}")
+            }
+            Some(flow) if !drop.step.forward => {
+                format!("the packet {flow}, which carries an answer of {target} to {sender},")
             }
             Some(flow) => format!("the packet {flow}, which carries one of {sender} to {target},"),
             None => format!("a frame of {}", self.who()),

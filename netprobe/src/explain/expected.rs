@@ -31,7 +31,7 @@ pub fn of_table(case: &Case<'_>, flow: &Flow, table: u32, taken: &str) -> Option
     let node = case.facts.node()?;
     let sources: [&dyn Fn() -> Option<Expected>; 6] = [
         &|| by_journal(case, node, flow, table),
-        &|| by_other_routes(case, node, table, flow.is_v6()),
+        &|| by_other_routes(case, node, table, flow.is_v6(), None),
         &|| by_answers(case, flow, taken),
         &|| by_subnet(case, node, flow.src.ip(), taken),
         &|| by_spare_device(case, node, flow.is_v6(), taken),
@@ -54,10 +54,18 @@ fn by_journal(case: &Case<'_>, node: &NamespaceFacts, flow: &Flow, table: u32) -
     Some(Expected { device, gateway: hop.gateway, why, confidence: Confidence::Stated })
 }
 
-/// The table's other routes, of either family: to its gateway, to its subnet.
-fn by_other_routes<'a>(case: &Case<'a>, node: &'a NamespaceFacts, table: u32, v6: bool) -> Option<Expected> {
+/// The table's other routes, of either family: to its gateway, to its subnet. `beside` is the one that is in question.
+#[must_use]
+pub fn by_other_routes<'a>(
+    case: &Case<'a>,
+    node: &'a NamespaceFacts,
+    table: u32,
+    v6: bool,
+    beside: Option<&Route>,
+) -> Option<Expected> {
     // A VRF's table has the ways to its pods, too.
-    let of_table = node.routes.iter().filter(|r| r.table == table && r.kind == RouteKind::Unicast);
+    let asked = |r: &Route| beside.is_some_and(|beside| std::ptr::eq(r, beside));
+    let of_table = node.routes.iter().filter(|r| r.table == table && r.kind == RouteKind::Unicast && !asked(r));
     let hops = of_table.flat_map(|route| route.next_hops.iter().map(move |hop| (route, hop)));
     let out = |(route, hop): (&'a Route, &'a NextHop)| {
         let link = node.links.get(&hop.ifindex).filter(|link| case.leads_out(link))?;
@@ -89,7 +97,8 @@ fn by_answers(case: &Case<'_>, flow: &Flow, taken: &str) -> Option<Expected> {
 }
 
 /// The device whose subnet holds the source, or lies nearest to it: nearer than the one taken.
-fn by_subnet(case: &Case<'_>, node: &NamespaceFacts, src: IpAddr, taken: &str) -> Option<Expected> {
+#[must_use]
+pub fn by_subnet(case: &Case<'_>, node: &NamespaceFacts, src: IpAddr, taken: &str) -> Option<Expected> {
     let near = |link: &Link| {
         let of_link = node.addresses.iter().filter(|a| a.ifindex == link.index);
         of_link.map(|a| (common_bits(a.net.addr(), src), a.net)).max_by_key(|(bits, _)| *bits)

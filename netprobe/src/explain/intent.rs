@@ -14,10 +14,25 @@ use crate::{
 /// The decision of a namespace's tables about a flow.
 #[must_use]
 pub fn decide<'a>(facts: &'a NamespaceFacts, flow: &Flow, iif: Option<&str>, mark: u32) -> Decision<'a> {
+    policy::evaluate(facts, &question(flow, iif, mark))
+}
+
+/// What they would have decided if `decided`, one of their rules, had not.
+#[must_use]
+pub fn decide_after<'a>(
+    facts: &'a NamespaceFacts,
+    flow: &Flow,
+    iif: Option<&str>,
+    mark: u32,
+    decided: &Rule,
+) -> Decision<'a> {
+    policy::evaluate_after(facts, &question(flow, iif, mark), decided)
+}
+
+fn question<'a>(flow: &Flow, iif: Option<&'a str>, mark: u32) -> Question<'a> {
     let src = Some(flow.src.ip()).filter(|ip| !ip.is_unspecified());
     let ports = flow.has_ports().then(|| (flow.src.port(), flow.dst.port()));
-    let question = Question { src, dst: flow.dst.ip(), iif, mark, proto: Some(flow.proto.number()), ports };
-    policy::evaluate(facts, &question)
+    Question { src, dst: flow.dst.ip(), iif, mark, proto: Some(flow.proto.number()), ports }
 }
 
 /// The device that the tables give for a flow.
@@ -63,10 +78,16 @@ pub fn refusing_rule<'a>(facts: &'a NamespaceFacts, flow: &Flow, iif: Option<&st
     (matches!(last.outcome, Outcome::Refused(_)) && last.rule.action != RuleAction::Lookup).then_some(last.rule)
 }
 
-/// Preference of the rule that leads a flow to a table.
+/// The rule that leads a flow to a table.
 #[must_use]
-pub fn rule_for(facts: &NamespaceFacts, flow: &Flow, table: u32, mark: u32) -> Option<u32> {
-    decide(facts, flow, None, mark).steps.iter().find(|s| s.table == table).map(|s| s.rule.preference)
+pub fn rule_for<'a>(
+    facts: &'a NamespaceFacts,
+    flow: &Flow,
+    iif: Option<&str>,
+    table: u32,
+    mark: u32,
+) -> Option<&'a Rule> {
+    decide(facts, flow, iif, mark).steps.iter().find(|s| s.table == table).map(|s| s.rule)
 }
 
 /// The route to `flow`'s destination that went away last (in `table`, or in any), if it did not

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoData, InfoGeneve, InfoVrf, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
 use crate::model::facts::{Address, Link};
@@ -33,7 +33,9 @@ pub(super) fn link(message: &LinkMessage) -> Option<Seen> {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::LinkInfo(infos) => (link.kind, link.vrf_table) = (kind(infos), vrf_table(infos)),
+            LinkAttribute::LinkInfo(infos) => {
+                (link.kind, link.vrf_table, link.vni) = (kind(infos), vrf_table(infos), vni(infos));
+            }
             LinkAttribute::Carrier(carrier) => link.carrier = *carrier != 0,
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = mac(bytes),
@@ -49,6 +51,20 @@ pub(super) fn link(message: &LinkMessage) -> Option<Seen> {
 
 fn kind(infos: &[LinkInfo]) -> String {
     infos.iter().find_map(|i| if let LinkInfo::Kind(k) = i { Some(k.to_string()) } else { None }).unwrap_or_default()
+}
+
+/// The network's number of a VXLAN or Geneve device.
+fn vni(infos: &[LinkInfo]) -> u32 {
+    let number = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vxlan(data)) => {
+            data.iter().find_map(|one| if let InfoVxlan::Id(vni) = one { Some(*vni) } else { None })
+        }
+        LinkInfo::Data(InfoData::Geneve(data)) => {
+            data.iter().find_map(|one| if let InfoGeneve::Id(vni) = one { Some(*vni) } else { None })
+        }
+        _ => None,
+    });
+    number.unwrap_or(0)
 }
 
 fn vrf_table(infos: &[LinkInfo]) -> u32 {

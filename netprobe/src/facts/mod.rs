@@ -26,7 +26,7 @@ mod watch;
 
 #[cfg(test)]
 pub(crate) use ask::parse_iptables_save;
-pub use ask::{Asker, tools as netfilter_tools};
+pub use ask::{Asker, cgroup_programs_of_others, tools as netfilter_tools};
 pub use event::FactsEvent;
 pub use reader::{FactsReader, Options, Place};
 pub use shared::{SharedReader, WaitingSockets, waiting_sockets};

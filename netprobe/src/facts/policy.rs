@@ -82,9 +82,25 @@ impl<'a> Decision<'a> {
 /// Evaluates rules and tables as `fib_rules_lookup` does.
 #[must_use]
 pub fn evaluate<'a>(facts: &'a NamespaceFacts, question: &Question<'_>) -> Decision<'a> {
+    walk(facts, question, in_order(facts, question))
+}
+
+/// What the rules after `decided` would have decided, had it not.
+#[must_use]
+pub fn evaluate_after<'a>(facts: &'a NamespaceFacts, question: &Question<'_>, decided: &Rule) -> Decision<'a> {
+    let all = in_order(facts, question);
+    walk(facts, question, all.into_iter().skip_while(|rule| !std::ptr::eq(*rule, decided)).skip(1).collect())
+}
+
+/// The rules of the question's family, first asked first.
+fn in_order<'a>(facts: &'a NamespaceFacts, question: &Question<'_>) -> Vec<&'a Rule> {
     let v6 = question.dst.is_ipv6();
     let mut rules: Vec<&Rule> = facts.rules.iter().filter(|r| r.v6 == v6).collect();
     rules.sort_by_key(|r| r.preference);
+    rules
+}
+
+fn walk<'a>(facts: &'a NamespaceFacts, question: &Question<'_>, rules: Vec<&'a Rule>) -> Decision<'a> {
     let mut steps = Vec::new();
     for rule in rules {
         if !selects(rule, question) {

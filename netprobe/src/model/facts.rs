@@ -174,6 +174,9 @@ pub struct Link {
     /// Table of a VRF (kind `vrf`); 0 for all others.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub vrf_table: u32,
+    /// Number of the network of a VXLAN or Geneve device (VNI); 0 for all others, and where each packet's route names it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vni: u32,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

@@ -188,6 +188,15 @@ pub enum Judge {
     Conntrack,
 }
 
+/// A packet that a tunnel's packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Its flow.
+    pub flow: Flow,
+    /// Number of the tunnel's network (VNI); 0 where the tunnel has none.
+    pub vni: u32,
+}
+
 /// What the kernel did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
@@ -220,6 +229,8 @@ pub enum What {
         filter: Option<u16>,
         /// Drops of this row (namespace, device, reason, place, owner) so far on this CPU.
         seen: u64,
+        /// The packet inside, where it is a tunnel's.
+        carried: Option<Carried>,
     },
     /// A routing table was asked.
     Lookup {
@@ -361,6 +372,15 @@ pub enum What {
 }
 
 impl What {
+    /// The five-tuple whose ends it is between: of a tunnel's packet, that of the one inside.
+    #[must_use]
+    pub const fn ends(&self) -> Option<Flow> {
+        match self {
+            Self::Dropped { carried: Some(carried), .. } => Some(carried.flow),
+            _ => self.flow(),
+        }
+    }
+
     /// The five-tuple it is about, where it has one.
     #[must_use]
     pub const fn flow(&self) -> Option<Flow> {

@@ -91,7 +91,7 @@ fn hop(side: Side, device: &str, place: Place) -> String {
 }
 
 fn dropped(sighting: &Sighting, reason: &str, site: &str, stack: &[Arc<str>]) -> String {
-    let hook = netfilter_hook(site, stack).map(|hook| format!(", hook {hook}")).unwrap_or_default();
+    let hook = netfilter_hook(site, stack).map(|hook| format!(", hook {}", hook.name)).unwrap_or_default();
     let place = match (sighting.side, sighting.device.as_ref()) {
         (Side::Unknown, "") => String::new(),
         (Side::Unknown, device) => format!(" ({device})"),

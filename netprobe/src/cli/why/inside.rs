@@ -14,8 +14,11 @@ use super::{
     target::{Endpoint, Host},
 };
 use crate::{
-    facts::Place,
-    model::flow::{Flow, Proto},
+    facts::{self, Place},
+    model::{
+        devices::CgroupProgram,
+        flow::{Flow, Proto},
+    },
 };
 
 /// What the thread in the pod's namespace tells.
@@ -23,6 +26,8 @@ pub(super) enum News {
     Resolved(Resolved),
     Begun(Flow),
     Done(Done),
+    /// What decides about the pod's own processes, and was not asked about ours.
+    Programs(Vec<CgroupProgram>),
     Broken(anyhow::Error),
 }
 
@@ -53,7 +58,9 @@ pub(super) fn inside(
     let address = preferred(&resolved.addresses, trial.speaks_v6);
     let tell = |told: News| news.send(told).map_err(|_| anyhow!("the run is over"));
     tell(News::Resolved(resolved))?;
-    let Some(address) = address.filter(|_| !trial.passive) else { return Ok(()) };
+    let Some(address) = address.filter(|_| !trial.passive) else {
+        return tell(News::Programs(facts::cgroup_programs_of_others()));
+    };
     let proto = match (proto, address) {
         (Proto::Icmp, IpAddr::V6(_)) => Proto::Icmpv6,
         (proto, _) => proto,
@@ -61,7 +68,10 @@ pub(super) fn inside(
     let to = SocketAddr::new(address, to.port.unwrap_or(0));
     let attempt = Attempt::begin(proto, to, trial.port).with_context(|| format!("make a {proto} socket in the pod"))?;
     tell(News::Begun(attempt.flow))?;
-    tell(News::Done(attempt.finish(trial.timeout)))
+    let done = attempt.finish(trial.timeout);
+    // A node has hundreds of cgroups: the connection does not wait for them.
+    tell(News::Programs(facts::cgroup_programs_of_others()))?;
+    tell(News::Done(done))
 }
 
 /// The address that the pod's programs would try first: IPv6 where the pod has an address to speak it with (RFC 6724).

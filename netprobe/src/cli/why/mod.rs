@@ -21,6 +21,7 @@ mod inside;
 mod resolve;
 mod story;
 mod target;
+mod unasked;
 mod watch;
 
 use attempt::{Done, End, Reserved};
@@ -42,6 +43,7 @@ use super::{
 };
 use crate::{
     model::{
+        devices::CgroupProgram,
         flow::Proto,
         verdict::{Outcome, Passed, Verdict},
     },
@@ -216,6 +218,8 @@ struct Why<'a> {
     news: Receiver<News>,
     resolved: Option<Resolved>,
     done: Option<Done>,
+    /// Programs on the pod's cgroups that were not asked about our attempt.
+    programs: Vec<CgroupProgram>,
     broken: Option<anyhow::Error>,
     /// When the connection was over, or a finding was there.
     ended: Option<Instant>,
@@ -274,6 +278,7 @@ impl<'a> Why<'a> {
             news,
             resolved: None,
             done: None,
+            programs: Vec::new(),
             broken: None,
             ended: None,
             found: None,
@@ -316,6 +321,7 @@ impl<'a> Why<'a> {
                     self.watched.proto = flow.proto;
                     self.watched.own = Some(flow);
                 }
+                News::Programs(programs) => self.programs = programs,
                 News::Done(done) => (self.done, self.ended) = (Some(done), Some(Instant::now())),
                 News::Broken(error) => (self.broken, self.ended) = (Some(error), Some(Instant::now())),
             }
@@ -373,9 +379,9 @@ impl<'a> Why<'a> {
             _ => Outcome::Unknown,
         };
         let claim = match outcome {
-            Outcome::Fine => "nothing is wrong".to_owned(),
+            Outcome::Fine => format!("nothing is wrong{}", self.unasked()),
             Outcome::Finding => findings.iter().map(|f| f.claim.as_str()).collect::<Vec<_>>().join("; "),
-            Outcome::Unknown => self.unknown(journey.is_some()),
+            Outcome::Unknown => self.unknown(journey.is_some()) + &self.unasked(),
         };
         let place = journey.and_then(|j| j.pod.clone()).or_else(|| self.live.only_pod());
         let verdict = Verdict {
@@ -390,6 +396,12 @@ impl<'a> Why<'a> {
         };
         self.live.end_recording(Some(&verdict))?;
         Ok(verdict)
+    }
+
+    /// Who else decides about connections of the pod's own processes, as the end of a sentence.
+    fn unasked(&self) -> String {
+        let v6 = self.watched.to.first().is_some_and(SocketAddr::is_ipv6);
+        unasked::words(&self.programs, self.watched.proto, v6)
     }
 
     /// Why it could not be told.

@@ -1,6 +1,7 @@
 //! Look-ups before, for and without their packet; packets in another dress.
 
 use super::*;
+use crate::model::packet::{Carried, Judge};
 
 #[test]
 fn a_lookup_before_its_packet_is_claimed_by_it() {
@@ -129,10 +130,50 @@ fn a_reset_that_is_told_before_the_redirected_packet_belongs_to_its_connection()
         stack: Vec::new(),
         filter: None,
         seen: 1,
+        carried: None,
     };
     assert_eq!(bench.see(POD, refused), id);
     assert!(bench.last_is_forward(id));
     let journey = bench.journey(id);
     assert!(journey.steps.iter().any(|s| !s.forward && matches!(s.sighting.packet.what, What::Reset { .. })));
     assert_eq!(bench.journeys.iter().count(), 1);
+}
+
+/// A datagram of an overlay from another node, dropped with a packet of that flow in it.
+fn dropped_around(flow: Flow) -> What {
+    let outer = Flow { proto: Proto::Udp, ..tcp("10.33.0.10:40000", "10.32.0.10:8472") };
+    What::Dropped {
+        head: Head { skb: 0xb0, ..segment(outer, 0, 0) },
+        ct: None,
+        reason: Arc::from("NETFILTER_DROP"),
+        site: Arc::from("nft_do_chain"),
+        stack: Vec::new(),
+        filter: None,
+        seen: 1,
+        carried: Some(Carried { flow, vni: 1 }),
+    }
+}
+
+#[test]
+fn a_dropped_tunnel_packet_belongs_to_the_connection_that_it_carries() {
+    let mut bench = Bench::default();
+    let id = bench.see(POD, sent(out(), SYN, 1));
+    assert_eq!(bench.see(NODE, dropped_around(out().reversed())), id);
+    assert!(!bench.last_is_forward(id), "it carries the answer");
+    let verdict = What::Verdict {
+        flow: tcp("10.33.0.10:40000", "10.32.0.10:8472"),
+        skb: 0xb0,
+        hook: "input",
+        out_ifindex: 0,
+        judge: Judge::Unknown,
+        invalid: None,
+    };
+    assert_eq!(bench.see(NODE, verdict), id, "netfilter speaks of the same packet");
+}
+
+#[test]
+fn a_dropped_tunnel_packet_opens_the_connection_that_it_carries() {
+    let mut bench = Bench::default();
+    let id = bench.see(NODE, dropped_around(tcp("10.42.2.2:40000", "10.9.0.29:8080")));
+    assert_eq!(bench.journey(id).flow, tcp("10.42.2.2:40000", "10.9.0.29:8080"));
 }

@@ -57,12 +57,18 @@ impl<'a> Seen<'a> {
             let decision = case.decision(netns, drop.step.forward, drop.mono_ns())?;
             name(decision.out_ifindex)
         };
-        // skb->dev is the input device up to FORWARD, the output device after it, and unset in OUTPUT.
+        let came_in = if drop.head.in_ifindex == 0 { Some("") } else { name(drop.head.in_ifindex) };
+        let of_bridge = netfilter.family.as_deref() == Some("bridge");
+        // skb->dev is the input device up to FORWARD, the output device after it, and unset in OUTPUT. On a bridge it is the
+        // port ahead from FORWARD on, and the bridge itself in INPUT.
         let (iif, oif) = match hook {
+            "input" if of_bridge => (came_in, Some("")),
+            "forward" | "postrouting" if of_bridge => (came_in, device),
+            "output" if of_bridge => (Some(""), device),
             "prerouting" | "input" | "ingress" => (device, Some("")),
             "forward" => (device, leaves()),
             "output" => (Some(""), leaves()),
-            _ => (if drop.head.in_ifindex == 0 { Some("") } else { name(drop.head.in_ifindex) }, device),
+            _ => (came_in, device),
         };
         let (mark, flags, icmp) = (Some(drop.head.mark), drop.head.flags, drop.head.icmp);
         Some(Self { flow, hook, iif, oif, mark, flags, icmp, ct: drop.ct, facts })

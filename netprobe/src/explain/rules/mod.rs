@@ -34,6 +34,7 @@ mod netfilter_reject;
 mod nfqueue_unread;
 mod no_reply;
 mod no_route;
+mod overruled;
 mod packet_loss_outside;
 mod policy_drop;
 mod port_closed;
@@ -126,6 +127,7 @@ pub const RULES: &[Rule] = &[
     packet_loss_outside::RULE,
     slow::NETWORK,
     slow::SERVER,
+    overruled::RULE,
     dns_timeout::RULE,
     dns_answers::UNEXPECTED,
     dns_answers::SERVFAIL,

@@ -20,13 +20,16 @@ use crate::{
 /// preempted.
 const SAME_CALL_NS: u64 = 50_000_000;
 
+/// The family of rules that a bridge asks about its frames.
+const BRIDGE: &str = "bridge";
+
 /// The function that evaluates a base chain names its family.
 const FAMILIES: &[(&str, &str)] = &[
     ("nft_do_chain_ipv4", "ip"),
     ("nft_do_chain_ipv6", "ip6"),
     ("nft_do_chain_inet", "inet"),
     ("nft_do_chain_netdev", "netdev"),
-    ("nft_do_chain_bridge", "bridge"),
+    ("nft_do_chain_bridge", BRIDGE),
 ];
 
 /// The verdict's hook and family, `None` where no netfilter frame is on the stack.
@@ -34,9 +37,13 @@ pub(super) fn verdict(site: &str, stack: &[Arc<str>], v6: bool) -> Option<Netfil
     let hook = netfilter_hook(site, stack)?;
     let mut frames = std::iter::once(site).chain(stack.iter().map(|frame| base(frame)));
     let by_nft = frames.find_map(|frame| FAMILIES.iter().find(|(name, _)| *name == frame)).map(|(_, family)| *family);
-    // Without an nft frame it is x_tables or conntrack itself: they are of the packet's family.
-    let family = by_nft.unwrap_or(if v6 { "ip6" } else { "ip" });
-    Some(Netfilter { hook: hook.to_owned(), family: Some(family.to_owned()), ..Netfilter::default() })
+    // Without an nft frame it is x_tables or conntrack itself: they are of the packet's family; or it is ebtables.
+    let family = by_nft.unwrap_or(match (hook.of_bridge, v6) {
+        (true, _) => BRIDGE,
+        (_, true) => "ip6",
+        (_, false) => "ip",
+    });
+    Some(Netfilter { hook: hook.name.to_owned(), family: Some(family.to_owned()), ..Netfilter::default() })
 }
 
 /// A verdict in words: `hook forward, family ip`.
@@ -304,6 +311,8 @@ fn icmp_name(kind: u8, code: u8) -> String {
 fn engine(site: &str, family: Option<&str>) -> &'static str {
     match (site, family) {
         ("nft_do_chain", Some("ip" | "ip6")) => "iptables-nft, or an nft table of that family",
+        ("nft_do_chain", Some(BRIDGE)) => "ebtables-nft, or an nft table of family bridge",
+        (_, Some(BRIDGE)) => "ebtables",
         ("nft_do_chain", _) => "nftables",
         _ => "iptables-legacy, or conntrack itself",
     }
@@ -312,6 +321,11 @@ fn engine(site: &str, family: Option<&str>) -> &'static str {
 /// Commands that find the rule.
 fn search(netfilter: &Netfilter, v6: bool) -> Vec<String> {
     let hook = &netfilter.hook;
+    if netfilter.family.as_deref() == Some(BRIDGE) {
+        let counters =
+            "ebtables-legacy -L --Lc  # the guilty rule's counter rises with every try; remove or correct it";
+        return vec![format!("nft -a list ruleset bridge  # base chains of hook {hook}"), counters.to_owned()];
+    }
     let listing = format!("nft -a list ruleset | grep -B8 -E 'drop|reject'  # base chains of hook {hook}");
     let tool = if v6 { "ip6tables" } else { "iptables" };
     let counters = match hook.as_str() {

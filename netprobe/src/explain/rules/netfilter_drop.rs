@@ -1,6 +1,9 @@
 //! The packet met a netfilter rule that drops it.
 
-use super::netfilter::met;
+use super::{
+    netfilter::{Met, met},
+    rp_filter::{self, Foreign},
+};
 use crate::explain::{Case, Draft, Rule};
 
 pub(super) const RULE: Rule = Rule { id: "netfilter-drop", means: "a netfilter rule dropped the packet", check };
@@ -12,10 +15,15 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         let device = met.drop.device().unwrap_or_default();
         format!("; it drops what comes from a source that is not routed to {device}, and {source} is not")
     });
-    let claim = format!("{} {}{}", met.what(case), met.by(), spoofed.as_deref().unwrap_or_default());
+    let foreign = if spoofed.is_none() { foreign(case, &met) } else { None };
+    let ending = spoofed.as_ref().or(foreign.as_ref().map(|foreign| &foreign.words));
+    let claim = format!("{} {}{}", met.what(case), met.by(), ending.map_or("", String::as_str));
     let mut draft = met.draft(case, claim);
     for step in met.search() {
         draft = draft.fix(step);
+    }
+    if let Some(Foreign { own, .. }) = foreign {
+        return Some(draft.fix(format!("send from the pod's own address ({own}): see what binds another in it")));
     }
     Some(match (spoofed, met.guilty()) {
         (Some(_), _) => {
@@ -26,11 +34,24 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     })
 }
 
+/// A pod sent it with a source that it does not have: the rule may well be there for that.
+fn foreign(case: &Case<'_>, met: &Met<'_>) -> Option<Foreign> {
+    let on_its_way = matches!(met.netfilter.hook.as_str(), "prerouting" | "input" | "forward" | "ingress");
+    // On a bridge the device is the one ahead.
+    let came_by = on_its_way && met.netfilter.family.as_deref() != Some("bridge");
+    rp_filter::foreign(case, &met.drop).filter(|_| came_by)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Scene, drop_of, flow, new_entry, syn, tracked, verdict};
     use super::*;
-    use crate::model::{finding::Confidence, flow::Flow, packet::Judge, traced::Traced};
+    use crate::model::{
+        finding::Confidence,
+        flow::Flow,
+        packet::{Head, Judge},
+        traced::Traced,
+    };
 
     const STACK: [&str; 4] = ["nft_do_chain_ipv4", "nf_hook_slow", "ip_forward", "ip_rcv"];
     const RULES: &str = "\
@@ -59,6 +80,17 @@ COMMIT
              (iptables-nft, or an nft table of that family)"
         );
         assert_eq!(draft.netfilter.expect("it is netfilter").hook, "forward");
+    }
+
+    #[test]
+    fn a_source_that_the_pod_does_not_have_is_named() {
+        let mut scene = Scene::pod_to_db();
+        let spoofed = Flow { src: "10.9.0.77:41000".parse().expect("an address"), ..flow() };
+        let head = Head { flow: Some(spoofed), ..syn() };
+        scene.step(1, drop_of(head, "NETFILTER_DROP", "nft_do_chain", &STACK), "vpod1");
+        let draft = check(&scene.case()).expect("the drop is in the journey");
+        assert!(draft.claim.ends_with("; 10.9.0.77 is no address of shop/web-0, which sends it"), "{}", draft.claim);
+        assert!(draft.fix.iter().any(|fix| fix.contains("(10.9.0.29)")), "{:?}", draft.fix);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The packet left this node as it should, and nothing came back.
 
-use super::{handshake, vanished};
+use super::{handshake, vanished, wrong_egress::came_in_by};
 use crate::{
     explain::{
         Case, Draft, Rule, intent,
@@ -8,6 +8,7 @@ use crate::{
     },
     model::{
         devices::Xdp,
+        facts::Rule as IpRule,
         finding::{Confidence, RouteTaken},
         flow::Proto,
         journey::{Journey, Step},
@@ -29,15 +30,30 @@ fn check(case: &Case<'_>) -> Option<Draft> {
     unanswered(case).or_else(|| handshake::check(case)).or_else(|| vanished::check(case))
 }
 
-/// Nothing of it was ever answered.
-fn unanswered(case: &Case<'_>) -> Option<Draft> {
+/// What left this node and was never answered.
+pub(super) struct Silence<'a> {
+    /// Where it left: the device that routing named, and the last one (they differ where a tunnel lies in between).
+    inner: &'a Step,
+    pub(super) exit: &'a Step,
+    pub(super) question: Question,
+    /// Something came back, but of an older connection.
+    pub(super) stale: bool,
+}
+
+/// Nothing of it was ever answered, though it asks for an answer, and nothing was dropped.
+pub(super) fn silence<'a>(case: &Case<'a>) -> Option<Silence<'a>> {
     let (inner, exit) = case.exits()?;
     let stale = case.answered() && only_stale_acks(case);
     if (case.answered() && !stale) || case.drops().next().is_some() {
         return None;
     }
+    Some(Silence { inner, exit, question: question(case, exit)?, stale })
+}
+
+fn unanswered(case: &Case<'_>) -> Option<Draft> {
+    let Silence { inner, exit, question, stale } = silence(case)?;
+    let Question { what, first_ns, tries, proven_ns } = question;
     let flow = case.journey.flow;
-    let Question { what, first_ns, tries, proven_ns } = question(case, exit)?;
     let device = exit.sighting.device.to_string();
     let source = match &exit.sighting.packet.what {
         What::Hop { head, .. } => head.flow.map_or(flow.src.ip(), |f| f.src.ip()),
@@ -67,15 +83,12 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
         .fix(format!("check that the peer answers {source}, and by a way that leads back to {device}"));
     draft.route = route;
     draft.proven_ns = proven_ns;
+    if let Some(rule) = chooser(case) {
+        let text = format!("policy rule {} ({}) chose {}", rule.preference, rule.text(), inner.sighting.device);
+        draft = draft.proof(first_ns, text);
+    }
     if let Some(program) = program {
-        draft = draft
-            .proof(
-                first_ns,
-                format!(
-                    "XDP {program} of {device} sees what comes in before the stack: what it drops is not seen here"
-                ),
-            )
-            .fix(format!("or that program drops the answer: take it off to see (ip link set dev {device} xdp off)"));
+        draft = with_program(draft, &program, &device, first_ns);
     }
     if !tunnel.is_empty() {
         draft =
@@ -104,6 +117,15 @@ fn end(stale: bool, device: &str, program: Option<&str>) -> String {
     }
 }
 
+fn with_program(draft: Draft, program: &str, device: &str, first_ns: u64) -> Draft {
+    draft
+        .proof(
+            first_ns,
+            format!("XDP {program} of {device} sees what comes in before the stack: what it drops is not seen here"),
+        )
+        .fix(format!("or that program drops the answer: take it off to see (ip link set dev {device} xdp off)"))
+}
+
 /// The XDP program in the driver of the device by which the packet left: no tracepoint tells what it drops.
 fn before_the_stack(case: &Case<'_>, exit: &Step) -> Option<String> {
     let packet = &exit.sighting.packet;
@@ -113,15 +135,15 @@ fn before_the_stack(case: &Case<'_>, exit: &Step) -> Option<String> {
 }
 
 /// What asks for an answer.
-struct Question {
+pub(super) struct Question {
     /// What it is, in words.
     what: &'static str,
     /// When it left first, `CLOCK_MONOTONIC` nanoseconds.
-    first_ns: u64,
+    pub(super) first_ns: u64,
     /// How often it left.
-    tries: usize,
+    pub(super) tries: usize,
     /// When an answer must have come, if one comes, likewise.
-    proven_ns: u64,
+    pub(super) proven_ns: u64,
 }
 
 fn question(case: &Case<'_>, exit: &Step) -> Option<Question> {
@@ -218,8 +240,20 @@ fn is_echo(case: &Case<'_>) -> bool {
 
 fn route(case: &Case<'_>) -> Option<RouteTaken> {
     let decision = case.decision(case.facts.node, true, u64::MAX).filter(|l| l.err == 0)?;
-    let rule = case.facts.node().and_then(|n| intent::rule_for(n, &case.routed_flow(), decision.table, decision.mark));
+    let rule = decision.rule.or_else(|| decided(case).map(|rule| rule.preference));
     Some(RouteTaken { table: decision.table, rule, gateway: decision.gateway })
+}
+
+/// The rule that led to the table which decided.
+fn decided<'a>(case: &Case<'a>) -> Option<&'a IpRule> {
+    let decision = case.decision(case.facts.node, true, u64::MAX).filter(|l| l.err == 0)?;
+    let iif = came_in_by(case, case.facts.node);
+    intent::rule_for(case.facts.node()?, &case.routed_flow(), iif.as_deref(), decision.table, decision.mark)
+}
+
+/// The same, where it is one that picks out this traffic: it may be the fault.
+fn chooser<'a>(case: &Case<'a>) -> Option<&'a IpRule> {
+    decided(case).filter(|rule| rule.is_selective() || rule.dst.is_some())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The reverse-path filter: an answer to the packet's source would leave by another device.
 
-use super::super::intent;
+use super::{super::intent, wrong_egress::is_global};
 use crate::{
     explain::{Case, Draft, Drop, Rule},
     model::{facts::NamespaceFacts, packet::LookupRole},
@@ -34,11 +34,42 @@ fn check(case: &Case<'_>) -> Option<Draft> {
         draft = draft.proof(drop.mono_ns(), text);
     }
     draft.expected_device = expected;
+    if let Some(Foreign { words, own }) = foreign(case, &drop) {
+        draft.claim += &words;
+        return Some(
+            draft
+                .fix(format!(
+                    "send from the pod's own address ({own}): see what binds another, or forwards for others, in it"
+                ))
+                .fix(format!("if {} is meant (a VIP), route it to {device}", flow.src.ip())),
+        );
+    }
     Some(
         draft
             .fix("make the path symmetric: let the network send this traffic to the device that the route back names")
             .fix(format!("or loosen the filter: sysctl -w {own}=2 {all}=2")),
     )
+}
+
+/// A source that the pod behind the device does not have.
+pub(super) struct Foreign {
+    /// That it does not, as the end of a sentence.
+    pub(super) words: String,
+    /// Its own addresses.
+    pub(super) own: String,
+}
+
+/// Whether the packet comes from a pod, by whose device it came in, with a source that is none of the pod's addresses.
+pub(super) fn foreign(case: &Case<'_>, drop: &Drop<'_>) -> Option<Foreign> {
+    let (packet, source) = (&drop.sighting().packet, drop.head.flow?.src.ip());
+    let (inum, _) = case.facts.behind(packet.ifindex).filter(|_| packet.netns == case.facts.node)?;
+    let behind = case.namespace(inum).filter(|pod| !pod.owns(source))?;
+    let pod = case.journey.pod.as_ref().map_or_else(|| "the pod behind it".to_owned(), ToString::to_string);
+    let own =
+        behind.addresses.iter().map(|a| a.net.addr()).filter(|ip| ip.is_ipv6() == source.is_ipv6() && is_global(*ip));
+    let own: Vec<String> = own.map(|ip| ip.to_string()).take(3).collect();
+    let words = format!("; {source} is no address of {pod}, which sends it");
+    (!own.is_empty()).then(|| Foreign { words, own: own.join(", ") })
 }
 
 /// The device of the way back: as the kernel's own reverse look-up said, else as the node's
@@ -67,8 +98,9 @@ fn setting(facts: &NamespaceFacts, device: &str) -> Option<(String, i64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, drop_of, lookup, syn_ack};
+    use super::super::testing::{Scene, drop_of, flow, lookup, syn, syn_ack};
     use super::*;
+    use crate::model::{flow::Flow, packet::Head};
 
     #[test]
     fn names_the_setting_in_force_and_the_way_back() {
@@ -84,6 +116,18 @@ mod tests {
              (net.ipv4.conf.all.rp_filter=1), because the way back to 10.20.0.4 is eth1"
         );
         assert_eq!(draft.expected_device.as_deref(), Some("eth1"));
+    }
+
+    #[test]
+    fn a_pod_that_sends_from_an_address_it_does_not_have_is_told() {
+        let mut scene = Scene::pod_to_db();
+        scene.node().sysctls.insert("net.ipv4.conf.all.rp_filter".to_owned(), "1".to_owned());
+        let spoofed = Flow { src: "10.9.0.77:41000".parse().expect("an address"), ..flow() };
+        let head = Head { flow: Some(spoofed), ..syn() };
+        scene.step(2, drop_of(head, "IP_RPFILTER", "ip_rcv_finish_core", &[]), "vpod1");
+        let draft = check(&scene.case()).expect("the filter dropped it");
+        assert!(draft.claim.ends_with("; 10.9.0.77 is no address of shop/web-0, which sends it"), "{}", draft.claim);
+        assert!(draft.fix[0].starts_with("send from the pod's own address (10.9.0.29)"), "{}", draft.fix[0]);
     }
 
     #[test]

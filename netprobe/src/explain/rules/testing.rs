@@ -90,7 +90,16 @@ pub(crate) fn hop(place: Place, head: Head) -> What {
 
 pub(crate) fn drop_of(head: Head, reason: &str, site: &str, stack: &[&str]) -> What {
     let stack = stack.iter().map(|f| Arc::from(*f)).collect();
-    What::Dropped { head, ct: None, reason: Arc::from(reason), site: Arc::from(site), stack, filter: None, seen: 1 }
+    What::Dropped {
+        head,
+        ct: None,
+        reason: Arc::from(reason),
+        site: Arc::from(site),
+        stack,
+        filter: None,
+        seen: 1,
+        carried: None,
+    }
 }
 
 /// A conntrack entry of that flow without translation, as its first packet has it.
@@ -102,8 +111,8 @@ pub(crate) fn new_entry(flow: Flow) -> Conntrack {
 pub(crate) fn tracked(what: What, entry: Conntrack) -> What {
     match what {
         What::Hop { place, head, inner, seen, .. } => What::Hop { place, head, ct: Some(entry), inner, seen },
-        What::Dropped { head, reason, site, stack, filter, seen, .. } => {
-            What::Dropped { head, ct: Some(entry), reason, site, stack, filter, seen }
+        What::Dropped { head, reason, site, stack, filter, seen, carried, .. } => {
+            What::Dropped { head, ct: Some(entry), reason, site, stack, filter, seen, carried }
         }
         other => other,
     }

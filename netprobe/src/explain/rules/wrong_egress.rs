@@ -33,10 +33,10 @@ pub(super) struct Exit<'a> {
     pub(super) flow: Flow,
     pub(super) route: RouteTaken,
     /// Preference of the rule that led to that route, where the kernel told it.
-    told: Option<u32>,
-    mark: u32,
+    pub(super) told: Option<u32>,
+    pub(super) mark: u32,
     /// Device it came in by; `None` for what the node itself sends.
-    iif: Option<String>,
+    pub(super) iif: Option<String>,
     /// Look-ups for it.
     lookups: Vec<Lookup<'a>>,
     /// Who leaves, in words.
@@ -75,7 +75,8 @@ fn around<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
     Some(Exit { node, step, device: &step.sighting.device, flow, route, told, mark, iif: None, lookups, who })
 }
 
-fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
+/// How the journey's packets left.
+pub(super) fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
     let (first, last) = case.exits()?;
     let node = case.facts.node()?;
     let flow = case.routed_flow();
@@ -84,13 +85,10 @@ fn exit<'a>(case: &Case<'a>) -> Option<Exit<'a>> {
         let decision = case.decision(node.inum, true, step.sighting.packet.mono_ns).filter(|l| l.err == 0)?;
         Some((step, decision))
     })?;
-    let route = RouteTaken {
-        table: decision.table,
-        rule: decision.rule.or_else(|| intent::rule_for(node, &flow, decision.table, decision.mark)),
-        gateway: decision.gateway,
-    };
     let (told, mark) = (decision.rule, decision.mark);
     let (iif, lookups) = (came_in_by(case, node.inum), case.lookups().collect());
+    let concluded = || intent::rule_for(node, &flow, iif.as_deref(), decision.table, mark).map(|rule| rule.preference);
+    let route = RouteTaken { table: decision.table, rule: told.or_else(concluded), gateway: decision.gateway };
     let who = case
         .journey
         .pod
@@ -210,7 +208,8 @@ fn told<'a>(exit: &Exit<'a>, decision: &Decision<'a>) -> Vec<(&'a IpRule, u32)> 
     rules
 }
 
-fn came_in_by(case: &Case<'_>, node: u32) -> Option<String> {
+/// Device by which the journey's packets came into the node.
+pub(super) fn came_in_by(case: &Case<'_>, node: u32) -> Option<String> {
     let received =
         case.hops().find(|(s, place, _)| s.forward && *place == Place::Receive && s.sighting.packet.netns == node);
     received.map(|(s, ..)| s.sighting.device.to_string())
@@ -332,7 +331,7 @@ fn is_own_rule(rule: &IpRule, ip: std::net::IpAddr) -> bool {
     single && rule.action == RuleAction::Lookup && !matches!(rule.table, 253..=255)
 }
 
-fn is_global(ip: std::net::IpAddr) -> bool {
+pub(super) fn is_global(ip: std::net::IpAddr) -> bool {
     match ip {
         std::net::IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
         std::net::IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),

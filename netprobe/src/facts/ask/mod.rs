@@ -16,6 +16,7 @@ mod netfilter;
 mod sockets;
 
 pub(super) use devices::cgroup_mount;
+pub use devices::cgroup_programs_of_others;
 #[cfg(test)]
 pub(crate) use netfilter::parse_iptables_save;
 pub use netfilter::tools;

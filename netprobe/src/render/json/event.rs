@@ -104,6 +104,13 @@ impl ConntrackRef {
     }
 }
 
+/// The packet inside a tunnel's.
+#[derive(Serialize)]
+struct CarriedRef {
+    flow: FlowRef,
+    vni: u32,
+}
+
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Event<'a> {
@@ -121,6 +128,7 @@ enum Event<'a> {
         filter: Option<u16>,
         packet: HeadRef,
         conntrack: Option<ConntrackRef>,
+        carries: Option<CarriedRef>,
         seen: u64,
     },
     Lookup {
@@ -219,13 +227,16 @@ impl<'a> Event<'a> {
                 about: inner.as_ref().map(FlowRef::new),
                 seen: *seen,
             },
-            What::Dropped { head, ct, reason, site, stack, filter, seen } => Self::Drop {
+            What::Dropped { head, ct, reason, site, stack, filter, seen, carried } => Self::Drop {
                 reason,
                 site,
                 stack,
                 filter: *filter,
                 packet: HeadRef::new(head),
                 conntrack: ct_of(ct),
+                carries: carried
+                    .as_ref()
+                    .map(|inside| CarriedRef { flow: FlowRef::new(&inside.flow), vni: inside.vni }),
                 seen: *seen,
             },
             What::Lookup { flow, table, err, gateway, mark, role, inferred, rule, .. } => Self::Lookup {

@@ -62,6 +62,13 @@ fn attached(root: &Path, directory: &Path, names: &Names, found: &mut Vec<Cgroup
     }
 }
 
+/// Programs that decide about `connect()` or `sendmsg()` of the processes in the calling thread's namespace, and not about
+/// this process's: what it tries itself does not ask them.
+pub(super) fn not_ours(names: &Names) -> Vec<CgroupProgram> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| unified(&text)).unwrap_or_default();
+    programs(names).into_iter().filter(|program| program.here && !is_below(&own, &program.path)).collect()
+}
+
 /// Where cgroup v2 is mounted, if it is.
 pub(in crate::facts) fn mount() -> Option<PathBuf> {
     mount_point(&fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default())

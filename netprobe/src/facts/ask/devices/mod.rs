@@ -7,7 +7,7 @@ use netlink_packet_core::{NlaBuffer, NlasIterator};
 
 use crate::{
     facts::netlink::Requests,
-    model::devices::{Devices, Program},
+    model::devices::{CgroupProgram, Devices, Program},
     probe::query,
 };
 
@@ -33,6 +33,12 @@ pub(super) fn read() -> Result<Devices> {
         fdb: links::forwarding(&mut requests).unwrap_or_default(),
         cgroups: cgroups::programs(&names),
     })
+}
+
+/// Programs on the cgroups of the calling thread's namespace, of which this process's own connections are not asked.
+#[must_use]
+pub fn cgroup_programs_of_others() -> Vec<CgroupProgram> {
+    cgroups::not_ours(&Names(query::names()))
 }
 
 /// Names of the loaded programs.
