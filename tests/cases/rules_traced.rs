@@ -26,6 +26,8 @@ fn traced(lab: &Lab) -> Probe {
 fn story(lab: &Lab, rule: &str, (family, table, chain): (&str, &str, &str)) -> Finding {
     let probe = traced(lab);
     drop(lab.on("web-0").cannot_connect(SERVER));
+    // Reading the rules may take longer than the connection lives.
+    probe.shows("the rule", |object| object["kind"] == "finding" && !object["netfilter"]["rule"].is_null());
     let finding = probe.one(rule);
     finding.is_at("web-0", "node", "vweb0");
     let told = ["/netfilter/family", "/netfilter/table", "/netfilter/chain"].map(|field| finding.text(field));

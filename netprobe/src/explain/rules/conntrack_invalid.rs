@@ -31,12 +31,11 @@ const ESTABLISHED_S: i64 = 432_000;
 const NS_PER_S: u64 = 1_000_000_000;
 
 fn check(case: &Case<'_>, expired: bool) -> Option<Draft> {
-    if case.journey.flow.proto != Proto::Tcp {
-        return None;
-    }
     let met = met(case)?;
     let (head, drop) = (met.drop.head, &met.drop);
-    if drop.ct.is_some() || head.flags.opens() || !is_meant(&met) {
+    // A tunnel's packet is no segment, whatever it carries.
+    let is_segment = head.flow.is_some_and(|flow| flow.proto == Proto::Tcp);
+    if !is_segment || drop.ct.is_some() || head.flags.opens() || !is_meant(&met) {
         return None;
     }
     let held = met.told.as_ref().and_then(|told| told.invalid);
@@ -187,6 +186,15 @@ mod tests {
         let why = "it acknowledges 1448 bytes that conntrack did not see the other side send";
         assert!(draft.claim.ends_with(&format!("conntrack calls the segment INVALID: {why}")), "{}", draft.claim);
         assert_eq!(draft.confidence, Confidence::Stated);
+    }
+
+    #[test]
+    fn stays_silent_on_a_tunnels_packet_that_carries_a_segment() {
+        let around = crate::model::flow::Flow { proto: Proto::Udp, ..flow() };
+        let mut scene = Scene::pod_to_db();
+        let head = Head { flow: Some(around), flags: TcpFlags(0), ..syn() };
+        scene.step(1, drop_of(head, "NETFILTER_DROP", "nft_do_chain", &STACK), "eth1");
+        assert_eq!(check(&scene.case(), false), None);
     }
 
     #[test]
