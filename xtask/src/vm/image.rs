@@ -102,7 +102,8 @@ pub(super) fn write(path: &Path, kernel: &Unpacked, contents: &Contents<'_>) -> 
         let file = which(name).with_context(|| format!("no {name} here; run `cargo xtask setup`"))?;
         program(&mut archive, &file, &format!("/bin/{name}"))?;
     }
-    let own = std::env::current_exe().context("find this program")?;
+    // This program as it runs: its file may be a newer one by now, which the tests before had built.
+    let own = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
     let scratch = path.with_extension("stripped");
     for (file, to) in [(own.as_path(), XTASK), (contents.cases, CASES), (contents.netprobe, NETPROBE)] {
         // A guest has its files in memory.
