@@ -62,7 +62,7 @@ fn ended_at(regs: Registers) -> u64 {
 }
 
 /// A program at the end of a kernel function by fexit, and the two kprobes that do the same; `$work` gets the function's
-/// arguments by `$argument` and what it returned.
+/// arguments by `$arguments` and what it returned.
 macro_rules! at_end {
     ($(#[$doc:meta])* $function:ident = $name:tt, $begins:ident, $ends:ident, $result:literal, |$arguments:ident, $returned:ident| $work:expr) => {
         $(#[$doc])*

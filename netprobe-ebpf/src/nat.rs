@@ -22,44 +22,41 @@ use crate::{
 const ACCEPT: i32 = 1;
 /// `NF_NAT_MANIP_SRC`, the first of `enum nf_nat_manip_type`.
 const SOURCE: u32 = 0;
-/// `IPS_SRC_NAT`, `IPS_DST_NAT`: what is chosen is another address or port than it had.
-const SOURCE_IS_ANOTHER: u32 = 0x10;
-const DESTINATION_IS_ANOTHER: u32 = 0x20;
 
-/// Room for both directions of a connection, on each CPU: the stack has none.
+/// Room for both directions of a connection, on each CPU, for each of the programs: one may interrupt another.
 #[map]
-static TUPLES: PerCpuArray<[FlowKey; 2]> = PerCpuArray::with_max_entries(1, 0);
+static TUPLES: PerCpuArray<[FlowKey; 2]> = PerCpuArray::with_max_entries(3, 0);
 
 at_end! {
     /// `nf_nat_setup_info(ct, range, maniptype)`.
     nf_nat_setup_info = "nf_nat_setup_info", nf_nat_setup_info_begins, nf_nat_setup_info_ends, 3, |of, verdict| {
         let by = if of(2) as u32 == SOURCE { NAT_SOURCE } else { NAT_DESTINATION };
-        chosen(of(0), of(1), by, 0, verdict)
+        chosen(0, of(0), of(1), (by, 0), verdict)
     }
 }
 
 at_end! {
     /// `nf_nat_masquerade_ipv4(skb, hooknum, range, out)`.
     nf_nat_masquerade_ipv4 = "nf_nat_masquerade_ipv4", nf_nat_masquerade_ipv4_begins, nf_nat_masquerade_ipv4_ends, 4, |of, verdict| {
-        chosen(conntrack::of(of(0)), of(2), NAT_MASQUERADE, of(3), verdict)
+        chosen(1, conntrack::of(of(0)), of(2), (NAT_MASQUERADE, of(3)), verdict)
     }
 }
 
 at_end! {
     /// `nf_nat_masquerade_ipv6(skb, range, out)`.
     nf_nat_masquerade_ipv6 = "nf_nat_masquerade_ipv6", nf_nat_masquerade_ipv6_begins, nf_nat_masquerade_ipv6_ends, 3, |of, verdict| {
-        chosen(conntrack::of(of(0)), of(1), NAT_MASQUERADE, of(2), verdict)
+        chosen(2, conntrack::of(of(0)), of(1), (NAT_MASQUERADE, of(2)), verdict)
     }
 }
 
 /// Runs for every new connection, with NAT or without: the entry's status comes first.
 #[inline(always)]
-fn chosen(entry: u64, range: u64, by: u32, device: u64, verdict: i32) -> Option<()> {
+fn chosen(program: u32, entry: u64, range: u64, (by, device): (u32, u64), verdict: i32) -> Option<()> {
     let known = has!(ct_orig) && has!(ct_net) && has!(nat_low) && has!(nat_high);
     if verdict != ACCEPT || entry == 0 || !known {
         return None;
     }
-    let bit = if by == NAT_DESTINATION { DESTINATION_IS_ANOTHER } else { SOURCE_IS_ANOTHER };
+    let bit = if by == NAT_DESTINATION { conntrack::DESTINATION_NAT } else { conntrack::SOURCE_NAT };
     if conntrack::status(entry) & bit == 0 {
         return None;
     }
@@ -68,8 +65,8 @@ fn chosen(entry: u64, range: u64, by: u32, device: u64, verdict: i32) -> Option<
     if follow::role(netns) == 0 {
         return None;
     }
-    // SAFETY: a per-CPU entry; only this CPU writes it.
-    let [original, reply] = unsafe { &mut *TUPLES.get_ptr_mut(0)? };
+    // SAFETY: a per-CPU entry of this program's own, which never runs twice at once on a CPU.
+    let [original, reply] = unsafe { &mut *TUPLES.get_ptr_mut(program)? };
     let mut room: TupleCopy = [0; 5];
     conntrack::original(entry, &mut room, original);
     conntrack::reply(entry, &mut room, reply);

@@ -11,8 +11,10 @@ use super::{config, has, offset, probe, probe_into, typed};
 
 /// Low bits of `_nfct` are `enum ip_conntrack_info` (`NFCT_INFOMASK`).
 const INFO_MASK: u64 = 7;
-/// `IPS_SRC_NAT | IPS_DST_NAT`.
-const NAT_BITS: u32 = 0x30;
+/// `IPS_SRC_NAT`, `IPS_DST_NAT`: the source, or the destination, is another one than it was.
+pub(crate) const SOURCE_NAT: u32 = 0x10;
+pub(crate) const DESTINATION_NAT: u32 = 0x20;
+const NAT_BITS: u32 = SOURCE_NAT | DESTINATION_NAT;
 /// `IPS_CONFIRMED`.
 const CONFIRMED: u32 = 8;
 /// `IP_CT_IS_REPLY`, the first of `enum ip_conntrack_info` that are of the reply's direction.

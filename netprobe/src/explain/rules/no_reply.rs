@@ -62,7 +62,8 @@ fn unanswered(case: &Case<'_>) -> Option<Draft> {
     let route = route(case);
     let by =
         route.as_ref().map_or_else(String::new, |r| format!(" (table {})", crate::model::facts::table_name(r.table)));
-    let program = before_the_stack(case, exit);
+    // Nobody asks for a device's programs while the answer may still come.
+    let program = if case.now_ns < proven_ns { None } else { before_the_stack(case, exit) };
     if !stale && hides(case, exit) {
         return Some(into_tunnel(case, exit, what, (first_ns, proven_ns), tries));
     }
@@ -292,6 +293,18 @@ mod tests {
             "it is lost outside this node, or XDP program filter_in (id 57), native mode, of eth1 drops the answer";
         assert!(told("native").ends_with(end), "{}", told("native"));
         assert!(told("generic").ends_with("nothing came back: it is lost outside this node"), "its drops are seen");
+    }
+
+    #[test]
+    fn nobody_is_asked_while_the_answer_may_come() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, hop(Place::Transmit, syn()), "eth1");
+        let asks = |now_ns| {
+            let case = Case { now_ns, ..scene.case() };
+            check(&case).expect("it waits");
+            !case.asked.is_empty()
+        };
+        assert!(!asks(2_000_000) && asks(1_001_000_000));
     }
 
     #[test]
