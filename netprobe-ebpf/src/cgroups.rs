@@ -42,8 +42,16 @@ pub(crate) struct Held {
     how: u32,
 }
 
-/// Nobody's that is followed.
-const NOBODY: Held = Held { cgroup: 0, arrives: 0, how: 0 };
+impl Held {
+    /// Nobody's that is followed.
+    pub(crate) const NOBODY: Self = Self { cgroup: 0, arrives: 0, how: 0 };
+
+    /// It is somebody's.
+    #[inline(always)]
+    pub(crate) const fn is_known(self) -> bool {
+        self.cgroup != 0
+    }
+}
 
 /// Whether pods without a namespace of their own are followed there.
 #[inline(always)]
@@ -101,7 +109,7 @@ pub(crate) fn of_question(asked: &FlowKey) -> Option<Held> {
 #[inline(always)]
 pub(crate) fn of_flow(flow: &FlowKey) -> Option<Held> {
     let held = known(flow);
-    if held.cgroup == 0 { None } else { Some(held) }
+    if held.is_known() { Some(held) } else { None }
 }
 
 /// A function of its own, for its stack.
@@ -111,7 +119,7 @@ fn known(flow: &FlowKey) -> Held {
     key.ether_type = 0;
     // SAFETY: the values are plain numbers.
     if let Some(cgroup) = unsafe { OWNED.get(key) } {
-        return Held { cgroup: *cgroup, ..NOBODY };
+        return Held { cgroup: *cgroup, ..Held::NOBODY };
     }
     let key = key.reversed();
     // SAFETY: as above.

@@ -13,7 +13,7 @@ use netprobe_common::{
 use crate::{
     emit::{count_place, emit, emit_classified, now},
     follow::{self, DNS},
-    kernel::{classified::Classified, device::Device, header::Headers, port, skb::Skb},
+    kernel::{classified::Classified, device::At, header::Headers, port, skb::Skb},
     path::{is_telling, place_hop},
 };
 
@@ -24,14 +24,14 @@ const HEADER: u32 = 12;
 
 /// Where a packet was seen, and the how many-th of its flow it was.
 pub(crate) struct Seen {
-    pub(crate) netns: u32,
+    pub(crate) at: At,
     pub(crate) place: u32,
     pub(crate) seen: u64,
 }
 
 /// Sends the message's beginning, if the packet carries one. A function of its own, for its stack.
 #[inline(always)]
-pub(crate) fn send(skb: Skb, headers: &Headers, ip: u64, at: &Seen) {
+pub(crate) fn send(skb: Skb, headers: &Headers, ip: u64, seen: &Seen) {
     if !is_message(headers) {
         return;
     }
@@ -39,11 +39,11 @@ pub(crate) fn send(skb: Skb, headers: &Headers, ip: u64, at: &Seen) {
     let linear = skb.linear_end().saturating_sub(payload);
     emit::<DnsHead>(now(), |record| {
         record.flow = headers.flow.copied();
-        record.netns = at.netns;
-        record.ifindex = skb.device().map_or(0, Device::ifindex);
-        record.place = at.place;
+        record.netns = seen.at.netns;
+        record.ifindex = seen.at.ifindex;
+        record.place = seen.place;
         record.len = headers.payload_len;
-        record.seen = at.seen as u32;
+        record.seen = seen.seen as u32;
         record.kept = copy(&mut record.data, payload, linear.min(u64::from(headers.payload_len)) as u32);
     });
 }

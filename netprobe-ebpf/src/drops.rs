@@ -16,7 +16,7 @@ use crate::{
     filters, follow,
     kernel::{
         config,
-        device::Device,
+        device::At,
         header::{Headers, Slot},
         skb::Skb,
     },
@@ -31,14 +31,14 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let skb = Skb::new(ctx.arg(0));
-    let netns = skb.netns();
+    let at = skb.at();
+    let At { netns, ifindex } = at;
     let role = follow::role(netns);
     if role == 0 {
         return None;
     }
     let headers = skb.headers(Slot::Drop, skb.network())?;
     let vni = Headers::look_inside(Slot::Drop, skb.network());
-    let ifindex = skb.device().map_or(0, Device::ifindex);
     if config!(tc) & TC_CAPTURE != 0 {
         let at = Dropped { skb: skb.address(), location: ctx.arg(1), netns, ifindex, reason };
         capture::dropped(role, headers, &at);
@@ -69,7 +69,7 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
     }
     netfilter::dropped(skb.address(), &headers.flow);
     emit::<SkbDrop>(now(), |drop| {
-        skb.store(headers, netns, &mut drop.head);
+        skb.store(headers, at, &mut drop.head);
         skb.store_conntrack(&mut drop.ct);
         drop.location = location;
         drop.seen = seen;
@@ -98,8 +98,8 @@ fn adopted(held: Option<Held>, headers: &Headers) -> bool {
 #[btf_tracepoint(function = "icmp_send")]
 pub(crate) fn icmp_send(ctx: BtfTracePointContext) -> Option<()> {
     let skb = Skb::new(ctx.arg(0));
-    let netns = skb.netns();
-    let role = follow::role(netns);
+    let at = skb.at();
+    let role = follow::role(at.netns);
     if role == 0 {
         return None;
     }
@@ -108,7 +108,7 @@ pub(crate) fn icmp_send(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     emit::<IcmpSend>(now(), |icmp| {
-        skb.store(headers, netns, &mut icmp.head);
+        skb.store(headers, at, &mut icmp.head);
         skb.store_conntrack(&mut icmp.ct);
         icmp.icmp_type = ctx.arg::<u64>(1) as u32;
         icmp.icmp_code = ctx.arg::<u64>(2) as u32;

@@ -6,7 +6,7 @@ use aya_ebpf::{
         generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns, bpf_skb_load_bytes},
     },
     macros::map,
-    maps::{PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{PerCpuArray, PerCpuHashMap, RingBuf, ring_buf::RingBufEntry},
     programs::TcContext,
 };
 use netprobe_common::{
@@ -47,24 +47,55 @@ pub(crate) fn emit_classified<P: Payload>(now_ns: u64, fill: impl FnOnce(&mut P)
 
 #[inline(always)]
 fn emit_of<P: Payload>(now_ns: u64, pid: u32, fill: impl FnOnce(&mut P)) {
-    let Some(mut entry) = RING.reserve::<Record<P>>(0) else {
-        lost(loss::RING_FULL);
-        return;
-    };
-    let record = entry.as_mut_ptr();
-    // SAFETY: the reservation is as long as the record; `P` is `Wire`, so stale bytes in it are
-    // valid values until `fill` has written every field.
-    unsafe {
-        let header = &mut (*record).header;
-        header.kind = P::KIND;
-        header.cpu = bpf_get_smp_processor_id();
-        header.mono_ns = now_ns;
-        header.pid = pid;
-        header._pad = 0;
-        fill(&mut (*record).payload);
+    if let Some(mut open) = Open::of(now_ns, pid) {
+        fill(open.payload());
+        open.send();
     }
-    let wake = if RING.query(AVAILABLE) >= WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP };
-    entry.submit(wake);
+}
+
+/// A record that is being written. It must be sent: the verifier sees to it.
+pub(crate) struct Open<P: Payload>(RingBufEntry<Record<P>>);
+
+impl<P: Payload> Open<P> {
+    /// Takes its place in the ring; none where the ring is full, which is counted.
+    #[inline(always)]
+    pub(crate) fn begin(now_ns: u64) -> Option<Self> {
+        Self::of(now_ns, (bpf_get_current_pid_tgid() >> 32) as u32)
+    }
+
+    #[inline(always)]
+    fn of(now_ns: u64, pid: u32) -> Option<Self> {
+        let Some(mut entry) = RING.reserve::<Record<P>>(0) else {
+            lost(loss::RING_FULL);
+            return None;
+        };
+        let record = entry.as_mut_ptr();
+        // SAFETY: the reservation is as long as the record.
+        unsafe {
+            let header = &mut (*record).header;
+            header.kind = P::KIND;
+            header.cpu = bpf_get_smp_processor_id();
+            header.mono_ns = now_ns;
+            header.pid = pid;
+            header._pad = 0;
+        }
+        Some(Self(entry))
+    }
+
+    /// What is to be written, every field of it.
+    #[inline(always)]
+    pub(crate) fn payload(&mut self) -> &mut P {
+        // SAFETY: the reservation is as long as the record; `P` is `Wire`, so stale bytes in it are valid values until every
+        // field has been written.
+        unsafe { &mut (*self.0.as_mut_ptr()).payload }
+    }
+
+    /// Hands it over.
+    #[inline(always)]
+    pub(crate) fn send(self) {
+        let wake = if RING.query(AVAILABLE) >= WAKE_BYTES { FORCE_WAKEUP } else { NO_WAKEUP };
+        self.0.submit(wake);
+    }
 }
 
 /// A record with room for `N` bytes of a packet.

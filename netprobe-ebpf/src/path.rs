@@ -11,11 +11,11 @@ use netprobe_common::{
 use crate::{
     cgroups::{self, Held},
     dns,
-    emit::{count_place, emit, now},
+    emit::{Open, count_place, now},
     follow,
     kernel::{
         config,
-        device::Device,
+        device::{At, Device},
         header::{Headers, Slot},
         skb::Skb,
     },
@@ -66,7 +66,7 @@ pub(crate) fn netif_receive_skb(ctx: BtfTracePointContext) -> Option<()> {
     if let Some(held) = held {
         cgroups::tell(&headers.flow, held, netns);
     }
-    send(skb, headers, role, ip, &At { netns, place: PLACE_RECEIVE, location: 0 });
+    send(skb, headers, role, ip, &Place { device, place: PLACE_RECEIVE, location: 0 });
     Some(())
 }
 
@@ -90,8 +90,8 @@ pub(crate) fn net_dev_start_xmit(ctx: BtfTracePointContext) -> Option<()> {
 
 #[inline(always)]
 fn leaving(skb: Skb, place: u32, slot: Slot) -> Option<()> {
-    let netns = skb.device()?.netns();
-    let role = follow::role(netns);
+    let device = skb.device()?;
+    let role = follow::role(device.netns());
     if role == 0 || (role & (NS_FOLLOWED | NS_SHARED_BY_PODS) == 0 && !follow::in_flight()) {
         return None;
     }
@@ -103,9 +103,9 @@ fn leaving(skb: Skb, place: u32, slot: Slot) -> Option<()> {
     let held = if cgroups::shared(role) { cgroups::of(skb, &headers.flow) } else { None };
     if follow::packet_or(role, headers, || is_receiving_or(skb, held, headers)) {
         if let Some(held) = held {
-            cgroups::tell(&headers.flow, held, netns);
+            cgroups::tell(&headers.flow, held, device.netns());
         }
-        send(skb, headers, role, ip, &At { netns, place, location: 0 });
+        send(skb, headers, role, ip, &Place { device, place, location: 0 });
     }
     Some(())
 }
@@ -117,14 +117,12 @@ pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let skb = Skb::new(ctx.arg(0));
-    let (netns, role) = match skb.device().map(Device::netns) {
-        Some(netns) => (netns, follow::role(netns)),
-        None => (0, 0),
-    };
-    if role == 0 {
+    let device = skb.device();
+    let role = device.map_or(0, |device| follow::role(device.netns()));
+    let (Some(device), true) = (device, role != 0) else {
         follow::received(skb);
         return None;
-    }
+    };
     let ip = skb.network();
     if !follow::candidate(role, skb, ip) {
         return None;
@@ -133,36 +131,41 @@ pub(crate) fn consume_skb(ctx: BtfTracePointContext) -> Option<()> {
     // A packet that ends its way well has nothing to tell, but for the SYN that a full queue ignores.
     if headers.flags & SYN_OR_ACK == SYN && follow::packet(role, skb, headers) {
         let location = if config!(has_consume_location) != 0 { ctx.arg(1) } else { 0 };
-        send(skb, headers, role, ip, &At { netns, place: PLACE_CONSUME, location });
+        send(skb, headers, role, ip, &Place { device, place: PLACE_CONSUME, location });
     }
     follow::received(skb);
     Some(())
 }
 
 /// Where a packet is.
-struct At {
-    netns: u32,
+struct Place {
+    device: Device,
     place: u32,
     /// Instruction address that freed it, where it was freed.
     location: u64,
 }
 
 #[inline(always)]
-fn send(skb: Skb, headers: &Headers, role: u32, ip: u64, at: &At) {
-    let At { netns, place, location } = *at;
-    let ifindex = skb.device().map_or(0, Device::ifindex);
+fn send(skb: Skb, headers: &Headers, role: u32, ip: u64, at: &Place) {
+    let Place { device, place, location } = *at;
+    let at = device.at();
+    let At { netns, ifindex } = at;
     let key = PlaceKey { flow: headers.flow.copied(), netns, ifindex, place, detail: 0 };
     let (seen, wanted) = count_place(&key, skb.len(), is_telling(headers) && place != PLACE_CONSUME);
     if wanted {
-        emit::<Hop>(now(), |hop| {
-            skb.store(headers, netns, &mut hop.head);
+        // Not `emit` with a closure: that would become a function without a result, and leave an address of the stack in r0,
+        // which the verifier refuses.
+        if let Some(mut open) = Open::<Hop>::begin(now()) {
+            let hop = open.payload();
+            skb.store(headers, at, &mut hop.head);
             skb.store_conntrack(&mut hop.ct);
             place_hop(hop, headers, place, seen);
             hop.location = location;
-        });
+            open.send();
+        }
     }
     if wanted && role & NS_POD != 0 && (place == PLACE_RECEIVE || place == PLACE_TRANSMIT) {
-        dns::send(skb, headers, ip, &dns::Seen { netns, place, seen });
+        dns::send(skb, headers, ip, &dns::Seen { at, place, seen });
     }
 }
 

@@ -25,9 +25,11 @@ use crate::{
     rules,
 };
 
-/// Room for the key of the place, for either program: before Linux 6.13 the stack of 512 bytes, callees included, has none.
+/// What is known of a look-up so far, for either program. Not on the stack, which before Linux 6.13 has no room for the key;
+/// and what the verifier does not follow, as it does registers and the stack, it need not go through for every way that
+/// leads here: that took half the time of loading all programs.
 #[map]
-static KEYS: PerCpuArray<PlaceKey> = PerCpuArray::with_max_entries(2, 0);
+static LOOKUPS: PerCpuArray<Lookup> = PerCpuArray::with_max_entries(2, 0);
 
 /// `fib:fib_table_lookup(tb_id, flp, nhc, err)`. On a miss no argument tells the namespace, but the policy rule does.
 #[btf_tracepoint(function = "fib_table_lookup")]
@@ -43,10 +45,11 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let mut asked = question.addresses();
     let table = ctx.arg::<u64>(0) as u32;
     let rule = rules::asking(flow as u64, table);
-    let place = place(question, &mut asked, || if rule.is_known() { rule.netns() } else { NextHop::new(hop).netns() })?;
+    let exact = || if rule.is_known() { rule.netns() } else { NextHop::new(hop).netns() };
+    let lookup = lookup(question, &mut asked, rule, exact)?;
     question.complete(&mut asked);
-    let answer = Answer { table, err: ctx.arg::<u64>(3) as i32, hop: NextHop::new(hop), rule };
-    send(&ctx, question, &asked, &place, &answer)
+    let answer = Answer { table, err: ctx.arg::<u64>(3) as i32, hop: NextHop::new(hop) };
+    send(&ctx, question, &asked, lookup, &answer)
 }
 
 /// `fib6:fib6_table_lookup(net, res, table, flp)`.
@@ -65,27 +68,29 @@ pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let mut asked = question.addresses();
-    let place = place(question, &mut asked, || exact)?;
+    let table = fib6_table_id(ctx.arg(2));
+    let lookup = lookup(question, &mut asked, rules::asking(flow as u64, table), || exact)?;
     question.complete(&mut asked);
     let (hop, err) = fib6_result(net, result);
-    let table = fib6_table_id(ctx.arg(2));
-    let answer = Answer { table, err, hop, rule: rules::asking(flow as u64, table) };
-    send(&ctx, question, &asked, &place, &answer)
+    send(&ctx, question, &asked, lookup, &Answer { table, err, hop })
 }
 
-/// Where a look-up happened.
-#[derive(Clone, Copy)]
-struct Place {
-    /// Namespace as the kernel tells it, or 0.
-    exact: u32,
+/// Where a look-up happened, and for whom.
+struct Lookup {
+    /// The row it is counted in.
+    key: PlaceKey,
     /// What the CPU is receiving.
     receiving: Receiving,
+    /// Whose process asks, or the flow is, where that pod shares the node's namespace; nobody's otherwise.
+    held: Held,
+    /// The policy rule that led to the table, or none.
+    rule: PolicyRule,
+    /// Namespace as the kernel tells it, or 0.
+    exact: u32,
     /// Namespace of the current task.
     task: u32,
-    /// It may be about the packet being received.
-    of_packet: bool,
-    /// The process that asks belongs to a pod that shares the node's namespace.
-    held: Option<Held>,
+    /// 1: it may be about the packet being received.
+    of_packet: u32,
 }
 
 /// What a table answered.
@@ -93,8 +98,6 @@ struct Answer {
     table: u32,
     err: i32,
     hop: NextHop,
-    /// The policy rule that led to the table, or none.
-    rule: PolicyRule,
 }
 
 /// Whether it is not worth another look: nothing followed is on its way, and it asks for a packet
@@ -117,7 +120,12 @@ fn rests(question: Question) -> bool {
 
 /// Where the look-up happened, if it is followed. Cheapest test first: who asks, for whom.
 #[inline(always)]
-fn place(question: Question, asked: &mut FlowKey, exact: impl FnOnce() -> u32) -> Option<Place> {
+fn lookup(
+    question: Question,
+    asked: &mut FlowKey,
+    rule: PolicyRule,
+    exact: impl FnOnce() -> u32,
+) -> Option<&'static mut Lookup> {
     // SAFETY: a per-CPU entry; only this CPU writes it.
     let receiving = unsafe { *follow::receiving()? };
     let iif = question.iif();
@@ -128,11 +136,11 @@ fn place(question: Question, asked: &mut FlowKey, exact: impl FnOnce() -> u32) -
     // A process that is about to send.
     let held = if iif <= 1 && cgroups::shared(role) {
         question.complete(asked);
-        cgroups::of_question(asked)
+        cgroups::of_question(asked).unwrap_or(Held::NOBODY)
     } else {
-        None
+        Held::NOBODY
     };
-    if !of_packet && role & NS_FOLLOWED == 0 && held.is_none() && !follow::ends(asked) {
+    if !of_packet && role & NS_FOLLOWED == 0 && !held.is_known() && !follow::ends(asked) {
         return None;
     }
     let exact = exact();
@@ -145,19 +153,36 @@ fn place(question: Question, asked: &mut FlowKey, exact: impl FnOnce() -> u32) -
     } else {
         follow::role(receiving.netns) != 0 || follow::role(task) != 0
     };
-    ours.then_some(Place { exact, receiving, task, of_packet, held })
+    if !ours {
+        return None;
+    }
+    let lookup = LOOKUPS.get_ptr_mut(u32::from(question.ipv4().is_none()))?;
+    // SAFETY: a per-CPU entry of this program's own, which never runs twice at once on a CPU.
+    let lookup = unsafe { &mut *lookup };
+    lookup.receiving = receiving;
+    lookup.held = held;
+    lookup.rule = rule;
+    lookup.exact = exact;
+    lookup.task = task;
+    lookup.of_packet = u32::from(of_packet);
+    // The compiler is to read what it has just written.
+    Some(core::hint::black_box(lookup))
 }
 
 #[inline(always)]
-fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: &Place, answer: &Answer) -> Option<()> {
-    if !place.of_packet && !follow::asked_for(asked) {
+fn send(
+    ctx: &BtfTracePointContext,
+    question: Question,
+    asked: &FlowKey,
+    lookup: &mut Lookup,
+    answer: &Answer,
+) -> Option<()> {
+    if lookup.of_packet == 0 && !follow::asked_for(asked) {
         return None;
     }
-    let key = KEYS.get_ptr_mut(u32::from(question.ipv4().is_none()))?;
-    // SAFETY: a per-CPU entry of this program's own, which never runs twice at once on a CPU.
-    let key = unsafe { &mut *key };
+    let key = &mut lookup.key;
     key.flow = asked.copied();
-    key.netns = if place.exact != 0 { place.exact } else { place.task };
+    key.netns = if lookup.exact != 0 { lookup.exact } else { lookup.task };
     key.ifindex = answer.hop.ifindex();
     key.place = PLACE_LOOKUP;
     key.detail = answer.table << 8 | (answer.err as u32 & 0xff);
@@ -165,24 +190,24 @@ fn send(ctx: &BtfTracePointContext, question: Question, asked: &FlowKey, place: 
     if !wanted {
         return None;
     }
-    if let Some(held) = place.held {
-        cgroups::tell(asked, held, place.task);
+    if lookup.held.is_known() {
+        cgroups::tell(asked, lookup.held, lookup.task);
     }
     emit::<RouteLookup>(now(), |record| {
         record.flow = asked.copied();
-        record.skb = if place.of_packet { place.receiving.skb } else { 0 };
+        record.skb = if lookup.of_packet != 0 { lookup.receiving.skb } else { 0 };
         answer.hop.store_gateway(&mut record.gateway);
-        record.netns = place.exact;
-        record.netns_receive = place.receiving.netns;
-        record.netns_task = place.task;
+        record.netns = lookup.exact;
+        record.netns_receive = lookup.receiving.netns;
+        record.netns_task = lookup.task;
         record.table = answer.table;
         record.err = answer.err;
         record.in_ifindex = question.iif();
         record.oif = question.oif();
         record.out_ifindex = answer.hop.ifindex();
         record.mark = question.mark();
-        record.has_rule = u32::from(answer.rule.is_known());
-        record.rule = answer.rule.preference();
+        record.has_rule = u32::from(lookup.rule.is_known());
+        record.rule = lookup.rule.preference();
         record.stack_len = stack(ctx, &mut record.stack);
     });
     Some(())

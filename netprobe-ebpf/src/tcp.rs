@@ -62,7 +62,7 @@ pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let skb = Skb::new(skb);
-    let netns = skb.netns();
+    let netns = skb.at().netns;
     let role = follow::role(netns);
     let flow = &skb.headers(Slot::Reset, skb.network())?.flow;
     let whole = role & NS_FOLLOWED != 0 && follow::asked_for(flow);

@@ -1,6 +1,6 @@
 //! Records and symbol tables that are none.
 
-use netprobe::model::symbols::Symbols;
+use netprobe::model::symbols::{Symbols, Table};
 use netprobe_common::event::{Malformed, NAMES, parse};
 use proptest::prelude::*;
 
@@ -60,8 +60,8 @@ proptest! {
         text in any::<String>(),
         address in any::<u64>(),
     ) {
-        let _ = Symbols::parse(&bytes[..]).name(address);
-        let _ = Symbols::parse(text.as_bytes()).name(address);
+        let _ = Symbols::from(Table::parse(&bytes[..])).name(address);
+        let _ = Symbols::from(Table::parse(text.as_bytes())).name(address);
     }
 
     #[test]
@@ -69,7 +69,7 @@ proptest! {
         lines in prop::collection::vec("[0-9a-fx]{0,18} ?[tTdDwW]? ?[a-z_.\\[\\]\u{e9}]{0,12}", 0..40),
         address in any::<u64>(),
     ) {
-        let mut symbols = Symbols::parse(lines.join("\n").as_bytes());
+        let mut symbols = Symbols::from(Table::parse(lines.join("\n").as_bytes()));
         let name = symbols.name(address);
         prop_assert!(&*name == "?" || lines.iter().any(|line| line.contains(&*name)));
         prop_assert_eq!(symbols.name(address), name);

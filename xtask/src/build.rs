@@ -27,6 +27,12 @@ pub(crate) fn stories(root: &Path) -> Result<PathBuf> {
     file.context("cargo names no program of the stories")
 }
 
+/// Builds what serves the API of a cluster and says where it is.
+pub(crate) fn cluster(root: &Path) -> Result<PathBuf> {
+    run(cargo(root).args(["build", "--release", "--locked", "--package", "netprobe-tests", "--example", "cluster"]))?;
+    Ok(target_dir(root)?.join("release/examples/cluster"))
+}
+
 /// Where cargo puts what it builds.
 pub(crate) fn target_dir(root: &Path) -> Result<PathBuf> {
     let said = ask(cargo(root).args(["metadata", "--no-deps", "--offline", "--format-version", "1"]))?;

@@ -3,6 +3,15 @@
 use super::{offset, typed};
 use aya_ebpf::helpers::bpf_get_current_task_btf;
 
+/// A place of a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    /// Inode number of the namespace; 0 where it is unknown.
+    pub(crate) netns: u32,
+    /// Index of the device; 0 where there is none.
+    pub(crate) ifindex: u32,
+}
+
 /// A checked pointer to a `struct net_device`.
 #[derive(Clone, Copy)]
 pub(crate) struct Device(*const u8);
@@ -14,6 +23,12 @@ impl Device {
     #[inline(always)]
     pub(crate) fn new(pointer: *const u8) -> Option<Self> {
         if pointer.is_null() || pointer as i64 >= 0 { None } else { Some(Self(pointer)) }
+    }
+
+    /// Namespace and index.
+    #[inline(always)]
+    pub(crate) fn at(self) -> At {
+        At { netns: self.netns(), ifindex: self.ifindex() }
     }
 
     /// Interface index.

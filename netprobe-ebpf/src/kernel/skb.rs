@@ -4,8 +4,7 @@ use netprobe_common::event::{Conntrack, PacketHead};
 
 use super::{
     conntrack,
-    device::Device,
-    device::inum,
+    device::{At, Device, inum},
     has,
     header::{Headers, Slot},
     offset,
@@ -36,12 +35,13 @@ impl Skb {
         Device::new(typed(self.0, offset!(skb_dev)))
     }
 
-    /// Namespace of its device, else of its socket, else 0.
+    /// Where it is: the namespace of its device, else of its socket, else 0. To be asked for once: each time a program may read
+    /// a pointer of what a tracepoint hands over, the verifier goes through all types of the kernel.
     #[inline(always)]
-    pub(crate) fn netns(self) -> u32 {
+    pub(crate) fn at(self) -> At {
         match self.device() {
-            Some(device) => device.netns(),
-            None => self.socket_netns(),
+            Some(device) => device.at(),
+            None => At { netns: self.socket_netns(), ifindex: 0 },
         }
     }
 
@@ -97,11 +97,11 @@ impl Skb {
 
     /// Writes what every packet event has into a record.
     #[inline(always)]
-    pub(crate) fn store(self, headers: &Headers, netns: u32, head: &mut PacketHead) {
+    pub(crate) fn store(self, headers: &Headers, at: At, head: &mut PacketHead) {
         headers.store(head);
         head.skb = self.address();
-        head.netns = netns;
-        head.ifindex = self.device().map_or(0, Device::ifindex);
+        head.netns = at.netns;
+        head.ifindex = at.ifindex;
         head.in_ifindex = typed(self.0, offset!(skb_iif));
         head.mark = typed(self.0, offset!(skb_mark));
         head.hash = typed(self.0, offset!(skb_hash));

@@ -1,23 +1,31 @@
 //! Kernel addresses and the functions they lie in.
 
-use std::{collections::BTreeMap, io::BufRead, sync::Arc};
+use std::{collections::BTreeMap, io::BufRead, sync::Arc, thread::JoinHandle};
 
 /// Functions of the running kernel, or those that a recording names.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Symbols {
-    /// Start address and where the name lies in `names`, sorted.
-    starts: Vec<(u64, u32, u16)>,
-    names: String,
+    table: Table,
+    /// The table, while it is still being read.
+    read: Option<JoinHandle<Table>>,
     /// Addresses that were asked for, with their answers.
     known: BTreeMap<u64, Arc<str>>,
     /// Answers that no recording has yet.
     fresh: Vec<(u64, Arc<str>)>,
 }
 
+/// Functions by address.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Start address and where the name lies in `names`, sorted.
+    starts: Vec<(u64, u32, u16)>,
+    names: String,
+}
+
 /// Name of what no table names.
 const UNKNOWN: &str = "?";
 
-impl Symbols {
+impl Table {
     /// From the text of /proc/kallsyms. Data symbols are left out.
     #[must_use]
     pub fn parse(kallsyms: impl BufRead) -> Self {
@@ -39,6 +47,26 @@ impl Symbols {
         symbols
     }
 
+    fn find(&self, address: u64) -> Option<&str> {
+        let after = self.starts.partition_point(|(start, ..)| *start <= address);
+        let (_, at, len) = *self.starts.get(after.checked_sub(1)?)?;
+        self.names.get(at as usize..at as usize + usize::from(len))
+    }
+}
+
+impl From<Table> for Symbols {
+    fn from(table: Table) -> Self {
+        Self { table, ..Self::default() }
+    }
+}
+
+impl From<JoinHandle<Table>> for Symbols {
+    fn from(read: JoinHandle<Table>) -> Self {
+        Self { read: Some(read), ..Self::default() }
+    }
+}
+
+impl Symbols {
     /// Takes over an answer of a recording.
     pub fn learn(&mut self, address: u64, name: &str) {
         self.known.insert(address, Arc::from(name));
@@ -49,7 +77,7 @@ impl Symbols {
         if let Some(name) = self.known.get(&address) {
             return Arc::clone(name);
         }
-        let name: Arc<str> = Arc::from(self.find(address).unwrap_or(UNKNOWN));
+        let name: Arc<str> = Arc::from(self.table().find(address).unwrap_or(UNKNOWN));
         self.known.insert(address, Arc::clone(&name));
         self.fresh.push((address, Arc::clone(&name)));
         name
@@ -62,14 +90,16 @@ impl Symbols {
 
     /// Whether there are names at all (`kptr_restrict` hides them from those without privileges).
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.starts.is_empty() && self.known.is_empty()
+    pub fn is_empty(&mut self) -> bool {
+        self.known.is_empty() && self.table().starts.is_empty()
     }
 
-    fn find(&self, address: u64) -> Option<&str> {
-        let after = self.starts.partition_point(|(start, ..)| *start <= address);
-        let (_, at, len) = *self.starts.get(after.checked_sub(1)?)?;
-        self.names.get(at as usize..at as usize + usize::from(len))
+    fn table(&mut self) -> &Table {
+        if let Some(read) = self.read.take() {
+            // A table that could not be read names nothing.
+            self.table = read.join().unwrap_or_default();
+        }
+        &self.table
     }
 }
 
@@ -81,7 +111,7 @@ mod tests {
     fn an_address_is_named_by_the_function_before_it() {
         let text =
             "0000000000001000 T ip_rcv\n0000000000002000 d some_data\n0000000000003000 t nft_do_chain\t[nf_tables]\n";
-        let mut symbols = Symbols::parse(text.as_bytes());
+        let mut symbols = Symbols::from(Table::parse(text.as_bytes()));
         assert_eq!(&*symbols.name(0x1010), "ip_rcv");
         assert_eq!(&*symbols.name(0x2fff), "ip_rcv");
         assert_eq!(&*symbols.name(0x33e8), "nft_do_chain");
@@ -91,6 +121,12 @@ mod tests {
 
     #[test]
     fn hidden_addresses_give_no_names() {
-        assert!(Symbols::parse(&b"0000000000000000 T ip_rcv\n"[..]).is_empty());
+        assert!(Symbols::from(Table::parse(&b"0000000000000000 T ip_rcv\n"[..])).is_empty());
+    }
+
+    #[test]
+    fn whoever_asks_waits_for_the_table() {
+        let table = std::thread::spawn(|| Table::parse(&b"0000000000001000 T ip_rcv\n"[..]));
+        assert_eq!(&*Symbols::from(table).name(0x1010), "ip_rcv");
     }
 }

@@ -1,12 +1,15 @@
 //! What is true of the host: kernel, names, clocks.
 
-use std::{fs, io::BufReader, os::linux::fs::MetadataExt};
+use std::{fs, io::BufReader, os::linux::fs::MetadataExt, thread};
 
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{btf::KernelBtf, offsets};
-use crate::model::{facts::HostFacts, symbols::Symbols};
+use crate::model::{
+    facts::HostFacts,
+    symbols::{Symbols, Table},
+};
 
 /// Path of the namespace netprobe runs in. /proc/1 may be another one, or unreadable.
 pub const OWN_NETNS: &str = "/proc/self/ns/net";
@@ -58,9 +61,12 @@ fn wall_offset_ns() -> Result<i64> {
     Ok(i64::try_from(wall)? - i64::try_from(mono_ns())?)
 }
 
-/// Reads the kernel's functions; empty where the kernel hides their addresses.
+/// Begins to read the kernel's functions, which takes some tens of milliseconds that nobody need wait for. Empty where the
+/// kernel hides their addresses.
 #[must_use]
 pub fn symbols() -> Symbols {
+    // Whoever opens it decides what it shows: a capability that is given up later is still there.
     let file = fs::File::open("/proc/kallsyms");
-    file.map_or_else(|_| Symbols::default(), |file| Symbols::parse(BufReader::with_capacity(1 << 16, file)))
+    let read = || file.map_or_else(|_| Table::default(), |file| Table::parse(BufReader::with_capacity(1 << 16, file)));
+    thread::spawn(read).into()
 }

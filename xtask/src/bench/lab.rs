@@ -3,11 +3,18 @@
 //! ```text
 //! nb-pod-client 10.77.1.2 -- 10.77.1.1 nb-node 10.77.2.1 -- 10.77.2.2 nb-server
 //! nb-pod-idle   10.77.3.2 -- 10.77.3.1 nb-node
+//! nb-crowd-N    10.80.x.y -- 169.254.1.1 nb-node    (where a measurement asks for them)
 //! ```
 
-use std::process::Command;
+use std::{
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    net::Ipv4Addr,
+    process::{Command, Stdio},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::shell::{ask, run};
 
@@ -24,6 +31,8 @@ pub(crate) const OPEN: &str = "10.77.2.2:9000";
 /// What [`Lab::drop_all`] drops.
 pub(crate) const DROPPED: &str = "10.77.2.2:9999";
 
+/// How namespaces of pods begin that a measurement asks for.
+const CROWD: &str = "nb-crowd-";
 const NAMESPACES: [&str; 4] = [NODE, CLIENT, IDLE, SERVER];
 /// Namespace, its device, its address; the node's device, the node's address.
 const LINKS: [(&str, &str, &str, &str, &str); 3] = [
@@ -72,6 +81,36 @@ impl Lab {
         Ok(lab)
     }
 
+    /// Adds so many pods more, each with a device and an address of its own, routed as Calico does.
+    pub(crate) fn crowd(&self, count: usize) -> Result<()> {
+        let (mut links, mut node) = (String::new(), String::new());
+        for number in 0..count {
+            let (name, address) = (crowd_name(number), crowd_address(number));
+            let mac = |side: u8| format!("02:{side:02x}:00:00:{:02x}:{:02x}", number / 256, number % 256);
+            let (inner, outer) = (mac(1), mac(2));
+            writeln!(links, "netns add {name}")?;
+            write!(links, "link add crowd{number} netns {NODE} address {outer} type veth ")?;
+            writeln!(links, "peer name eth0 netns {name} address {inner}")?;
+            writeln!(node, "link set crowd{number} up")?;
+            writeln!(node, "route add {address} dev crowd{number}")?;
+            writeln!(node, "neighbour replace {address} lladdr {inner} dev crowd{number} nud permanent")?;
+        }
+        batch(&[], &links)?;
+        batch(&["-n", NODE], &node)?;
+        for number in 0..count {
+            let (name, address) = (crowd_name(number), crowd_address(number));
+            let outer = format!("02:02:00:00:{:02x}:{:02x}", number / 256, number % 256);
+            run(inside(&name, "sysctl").args(["-qw", "net.ipv6.conf.all.disable_ipv6=1"]))?;
+            let inner = format!(
+                "link set lo up\nlink set eth0 up\naddress add {address}/32 dev eth0\n\
+                 route add 169.254.1.1 dev eth0 scope link\nroute add default via 169.254.1.1\n\
+                 neighbour replace 169.254.1.1 lladdr {outer} dev eth0 nud permanent\n"
+            );
+            batch(&["-n", &name], &inner)?;
+        }
+        Ok(())
+    }
+
     /// Drops every UDP packet to port 9999 where the node forwards it.
     pub(crate) fn drop_all(&self) -> Result<()> {
         nft("add table ip bench")?;
@@ -110,9 +149,22 @@ impl Drop for Lab {
 
 /// Removes the namespaces, where there are any.
 pub(crate) fn remove() {
-    for name in NAMESPACES {
-        let _ = Command::new("ip").args(["netns", "delete", name]).output();
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let crowd = named.filter_map(|file| file.file_name().into_string().ok()).filter(|name| name.starts_with(CROWD));
+    for name in NAMESPACES.map(str::to_owned).into_iter().chain(crowd) {
+        let _ = Command::new("ip").args(["netns", "delete", &name]).output();
     }
+}
+
+/// Namespace of a pod of the crowd.
+pub(crate) fn crowd_name(number: usize) -> String {
+    format!("{CROWD}{number}")
+}
+
+/// Address of a pod of the crowd, or of one on another node.
+pub(crate) fn crowd_address(number: usize) -> Ipv4Addr {
+    let [third, fourth] = [number / 250, number % 250 + 1].map(|part| u8::try_from(part).unwrap_or(u8::MAX));
+    Ipv4Addr::new(10, 80, third, fourth)
 }
 
 /// `program` inside the namespace `name`. Unlike `ip netns exec` this leaves /sys as it is.
@@ -124,6 +176,16 @@ pub(crate) fn inside(name: &str, program: &str) -> Command {
 
 fn ip(arguments: &[&str]) -> Result<()> {
     run(Command::new("ip").args(arguments))
+}
+
+/// `ip` with these options on each of these lines.
+fn batch(options: &[&str], lines: &str) -> Result<()> {
+    let mut child = Command::new("ip").args(options).args(["-batch", "-"]).stdin(Stdio::piped()).spawn()?;
+    child.stdin.take().context("stdin is a pipe")?.write_all(lines.as_bytes()).context("write to ip")?;
+    if !child.wait()?.success() {
+        bail!("ip {} -batch failed; it said why above", options.join(" "));
+    }
+    Ok(())
 }
 
 fn nft(statement: &str) -> Result<()> {

@@ -42,6 +42,9 @@ pub(crate) struct LoadArgs {
     /// End after this many packets.
     #[arg(long, default_value_t = u64::MAX)]
     pub(crate) count: u64,
+    /// With --rate: go round so many ports, from that of --to on, each a flow of its own.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) ports: u16,
 }
 
 /// What was sent.
@@ -107,7 +110,8 @@ fn trickle(args: &LoadArgs) -> Result<Sent> {
     let start = clock::now();
     let mut packets = 0;
     while packets < args.count && start.elapsed().as_secs_f64() < args.seconds {
-        packets += u64::from(socket.send(&PAYLOAD).is_ok());
+        let port = args.to.port() + u16::try_from(packets % u64::from(args.ports.max(1))).unwrap_or(0);
+        packets += u64::from(socket.send_to(&PAYLOAD, (args.to.ip(), port)).is_ok());
         thread::sleep(pause);
     }
     Ok(Sent { packets, seconds: start.elapsed().as_secs_f64(), best_ns: 0.0 })

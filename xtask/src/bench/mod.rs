@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: the figures of the project, measured side by side.
 
+mod agent;
 pub(crate) mod clock;
 mod finding;
 mod forwarding;
@@ -52,8 +53,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, conflicts_with_all = ["only", "rows"])]
     vm: bool,
     /// Inside such a guest.
-    #[arg(long, hide = true)]
-    in_guest: bool,
+    #[arg(long, hide = true, value_enum)]
+    in_guest: Option<guest::Inside>,
     /// What to measure; all where nothing is named.
     #[arg(value_enum)]
     rows: Vec<What>,
@@ -72,6 +73,8 @@ enum What {
     Start,
     /// From a bad packet to the finding.
     Finding,
+    /// Memory and processor time of the agent on a full node.
+    Agent,
 }
 
 type Measure = fn(&Bench) -> Result<(Vec<Figure>, String)>;
@@ -83,6 +86,7 @@ const ROWS: &[(What, &str, &str, Measure)] = &[
     (What::Storm, "3-storm", "Drop storm", storm::run),
     (What::Start, "4-start", "Start, end and memory", start::run),
     (What::Finding, "5-finding", "From a bad packet to the finding", finding::run),
+    (What::Agent, "6-agent", "The agent on a full node", agent::run),
 ];
 
 /// Measures and writes docs/bench.md and docs/bench.json.
@@ -90,8 +94,8 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     if !is_root() {
         bail!("the measurements make network namespaces and load BPF programs; run `cargo xtask bench` as root");
     }
-    if args.in_guest {
-        return guest::inside();
+    if let Some(what) = args.in_guest {
+        return guest::inside(what);
     }
     let netprobe = match &args.netprobe {
         Some(path) => fs::canonicalize(path).with_context(|| format!("no netprobe at {}", path.display()))?,
@@ -104,7 +108,15 @@ pub(crate) fn run(root: &Path, args: &BenchArgs) -> Result<()> {
     end_cleanly_on_signals(scratch.0.clone());
     let xtask = env::current_exe().context("find this program")?;
     let only = args.only.clone();
-    let bench = Bench { netprobe, scratch: scratch.0.clone(), xtask, only, quick: args.quick };
+    let bench = Bench {
+        netprobe,
+        scratch: scratch.0.clone(),
+        xtask,
+        only,
+        processor: "1",
+        root: root.to_owned(),
+        quick: args.quick,
+    };
     let mut report = Report::read(root);
     let machine = machine()?;
     for (what, key, title, measure) in ROWS {
@@ -134,13 +146,15 @@ fn in_guests(root: &Path, netprobe: &Path) -> Result<()> {
         let machine = machine()?;
         let title = format!("In a guest with Linux {}", kernel.name());
         let text = format!(
-            "Linux {release}, emulated by QEMU on that machine: only ratios mean anything. An empty program of bpftrace is on \
-             ip_forward (or net_dev_queue); the time is what a packet took longer, by the number of calls."
+            "Linux {release}, emulated by QEMU on that machine. Attaching is in real time. For the cost of calls the guest's \
+             time is counted in instructions, one a nanosecond: only ratios mean anything. Empty programs of bpftrace \
+             are where each packet passes; the time is what a packet took longer, by the number of calls. A run of \
+             netprobe's programs is run_time_ns / run_cnt, with the kernel's two clock reads."
         );
         report.write(
             root,
             &machine,
-            &format!("6-guest-{}", kernel.name()),
+            &format!("7-guest-{}", kernel.name()),
             Row { title, when: when(root, false)?, figures, text },
         )?;
     }

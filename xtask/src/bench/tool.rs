@@ -37,6 +37,7 @@ pub(crate) struct Tool {
     pub(crate) name: &'static str,
     program: Program,
     arguments: Vec<String>,
+    environment: Option<(&'static str, &'static str)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,13 @@ impl Tool {
     }
 
     fn new(name: &'static str, program: Program, arguments: &[&str]) -> Self {
-        Self { name, program, arguments: arguments.iter().map(|word| (*word).to_string()).collect() }
+        let arguments = arguments.iter().map(|word| (*word).to_string()).collect();
+        Self { name, program, arguments, environment: None }
+    }
+
+    /// The same with a variable of its environment.
+    pub(crate) fn with(self, name: &'static str, value: &'static str) -> Self {
+        Self { environment: Some((name, value)), ..self }
     }
 
     /// Why it cannot run here.
@@ -90,6 +97,10 @@ pub(crate) struct Bench {
     pub(crate) xtask: PathBuf,
     /// Of the tools beside forwarding those alone whose name has this.
     pub(crate) only: Option<String>,
+    /// The processor of the tools; the load is on 0.
+    pub(crate) processor: &'static str,
+    /// Where the project is; nowhere in a guest.
+    pub(crate) root: PathBuf,
     /// How much longer than the quickest sensible run.
     pub(crate) quick: bool,
 }
@@ -139,7 +150,7 @@ impl Bench {
 
     fn command(&self, tool: &Tool, ready: &Path) -> Command {
         let mut command = inside(NODE, "taskset");
-        command.args(["-c", "1"]);
+        command.args(["-c", self.processor]);
         let thrown = self.scratch.join("pcap");
         match tool.program {
             Program::Netprobe => command.arg(&self.netprobe),
@@ -158,7 +169,7 @@ impl Bench {
         if tool.program == Program::Netprobe {
             command.arg("--ready-file").arg(ready);
         }
-        command.stdin(Stdio::null());
+        command.envs(tool.environment).stdin(Stdio::null());
         command
     }
 }

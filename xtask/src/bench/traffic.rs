@@ -26,6 +26,12 @@ impl Bench {
         Process::start(self.sender(from, to, rate, seconds).stdout(Stdio::null()))
     }
 
+    /// Sends from the namespace `from` one packet to each of so many ports of the server.
+    pub(crate) fn sweep(&self, from: &str, ports: usize) -> Result<Sent> {
+        let (rate, ports) = (50_000, ports.to_string());
+        self.sent(self.sender(from, lab::OPEN, rate, 10.0).args(["--count", &ports, "--ports", &ports]))
+    }
+
     fn sender(&self, from: &str, to: &str, rate: u64, seconds: f64) -> Command {
         let mut command = inside(from, "taskset");
         // On CPU 0 it would not run beside a flood.

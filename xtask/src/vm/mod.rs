@@ -101,7 +101,8 @@ pub(crate) fn run(root: &Path, args: &VmArgs) -> Result<()> {
     let mut failed = vec![];
     for kernel in kernels {
         let line = args.line.clone();
-        let plan = Plan { stories: stories.clone(), line, patience: PATIENCE, limit_seconds: STORY.as_secs() };
+        let (stories, limit_seconds) = (stories.clone(), STORY.as_secs());
+        let plan = Plan { stories, line, patience: PATIENCE, limit_seconds, is_counted: false };
         let mut results = one(root, *kernel, &plan, (&netprobe, &cases, &[]), &folder)?;
         if args.line.is_some() {
             continue;
@@ -132,13 +133,14 @@ pub(crate) fn said(
     netprobe: &Path,
     kernel: Kernel,
     line: &str,
+    is_counted: bool,
     programs: &[&str],
 ) -> Result<(String, String)> {
     setup::ensure_guests()?;
     let folder = build::target_dir(root)?.join("vm");
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let line = Some(line.to_owned());
-    let plan = Plan { stories: vec![], line, patience: PATIENCE, limit_seconds: STORY.as_secs() };
+    let plan = Plan { stories: vec![], line, patience: PATIENCE, limit_seconds: STORY.as_secs(), is_counted };
     // There are no stories in it; the guest does not ask for the program of them.
     let results = one(root, kernel, &plan, (netprobe, netprobe, programs), &folder)?;
     Ok((results.release, results.said))
@@ -190,6 +192,7 @@ fn one(
         archive: &archive,
         console: &folder.join(format!("{}.log", kernel.name())),
         silence: STORY + Duration::from_secs(60),
+        is_counted: plan.is_counted,
     };
     let mut results = Results::default();
     let ended = guest.run(|event| {

@@ -30,6 +30,8 @@ pub(super) struct Guest<'a> {
     pub(super) console: &'a Path,
     /// A guest that reports nothing for so long is lost.
     pub(super) silence: Duration,
+    /// Its time is the number of instructions, one a nanosecond.
+    pub(super) is_counted: bool,
 }
 
 /// Ended with this value.
@@ -77,10 +79,15 @@ impl Guest<'_> {
         // A guest must not outlive whoever ends us.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-        if hardware_help() {
-            command.args(["-accel", "kvm"]);
+        if self.is_counted {
+            command.args(["-accel", "tcg,thread=single", "-icount", "shift=0"]);
+        } else if hardware_help() {
+            command.args(["-accel", "kvm", "-accel", "tcg,thread=multi"]);
+        } else {
+            command.args(["-accel", "tcg,thread=multi"]);
         }
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", PROCESSORS, "-m", MEMORY]);
+        // The second processor of a guest that counts does not come up.
+        command.args(["-cpu", "max", "-smp", if self.is_counted { "1" } else { PROCESSORS }, "-m", MEMORY]);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot", "-no-user-config"]);
         command.arg("-kernel").arg(self.image).arg("-initrd").arg(self.archive);
         command.args(["-append", &format!("console=ttyS0 panic=-1 quiet rdinit={XTASK} -- guest")]);

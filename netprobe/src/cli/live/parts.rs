@@ -48,7 +48,6 @@ impl Parts {
         let here = request.record.node_name.clone();
         std::thread::scope(|scope| {
             let prepared = scope.spawn(attach::prepare);
-            let symbols = scope.spawn(host::symbols);
             let facts = scope.spawn(|| facts(cluster, target));
             let btf = KernelBtf::load(request.ready.btf.as_deref())?;
             let mut host = host::read(&btf, here)?;
@@ -83,8 +82,7 @@ impl Parts {
             let prepared = prepared.join().map_err(|_| anyhow!("reading the kernel's BTF failed"))??;
             config.has_cgroups &= u32::from(has_names);
             let attached = Attached::new(&config, &btf, prepared, way)?;
-            let symbols = symbols.join().map_err(|_| anyhow!("reading the kernel's symbols failed"))?;
-            Ok((Self { attached, host, symbols, facts, node, inventory, sharing }, followed))
+            Ok((Self { attached, host, symbols: host::symbols(), facts, node, inventory, sharing }, followed))
         })
     }
 }

@@ -15,15 +15,21 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::catalog;
 
+mod names;
+
+use names::Names;
+
 /// Where the kernel shows its BTF.
 pub const SYS_BTF: &str = "/sys/kernel/btf";
 
 /// BTF of the kernel and of the modules we need.
 pub struct KernelBtf {
     parts: Vec<Btf>,
+    /// Types of the kernel itself by name; none where its BTF is not as expected, but the parser reads it.
+    names: Option<Names>,
     /// Names of the modules that `parts` has behind the kernel itself.
     modules: Vec<&'static str>,
-    /// Where each struct was found, by its name: finding one takes a pass over all types.
+    /// Where each struct was found, by its name.
     roots: RefCell<BTreeMap<String, Option<(usize, u32)>>>,
     /// Keeps the copies alive that the parsers map.
     _copies: Vec<OwnedFd>,
@@ -61,8 +67,10 @@ impl KernelBtf {
                 path.display()
             );
         }
-        let (base, copy) = map(&path).with_context(|| format!("read the kernel's BTF from {}", path.display()))?;
-        let mut btf = Self { parts: vec![base], modules: Vec::new(), roots: RefCell::default(), _copies: vec![copy] };
+        let (base, names, copy) =
+            map(&path).with_context(|| format!("read the kernel's BTF from {}", path.display()))?;
+        let mut btf =
+            Self { parts: vec![base], names, modules: Vec::new(), roots: RefCell::default(), _copies: vec![copy] };
         for module in catalog::modules() {
             let path = path.with_file_name(module);
             if path.exists() {
@@ -98,21 +106,67 @@ impl KernelBtf {
         let is_composite =
             |btf: &Btf, id: u32| matches!(btf.resolve_type_by_id(id), Ok(Type::Struct(_) | Type::Union(_)));
         let found = self.parts.iter().enumerate().find_map(|(part, btf)| {
-            let ids = btf.resolve_ids_by_name(name).ok()?;
-            ids.into_iter().find(|id| is_composite(btf, *id)).map(|id| (part, id))
+            self.ids(part, name).into_iter().find(|id| is_composite(btf, *id)).map(|id| (part, id))
         });
         self.roots.borrow_mut().insert(name.to_owned(), found);
         found
+    }
+
+    /// Numbers of the types of that name in a part, as they come there.
+    fn ids(&self, part: usize, name: &str) -> Vec<u32> {
+        let Some(btf) = self.parts.get(part) else { return Vec::new() };
+        match (btf.split(), &self.names) {
+            (Some(module), _) => module.resolve_ids_by_name(name).unwrap_or_default(),
+            (None, None) => btf.resolve_ids_by_name(name).unwrap_or_default(),
+            (None, Some(names)) => {
+                let is_called = |id: &u32| {
+                    let found = btf.resolve_type_by_id(*id).ok();
+                    let found = found.as_ref().and_then(|found| btf.resolve_name(found.as_btf_type()?).ok());
+                    found.as_deref() == Some(name)
+                };
+                let mut ids: Vec<u32> = names.candidates(name).filter(is_called).collect();
+                ids.reverse();
+                ids
+            }
+        }
+    }
+
+    fn types(&self, part: usize, name: &str) -> impl Iterator<Item = Type> {
+        let found = self.ids(part, name).into_iter();
+        found.filter_map(move |id| self.parts.get(part)?.resolve_type_by_id(id).ok())
+    }
+
+    fn prototype(&self, part: usize, function: &str) -> Option<btf_rs::FuncProto> {
+        let btf = self.parts.get(part)?;
+        self.types(part, function).find_map(|t| {
+            let Type::Func(f) = t else { return None };
+            match btf.resolve_type_by_id(f.get_type_id()?).ok()? {
+                Type::FuncProto(p) => Some(p),
+                _ => None,
+            }
+        })
+    }
+
+    fn typedef_prototype(&self, part: usize, name: &str) -> Option<btf_rs::FuncProto> {
+        let btf = self.parts.get(part)?;
+        self.types(part, name).find_map(|t| {
+            let Type::Typedef(typedef) = t else { return None };
+            let Type::Ptr(pointer) = btf.resolve_type_by_id(typedef.get_type_id()?).ok()? else { return None };
+            match btf.resolve_type_by_id(pointer.get_type_id()?).ok()? {
+                Type::FuncProto(p) => Some(p),
+                _ => None,
+            }
+        })
     }
 
     /// Types of a tracepoint's arguments, without the first (`void *__data`); `None` where this
     /// kernel has no such tracepoint.
     #[must_use]
     pub fn tracepoint(&self, name: &str) -> Option<Vec<String>> {
-        self.parts.iter().find_map(|btf| {
-            let proto = prototype(btf, &format!("__traceiter_{name}"))
-                .or_else(|| prototype(btf, &format!("__bpf_trace_{name}")))
-                .or_else(|| typedef_prototype(btf, &format!("btf_trace_{name}")))?;
+        self.parts.iter().enumerate().find_map(|(part, btf)| {
+            let proto = (self.prototype(part, &format!("__traceiter_{name}")))
+                .or_else(|| self.prototype(part, &format!("__bpf_trace_{name}")))
+                .or_else(|| self.typedef_prototype(part, &format!("btf_trace_{name}")))?;
             Some(argument_types(btf, proto.parameters.iter().skip(1)))
         })
     }
@@ -121,10 +175,9 @@ impl KernelBtf {
     #[must_use]
     pub fn function(&self, name: &str) -> Option<Function> {
         self.parts.iter().enumerate().find_map(|(part, btf)| {
-            let ids = btf.resolve_ids_by_name(name).ok()?;
             let is_function = |id: &u32| matches!(btf.resolve_type_by_id(*id), Ok(Type::Func(_)));
-            let id = ids.into_iter().find(is_function)?;
-            let proto = prototype(btf, name)?;
+            let id = self.ids(part, name).into_iter().find(is_function)?;
+            let proto = self.prototype(part, name)?;
             let args = argument_types(btf, proto.parameters.iter());
             let module = part.checked_sub(1).and_then(|at| self.modules.get(at)).copied();
             Some(Function { module, id, args })
@@ -134,8 +187,8 @@ impl KernelBtf {
     /// Members of an enum by their numbers.
     #[must_use]
     pub fn enum_members(&self, name: &str) -> Vec<(u32, String)> {
-        for btf in &self.parts {
-            for found in btf.resolve_types_by_name(name).unwrap_or_default() {
+        for (part, btf) in self.parts.iter().enumerate() {
+            for found in self.types(part, name) {
                 if let Type::Enum(e) = found {
                     return e.members.iter().map(|m| (m.val(), btf.resolve_name(m).unwrap_or_default())).collect();
                 }
@@ -147,13 +200,13 @@ impl KernelBtf {
 
 /// Copies `path` to memory and maps the copy: files of sysfs cannot be mapped before Linux 6.16,
 /// and the parser that reads them whole takes five times the memory.
-fn map(path: &Path) -> Result<(Btf, OwnedFd)> {
+fn map(path: &Path) -> Result<(Btf, Option<Names>, OwnedFd)> {
     let bytes = fs::read(path)?;
     let copy = memfd_create("btf", MFdFlags::MFD_CLOEXEC)?;
     let mut file = fs::File::from(copy);
     file.write_all(&bytes)?;
     let btf = Btf::from_file_with_backend(format!("/proc/self/fd/{}", file.as_raw_fd()), Backend::Mmap)?;
-    Ok((btf, OwnedFd::from(file)))
+    Ok((btf, Names::of(&bytes), OwnedFd::from(file)))
 }
 
 fn strip(btf: &Btf, mut id: u32) -> Option<(u32, Type)> {
@@ -220,27 +273,6 @@ fn member_path(btf: &Btf, start: Type, path: &str) -> Option<u32> {
     }
     // A bit field has no byte offset that a load could use.
     bits.is_multiple_of(8).then_some(bits / 8)
-}
-
-fn prototype(btf: &Btf, function: &str) -> Option<btf_rs::FuncProto> {
-    btf.resolve_types_by_name(function).ok()?.into_iter().find_map(|t| {
-        let Type::Func(f) = t else { return None };
-        match btf.resolve_type_by_id(f.get_type_id()?).ok()? {
-            Type::FuncProto(p) => Some(p),
-            _ => None,
-        }
-    })
-}
-
-fn typedef_prototype(btf: &Btf, name: &str) -> Option<btf_rs::FuncProto> {
-    btf.resolve_types_by_name(name).ok()?.into_iter().find_map(|t| {
-        let Type::Typedef(typedef) = t else { return None };
-        let Type::Ptr(pointer) = btf.resolve_type_by_id(typedef.get_type_id()?).ok()? else { return None };
-        match btf.resolve_type_by_id(pointer.get_type_id()?).ok()? {
-            Type::FuncProto(p) => Some(p),
-            _ => None,
-        }
-    })
 }
 
 fn argument_types<'p>(btf: &Btf, parameters: impl Iterator<Item = &'p btf_rs::Parameter>) -> Vec<String> {
