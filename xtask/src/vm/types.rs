@@ -173,3 +173,18 @@ fn hooks(netprobe: &Path, types: &Path) -> Result<Hooks> {
     };
     Ok(hooks.iter().filter_map(row).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::MODULES;
+
+    #[test]
+    fn every_module_of_the_catalogue_is_fetched() {
+        let catalog = include_str!("../../../netprobe/src/probe/catalog.rs");
+        let modules: BTreeSet<&str> =
+            catalog.split("Some(\"").skip(1).filter_map(|rest| Some(rest.split_once("\")")?.0)).collect();
+        assert_eq!(modules.into_iter().collect::<Vec<_>>(), MODULES);
+    }
+}

@@ -59,6 +59,7 @@ mod translation;
 mod ttl_exceeded;
 mod unexplained_drop;
 mod unknown_protocol;
+mod unruled;
 mod vanished;
 mod vxlan_no_peer;
 mod wrong_egress;

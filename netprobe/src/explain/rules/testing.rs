@@ -288,10 +288,6 @@ impl Scene {
         self.add(ms, what, device, false);
     }
 
-    pub(crate) fn forget_step(&mut self, index: usize) {
-        self.journey.steps.remove(index);
-    }
-
     /// What was read of the node on demand, after everything.
     pub(crate) fn answer(&mut self, reading: Reading) {
         self.keep(NODE, u64::MAX, reading);
