@@ -48,13 +48,14 @@ pub(crate) fn neigh_event_send_dead(ctx: BtfTracePointContext) -> Option<()> {
 #[inline(always)]
 fn send(neigh: *const u8, what: u32, new_state: u32, mac: [u8; 6], result: i32, port_id: u32) -> Option<()> {
     let neigh = Neigh::new(neigh)?;
-    let role = follow::role(neigh.device()?.netns());
+    let at = neigh.at();
+    let role = follow::role(at.netns);
     // Entries have no flow: the node's and the followed pods' are told, other pods' are not.
     if role & (NS_NODE | NS_FOLLOWED) == 0 {
         return None;
     }
     emit::<Neighbour>(now(), |record| {
-        neigh.store(record);
+        neigh.store(at, record);
         record.new_lladdr = [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0];
         record.what = what;
         record.new_state = new_state;

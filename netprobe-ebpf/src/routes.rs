@@ -18,7 +18,7 @@ use crate::{
     follow,
     kernel::{
         config,
-        device::{inum, task_netns},
+        device::{inum, task_netns, task_netns_seldom},
         route::{NextHop, Question, fib6_result, fib6_table_id},
         rule::PolicyRule,
     },
@@ -34,7 +34,7 @@ static LOOKUPS: PerCpuArray<Lookup> = PerCpuArray::with_max_entries(2, 0);
 /// `fib:fib_table_lookup(tb_id, flp, nhc, err)`. On a miss no argument tells the namespace, but the policy rule does.
 #[btf_tracepoint(function = "fib_table_lookup")]
 pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
-    let (flow, hop): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(2));
+    let (flow, hop): (*const u8, u64) = (ctx.arg(1), ctx.arg(2));
     if flow.is_null() {
         return None;
     }
@@ -45,7 +45,7 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let mut asked = question.addresses();
     let table = ctx.arg::<u64>(0) as u32;
     let rule = rules::asking(flow as u64, table);
-    let exact = || if rule.is_known() { rule.netns() } else { NextHop::new(hop).netns() };
+    let exact = || if rule.is_known() { rule.netns() } else { NextHop::new(hop).at().netns };
     let lookup = lookup(question, &mut asked, rule, exact)?;
     question.complete(&mut asked);
     let answer = Answer { table, err: ctx.arg::<u64>(3) as i32, hop: NextHop::new(hop) };
@@ -146,7 +146,7 @@ fn lookup(
     let exact = exact();
     // Of another namespace, whose device has the same number.
     let of_packet = of_packet && (exact == 0 || exact == receiving.netns);
-    let task = if task == 0 { task_netns() } else { task };
+    let task = if task == 0 { task_netns_seldom() } else { task };
     // A miss has no namespace of its own: it happened where the packet is, or where the task is.
     let ours = if exact != 0 {
         follow::role(exact) != 0
@@ -183,7 +183,8 @@ fn send(
     let key = &mut lookup.key;
     key.flow = asked.copied();
     key.netns = if lookup.exact != 0 { lookup.exact } else { lookup.task };
-    key.ifindex = answer.hop.ifindex();
+    let ifindex = answer.hop.at().ifindex;
+    key.ifindex = ifindex;
     key.place = PLACE_LOOKUP;
     key.detail = answer.table << 8 | (answer.err as u32 & 0xff);
     let (_, wanted) = count_place(key, 0, false);
@@ -204,7 +205,7 @@ fn send(
         record.err = answer.err;
         record.in_ifindex = question.iif();
         record.oif = question.oif();
-        record.out_ifindex = answer.hop.ifindex();
+        record.out_ifindex = ifindex;
         record.mark = question.mark();
         record.has_rule = u32::from(lookup.rule.is_known());
         record.rule = lookup.rule.preference();

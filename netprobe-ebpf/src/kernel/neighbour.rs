@@ -2,7 +2,7 @@
 
 use netprobe_common::{event::Neighbour, flow::mapped};
 
-use super::{device::Device, offset, probe, probe_into, typed};
+use super::{device::At, offset, probe, probe_into, typed};
 
 /// A checked pointer to a `struct neighbour`.
 #[derive(Clone, Copy)]
@@ -17,8 +17,8 @@ impl Neigh {
 
     /// Its device.
     #[inline(always)]
-    pub(crate) fn device(self) -> Option<Device> {
-        Device::new(typed(self.0, offset!(neigh_dev)))
+    pub(crate) fn at(self) -> At {
+        At::of_device(probe(self.0 as u64, offset!(neigh_dev)))
     }
 
     /// `NUD_*` bits.
@@ -29,10 +29,10 @@ impl Neigh {
 
     /// Writes it into a record.
     #[inline(always)]
-    pub(crate) fn store(self, to: &mut Neighbour) {
-        let table: *const u8 = typed(self.0, offset!(neigh_table));
-        let family: u32 = if table.is_null() { 2 } else { typed(table, offset!(neigh_table_family)) };
+    pub(crate) fn store(self, at: At, to: &mut Neighbour) {
         let key = self.0 as u64;
+        let table: u64 = probe(key, offset!(neigh_table));
+        let family: u32 = if table == 0 { 2 } else { probe(table, offset!(neigh_table_family)) };
         if family == 10 {
             to.family = 6;
             probe_into(&raw mut to.address, key, offset!(neigh_key));
@@ -43,11 +43,7 @@ impl Neigh {
         to.state = u32::from(self.state());
         let mac: [u8; 6] = probe(key, offset!(neigh_lladdr));
         to.lladdr = [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0];
-        to.netns = 0;
-        to.ifindex = 0;
-        if let Some(device) = self.device() {
-            to.netns = device.netns();
-            to.ifindex = device.ifindex();
-        }
+        to.netns = at.netns;
+        to.ifindex = at.ifindex;
     }
 }

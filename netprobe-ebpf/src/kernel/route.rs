@@ -2,7 +2,7 @@
 
 use netprobe_common::flow::{FlowKey, mapped, mapped_word};
 
-use super::{device::Device, has, offset, probe, typed};
+use super::{device::At, has, offset, probe, typed};
 
 /// A checked pointer to a `struct flowi4` or `flowi6`: what a look-up asks. Fields are read when
 /// they are needed: most look-ups are somebody else's.
@@ -96,43 +96,32 @@ impl Question {
     }
 }
 
-/// A route's next hop: a checked pointer to a `struct fib_nh_common`, or none.
+/// A route's next hop: the address of a `struct fib_nh_common`, or 0. It is read of followed look-ups alone.
 #[derive(Clone, Copy)]
-pub(crate) struct NextHop(*const u8);
+pub(crate) struct NextHop(u64);
 
 impl NextHop {
-    const NONE: Self = Self(core::ptr::null());
+    const NONE: Self = Self(0);
 
-    /// Wraps a pointer; nothing where it is null.
+    /// Wraps an address; nothing where it is 0.
     #[inline(always)]
-    pub(crate) const fn new(pointer: *const u8) -> Self {
-        Self(pointer)
+    pub(crate) const fn new(address: u64) -> Self {
+        Self(address)
     }
 
+    /// Its device and the namespace of that; zeroes where there is none.
     #[inline(always)]
-    fn device(self) -> Option<Device> {
-        if self.0.is_null() { None } else { Device::new(typed(self.0, offset!(nhc_dev))) }
-    }
-
-    /// Namespace of its device; 0 where there is none.
-    #[inline(always)]
-    pub(crate) fn netns(self) -> u32 {
-        self.device().map_or(0, Device::netns)
-    }
-
-    /// Its device; 0 where there is none.
-    #[inline(always)]
-    pub(crate) fn ifindex(self) -> u32 {
-        self.device().map_or(0, Device::ifindex)
+    pub(crate) fn at(self) -> At {
+        At::of_device(if self.0 == 0 { 0 } else { probe(self.0, offset!(nhc_dev)) })
     }
 
     /// Writes its gateway; zeroes where it has none.
     #[inline(always)]
     pub(crate) fn store_gateway(self, to: &mut [u8; 16]) {
-        let family = if self.0.is_null() { 0 } else { typed::<u8>(self.0, offset!(nhc_gw_family)) };
+        let family = if self.0 == 0 { 0 } else { probe::<u8>(self.0, offset!(nhc_gw_family)) };
         *to = match family {
-            2 => mapped(probe(self.0 as u64, offset!(nhc_gw))),
-            10 => probe(self.0 as u64, offset!(nhc_gw)),
+            2 => mapped(probe(self.0, offset!(nhc_gw))),
+            10 => probe(self.0, offset!(nhc_gw)),
             _ => [0; 16],
         };
     }
@@ -141,9 +130,9 @@ impl NextHop {
 /// What a `struct fib6_result` says: the next hop, and the errno as the trace event computes it.
 #[inline(always)]
 pub(crate) fn fib6_result(net: *const u8, result: *const u8) -> (NextHop, i32) {
-    let info: *const u8 = typed(result, offset!(fib6_result_f6i));
+    let info: u64 = probe(result as u64, offset!(fib6_result_f6i));
     let null_entry: u64 = if has!(net_fib6_null) { probe(net as u64, offset!(net_fib6_null)) } else { 0 };
-    if info.is_null() || info as u64 == null_entry {
+    if info == 0 || info == null_entry {
         return (NextHop::NONE, -101);
     }
     let err = match typed::<u8>(result, offset!(fib6_result_type)) {
@@ -153,12 +142,12 @@ pub(crate) fn fib6_result(net: *const u8, result: *const u8) -> (NextHop, i32) {
         9 => -11,
         _ => 0,
     };
-    let nh: *const u8 = typed(result, offset!(fib6_result_nh));
-    if nh.is_null() || err != 0 {
+    let nh: u64 = probe(result as u64, offset!(fib6_result_nh));
+    if nh == 0 || err != 0 {
         return (NextHop::NONE, err);
     }
     // `nh_common` is the first member of `fib6_nh` in every kernel so far; the offset says so.
-    (NextHop::new(nh.wrapping_add(offset!(fib6_nh_common))), 0)
+    (NextHop::new(nh + offset!(fib6_nh_common) as u64), 0)
 }
 
 /// `fib6_table->tb6_id`.

@@ -4,10 +4,10 @@ use netprobe_common::event::{Conntrack, PacketHead};
 
 use super::{
     conntrack,
-    device::{At, Device, inum},
+    device::{At, Device, inum_at},
     has,
     header::{Headers, Slot},
-    offset,
+    offset, probe,
     sock::Sock,
     typed,
 };
@@ -47,8 +47,8 @@ impl Skb {
 
     #[inline(always)]
     fn socket_netns(self) -> u32 {
-        let sock: *const u8 = typed(self.0, offset!(skb_sk));
-        if sock.is_null() { 0 } else { inum(typed(sock, offset!(sk_net))) }
+        let sock: u64 = probe(self.address(), offset!(skb_sk));
+        if sock == 0 { 0 } else { inum_at(probe(sock, offset!(sk_net))) }
     }
 
     /// Its socket, where it has one.
