@@ -67,6 +67,12 @@ impl Journeys {
         self.open.get(&id)
     }
 
+    /// Puts one there as it is.
+    #[cfg(test)]
+    pub(crate) fn put(&mut self, journey: Journey) {
+        self.open.insert(journey.id, journey);
+    }
+
     /// All open journeys, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Journey> {
         self.open.values()

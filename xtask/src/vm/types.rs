@@ -44,10 +44,11 @@ pub(super) type Hooks = BTreeMap<String, Option<String>>;
 pub(crate) fn run(root: &Path, args: &TypesArgs) -> Result<()> {
     setup::ensure_guests()?;
     let netprobe = build::release(root)?;
+    let kept = kept(&toolchain::tools(root).join("types"))?;
     let mut all = BTreeMap::new();
     for package in packages()? {
         let release = kernel::release(&package).to_owned();
-        let types = types(&toolchain::tools(root).join("types"), &package)?;
+        let types = types(&kept, &package)?;
         let hooks = hooks(&netprobe, &types).with_context(|| format!("ask about Linux {release}"))?;
         let without: Vec<&str> = hooks.iter().filter(|(_, why)| why.is_some()).map(|(name, _)| name.as_str()).collect();
         let (fit, count) = (hooks.len() - without.len(), hooks.len());
@@ -89,6 +90,17 @@ fn packages() -> Result<Vec<String>> {
         bail!("apt knows no kernel; this needs Debian 12 with its security archive");
     }
     Ok(packages)
+}
+
+/// The folder in `all` where types are kept, which lacks none of [`MODULES`]; what an earlier list of modules left goes.
+fn kept(all: &Path) -> Result<PathBuf> {
+    let kept = all.join(MODULES.join("+"));
+    let others = fs::read_dir(all).into_iter().flatten().flatten().map(|entry| entry.path());
+    for other in others.filter(|path| *path != kept) {
+        fs::remove_dir_all(&other).with_context(|| format!("remove {}", other.display()))?;
+    }
+    fs::create_dir_all(&kept).with_context(|| format!("make {}", kept.display()))?;
+    Ok(kept)
 }
 
 /// The folder with the types of a package's kernel and modules, as /sys/kernel/btf has them; fetched once.

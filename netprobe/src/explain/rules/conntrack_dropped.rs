@@ -4,7 +4,14 @@
 use super::netfilter::{Met, met};
 use crate::{
     explain::{Case, Draft, Rule},
-    model::{finding::Confidence, flow::Proto, packet::Judge},
+    model::{
+        finding::Confidence,
+        flow::Proto,
+        journey::Step,
+        packet::{Conntrack, Judge, Place, What},
+        sighting::Side,
+        stack::base,
+    },
 };
 
 /// The table is full.
@@ -81,7 +88,8 @@ fn full(case: &Case<'_>) -> Option<Draft> {
 fn ports(case: &Case<'_>) -> Option<Draft> {
     let (met, lost) = unconfirmed(case)?;
     let ct = met.drop.ct.filter(|ct| ct.snat())?;
-    if left_later(case, &met) {
+    let later = left_later(case, &met);
+    if later && !others_get_none(case, ct) {
         return None;
     }
     let to = ct.original.dst;
@@ -90,12 +98,13 @@ fn ports(case: &Case<'_>) -> Option<Draft> {
         format!("{} {}: no source port of {source} is free for SNAT to {to}", met.what(case), met.by_conntrack());
     let mut draft = met.draft(case, claim).confidence(Confidence::Likely).detail(format!("ports {source} {to}"));
     draft.ready_ns = met.drop.mono_ns() + AGAIN_NS;
+    let unconfirmed = format!("its entry was translated to {source} and not confirmed; insert_failed rose by {lost}");
+    draft = draft.proof(met.drop.mono_ns(), unconfirmed);
+    if later {
+        draft = draft.proof(met.drop.mono_ns(), "it left when it was tried again, others to that destination did not");
+    }
     Some(
         draft
-            .proof(
-                met.drop.mono_ns(),
-                format!("its entry was translated to {source} and not confirmed; insert_failed rose by {lost}"),
-            )
             .fix(format!(
                 "conntrack -L -d {} | wc -l  # connections to that destination share 65,000 ports of {source}",
                 to.ip()
@@ -109,18 +118,42 @@ fn left_later(case: &Case<'_>, met: &Met<'_>) -> bool {
     case.exits().is_some_and(|(_, last)| last.sighting.packet.mono_ns > met.drop.mono_ns())
 }
 
+/// Another connection to that destination was dropped likewise and never left: ports are short, and this one was lucky.
+fn others_get_none(case: &Case<'_>, ct: &Conntrack) -> bool {
+    let others = case.journeys.iter().filter(|j| j.id != case.journey.id && j.flow.dst == case.journey.flow.dst);
+    let mut drops = others.filter_map(|journey| {
+        let is_same = |step: &&Step| match &step.sighting.packet.what {
+            What::Dropped { ct: Some(other), reason, site, .. } => {
+                let translated = (other.original.dst, other.reply.dst.ip()) == (ct.original.dst, ct.reply.dst.ip());
+                &**reason == "NETFILTER_DROP" && base(site) == "nf_hook_slow" && translated && other.snat()
+            }
+            _ => false,
+        };
+        Some((journey, journey.steps.iter().rfind(is_same)?.sighting.packet.mono_ns))
+    });
+    drops.any(|(journey, dropped_ns)| {
+        !journey.steps.iter().any(|step| {
+            let packet = &step.sighting.packet;
+            let leaves = matches!(packet.what, What::Hop { place: Place::Transmit, .. }) && step.forward;
+            leaves && step.sighting.side == Side::Node && packet.mono_ns > dropped_ns
+        })
+    })
+}
+
 /// SNAT chose one source port for two connections at once: the second found it taken, and another one when it tried again.
-fn one_port_for_two(case: &Case<'_>, met: &Met<'_>, lost: u64, port: u16) -> Option<Draft> {
-    if !left_later(case, met) {
+fn one_port_for_two(case: &Case<'_>, met: &Met<'_>, lost: u64, ct: &Conntrack) -> Option<Draft> {
+    if !left_later(case, met) || others_get_none(case, ct) {
         return None;
     }
+    let port = ct.reply.dst.port();
     let claim = format!(
         "{} {}: SNAT had chosen source port {port} for two new connections at once, and the other one was confirmed first \
          (insert_failed)",
         met.what(case),
         met.by_conntrack()
     );
-    let draft = met.draft(case, claim).confidence(Confidence::Likely).detail("race");
+    let mut draft = met.draft(case, claim).confidence(Confidence::Likely).detail("race");
+    draft.ready_ns = met.drop.mono_ns() + AGAIN_NS;
     let counted = format!("conntrack counters: insert_failed rose by {lost}");
     Some(
         draft
@@ -133,7 +166,7 @@ fn one_port_for_two(case: &Case<'_>, met: &Met<'_>, lost: u64, port: u16) -> Opt
 fn race(case: &Case<'_>) -> Option<Draft> {
     let (met, lost) = unconfirmed(case)?;
     if let Some(ct) = met.drop.ct.filter(|ct| ct.snat()) {
-        return one_port_for_two(case, &met, lost, ct.reply.dst.port());
+        return one_port_for_two(case, &met, lost, ct);
     }
     // TCP opens with one packet: two at once are rare enough to want the kernel's word.
     let may_race = case.journey.flow.proto == Proto::Udp || is_told(&met);
@@ -253,5 +286,16 @@ mod tests {
         assert_eq!(ports(&scene.case()), None, "a port was free a second later");
         let draft = race(&scene.case()).expect("it was taken at that moment only");
         assert!(draft.claim.contains("SNAT had chosen source port 1024 for two new connections"), "{}", draft.claim);
+
+        let mut other = scene.journey.clone();
+        other.id += 1;
+        other.steps.truncate(1);
+        scene.journeys.put(other.clone());
+        assert_eq!(race(&scene.case()), None, "another one never left");
+        let draft = ports(&scene.case()).expect("ports are short");
+        assert!(draft.claim.ends_with("is free for SNAT to 10.20.0.4:3306"), "{}", draft.claim);
+        other.steps.clone_from(&scene.journey.steps);
+        scene.journeys.put(other);
+        assert_eq!(ports(&scene.case()), None, "the other one left, too");
     }
 }
