@@ -2,7 +2,7 @@
 
 use super::rejected_outside;
 use crate::{
-    explain::{Case, Draft, Drop, Rule, service::addressed},
+    explain::{Case, Draft, Drop, Rule, service::addressed, tcp::duration},
     model::{
         finding::Confidence,
         flow::{Flow, Proto},
@@ -17,6 +17,8 @@ pub(super) const RULE: Rule = Rule { id: "port-closed", means: "no socket listen
 /// How long an RST from outside waits to be told, nanoseconds: whether the peer refused or
 /// something between only shows when other packets of the peer follow.
 const OUTSIDE_WAIT_NS: u64 = 900_000_000;
+/// What a peer accepted this long before or after says something of the same time, nanoseconds.
+const NEAR_NS: u64 = 10_000_000_000;
 /// Ports named of what a pod listens on instead.
 const PORTS_NAMED: usize = 5;
 
@@ -139,8 +141,15 @@ fn outside(case: &Case<'_>) -> Option<Draft> {
         return None;
     }
     let target = case.journey.flow.destination();
+    let accepted = accepted(case, rst.packet.mono_ns);
+    let why = accepted.as_ref().map_or_else(
+        || ": nothing listens there".to_owned(),
+        |(_, when)| {
+            format!(", though it accepted another connection {when}: not everything behind that address listens")
+        },
+    );
     let claim = format!(
-        "{target} refused {} with RST: nothing listens there (the RST came in by {} from outside this node)",
+        "{target} refused {} with RST{why} (the RST came in by {} from outside this node)",
         case.who(),
         rst.device
     );
@@ -148,10 +157,31 @@ fn outside(case: &Case<'_>) -> Option<Draft> {
         .confidence(Confidence::Likely)
         .detail(target.clone())
         .proof(exit.sighting.packet.mono_ns, format!("SYN left by {}", exit.sighting.device))
-        .proof(rst.packet.mono_ns, format!("RST received on {} with TTL {}", rst.device, head.ttl))
-        .fix(format!("start the service at {target}, or correct the address or port it is called by"));
+        .proof(rst.packet.mono_ns, format!("RST received on {} with TTL {}", rst.device, head.ttl));
+    draft = match accepted {
+        None => draft.fix(format!("start the service at {target}, or correct the address or port it is called by")),
+        Some((ns, _)) => draft
+            .proof(ns, format!("SYN-ACK of {target} to another connection"))
+            .fix(format!("see what is behind {target}: it was stopped just now, or one of its backends is, or two machines have that address"))
+            .fix(format!("on its network: arping -D -I DEV {}  # does a second machine answer?", case.journey.flow.dst.ip())),
+    };
     draft.ready_ns = rst.packet.mono_ns + OUTSIDE_WAIT_NS;
     Some(draft)
+}
+
+/// When the peer accepted another connection to that address and port, near in time, and in words how long before or after the
+/// refusal.
+fn accepted(case: &Case<'_>, refused_ns: u64) -> Option<(u64, String)> {
+    let others = case.journeys.iter().filter(|j| j.id != case.journey.id && j.flow.dst == case.journey.flow.dst);
+    let answers = others.flat_map(|j| &j.steps).filter_map(|step| match &step.sighting.packet.what {
+        What::Hop { place: Place::Receive, head, .. } if !step.forward && head.flags.syn() => {
+            Some(step.sighting.packet.mono_ns)
+        }
+        _ => None,
+    });
+    let nearest = answers.min_by_key(|ns| ns.abs_diff(refused_ns)).filter(|ns| ns.abs_diff(refused_ns) < NEAR_NS)?;
+    let when = if nearest < refused_ns { "earlier" } else { "later" };
+    Some((nearest, format!("{} {when}", duration(nearest.abs_diff(refused_ns)))))
 }
 
 /// A datagram left, and the peer itself says that nobody listens.
@@ -239,6 +269,25 @@ mod tests {
         };
         assert!(refused(syn()).expect("nobody listens").starts_with("10.20.0.4:3306 refused shop/web-0 with RST"));
         assert_eq!(refused(segment(true, 9, 4, 9)), None);
+    }
+
+    #[test]
+    fn says_where_another_connection_was_accepted() {
+        let mut scene = Scene::pod_to_db();
+        scene.step(1, hop(Place::Transmit, syn()), "eth1");
+        let mut other = scene.journey.clone();
+        other.id += 1;
+        scene.back(2, hop(Place::Receive, Head { flags: TcpFlags(4), ttl: 63, ..syn_ack() }), "eth1");
+        let refused = std::mem::replace(&mut scene.journey, other);
+        scene.back(2_002, hop(Place::Receive, syn_ack()), "eth1");
+        let accepted = std::mem::replace(&mut scene.journey, refused);
+        scene.journeys.put(accepted);
+        let draft = check(&scene.case()).expect("it refused");
+        assert_eq!(
+            draft.claim,
+            "10.20.0.4:3306 refused shop/web-0 with RST, though it accepted another connection 2.0 s later: not everything \
+             behind that address listens (the RST came in by eth1 from outside this node)"
+        );
     }
 
     #[test]
