@@ -5,7 +5,7 @@ use std::{fs, io::BufReader, os::linux::fs::MetadataExt, thread};
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{btf::KernelBtf, offsets};
+use super::{attach::give_memory_back, btf::KernelBtf, offsets};
 use crate::model::{
     facts::HostFacts,
     symbols::{Symbols, Table},
@@ -67,6 +67,12 @@ fn wall_offset_ns() -> Result<i64> {
 pub fn symbols() -> Symbols {
     // Whoever opens it decides what it shows: a capability that is given up later is still there.
     let file = fs::File::open("/proc/kallsyms");
-    let read = || file.map_or_else(|_| Table::default(), |file| Table::parse(BufReader::with_capacity(1 << 16, file)));
+    let read = || {
+        let Ok(file) = file else { return Table::default() };
+        let table = Table::parse(BufReader::with_capacity(1 << 16, file));
+        // What the table grew through.
+        give_memory_back();
+        table
+    };
     thread::spawn(read).into()
 }

@@ -67,7 +67,7 @@ fn capture(name: &'static str, how: &[&'static str]) -> Tool {
 }
 
 fn agent(name: &'static str, flows: &'static str) -> Tool {
-    Tool::netprobe(name, &["agent", "--no-kube", "--socket", "FILE", "--flows", flows])
+    Tool::netprobe(name, &["agent", "--no-kube", "--socket", "SOCKET", "--flows", flows])
 }
 
 fn subjects(only: Option<&str>) -> Vec<Subject> {

@@ -48,7 +48,8 @@ enum Program {
 }
 
 impl Tool {
-    /// netprobe with `arguments`; the ready file is added.
+    /// netprobe with `arguments`; the ready file is added. `SOCKET` among them stands for the path of a socket, `FILE` for a file
+    /// that is thrown away.
     pub(crate) fn netprobe(name: &'static str, arguments: &[&str]) -> Self {
         Self::new(name, Program::Netprobe, arguments)
     }
@@ -160,10 +161,10 @@ impl Bench {
             Program::Tcpdump => command.args(["tcpdump", "-Z", "root"]),
         };
         for word in &tool.arguments {
-            if word == "FILE" {
-                command.arg(&thrown)
-            } else {
-                command.arg(word)
+            match word.as_str() {
+                "FILE" => command.arg(&thrown),
+                "SOCKET" => command.arg(self.scratch.join("socket")),
+                word => command.arg(word),
             };
         }
         if tool.program == Program::Netprobe {
