@@ -18,7 +18,7 @@ use crate::{
     follow,
     kernel::{
         config,
-        device::{inum, task_netns, task_netns_seldom},
+        device::{Device, inum, task_netns, task_netns_seldom},
         route::{NextHop, Question, fib6_result, fib6_table_id},
         rule::PolicyRule,
     },
@@ -34,7 +34,7 @@ static LOOKUPS: PerCpuArray<Lookup> = PerCpuArray::with_max_entries(2, 0);
 /// `fib:fib_table_lookup(tb_id, flp, nhc, err)`. On a miss no argument tells the namespace, but the policy rule does.
 #[btf_tracepoint(function = "fib_table_lookup")]
 pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
-    let (flow, hop): (*const u8, u64) = (ctx.arg(1), ctx.arg(2));
+    let (flow, hop): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(2));
     if flow.is_null() {
         return None;
     }
@@ -45,10 +45,13 @@ pub(crate) fn fib_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let mut asked = question.addresses();
     let table = ctx.arg::<u64>(0) as u32;
     let rule = rules::asking(flow as u64, table);
-    let exact = || if rule.is_known() { rule.netns() } else { NextHop::new(hop).at().netns };
+    // By a checked pointer, here, where few ways lead: it is read of every packet of a followed pod.
+    let device = NextHop::checked_device(hop);
+    let exact = || if rule.is_known() { rule.netns() } else { device.map_or(0, Device::netns) };
     let lookup = lookup(question, &mut asked, rule, exact)?;
     question.complete(&mut asked);
-    let answer = Answer { table, err: ctx.arg::<u64>(3) as i32, hop: NextHop::new(hop) };
+    let ifindex = device.map_or(0, Device::ifindex);
+    let answer = Answer { table, err: ctx.arg::<u64>(3) as i32, ifindex, hop: NextHop::new(hop as u64) };
     send(&ctx, question, &asked, lookup, &answer)
 }
 
@@ -72,7 +75,7 @@ pub(crate) fn fib6_table_lookup(ctx: BtfTracePointContext) -> Option<()> {
     let lookup = lookup(question, &mut asked, rules::asking(flow as u64, table), || exact)?;
     question.complete(&mut asked);
     let (hop, err) = fib6_result(net, result);
-    send(&ctx, question, &asked, lookup, &Answer { table, err, hop })
+    send(&ctx, question, &asked, lookup, &Answer { table, err, ifindex: hop.ifindex(), hop })
 }
 
 /// Where a look-up happened, and for whom.
@@ -87,7 +90,7 @@ struct Lookup {
     rule: PolicyRule,
     /// Namespace as the kernel tells it, or 0.
     exact: u32,
-    /// Namespace of the current task.
+    /// Namespace of the current task; 0 where nobody has asked yet.
     task: u32,
     /// 1: it may be about the packet being received.
     of_packet: u32,
@@ -97,6 +100,8 @@ struct Lookup {
 struct Answer {
     table: u32,
     err: i32,
+    /// The next hop's device; 0 where there is none.
+    ifindex: u32,
     hop: NextHop,
 }
 
@@ -146,7 +151,7 @@ fn lookup(
     let exact = exact();
     // Of another namespace, whose device has the same number.
     let of_packet = of_packet && (exact == 0 || exact == receiving.netns);
-    let task = if task == 0 { task_netns_seldom() } else { task };
+    let task = if task == 0 && exact == 0 { task_netns_seldom() } else { task };
     // A miss has no namespace of its own: it happened where the packet is, or where the task is.
     let ours = if exact != 0 {
         follow::role(exact) != 0
@@ -183,8 +188,7 @@ fn send(
     let key = &mut lookup.key;
     key.flow = asked.copied();
     key.netns = if lookup.exact != 0 { lookup.exact } else { lookup.task };
-    let ifindex = answer.hop.at().ifindex;
-    key.ifindex = ifindex;
+    key.ifindex = answer.ifindex;
     key.place = PLACE_LOOKUP;
     key.detail = answer.table << 8 | (answer.err as u32 & 0xff);
     let (_, wanted) = count_place(key, 0, false);
@@ -200,12 +204,12 @@ fn send(
         answer.hop.store_gateway(&mut record.gateway);
         record.netns = lookup.exact;
         record.netns_receive = lookup.receiving.netns;
-        record.netns_task = lookup.task;
+        record.netns_task = if lookup.task == 0 { task_netns_seldom() } else { lookup.task };
         record.table = answer.table;
         record.err = answer.err;
         record.in_ifindex = question.iif();
         record.oif = question.oif();
-        record.out_ifindex = ifindex;
+        record.out_ifindex = answer.ifindex;
         record.mark = question.mark();
         record.has_rule = u32::from(lookup.rule.is_known());
         record.rule = lookup.rule.preference();

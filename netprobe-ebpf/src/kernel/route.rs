@@ -2,7 +2,7 @@
 
 use netprobe_common::flow::{FlowKey, mapped, mapped_word};
 
-use super::{device::At, has, offset, probe, typed};
+use super::{device::Device, has, offset, probe, typed};
 
 /// A checked pointer to a `struct flowi4` or `flowi6`: what a look-up asks. Fields are read when
 /// they are needed: most look-ups are somebody else's.
@@ -109,10 +109,17 @@ impl NextHop {
         Self(address)
     }
 
-    /// Its device and the namespace of that; zeroes where there is none.
+    /// The device of a next hop by a checked pointer to it.
     #[inline(always)]
-    pub(crate) fn at(self) -> At {
-        At::of_device(if self.0 == 0 { 0 } else { probe(self.0, offset!(nhc_dev)) })
+    pub(crate) fn checked_device(hop: *const u8) -> Option<Device> {
+        if hop.is_null() { None } else { Device::new(typed(hop, offset!(nhc_dev))) }
+    }
+
+    /// Its device; 0 where there is none.
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> u32 {
+        let device: u64 = if self.0 == 0 { 0 } else { probe(self.0, offset!(nhc_dev)) };
+        if device == 0 { 0 } else { probe(device, offset!(dev_ifindex)) }
     }
 
     /// Writes its gateway; zeroes where it has none.
